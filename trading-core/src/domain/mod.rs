@@ -1,0 +1,14 @@
+//! The words of the trade: tick, instrument, side, exact decimals, time.
+//!
+//! No I/O and no clock but [`Timestamp::now`], which only the edges call. Imports nothing else of ours, so
+//! every room may use it.
+
+mod decimal;
+mod instrument;
+mod tick;
+mod time;
+
+pub use decimal::{DecimalError, parse_decimal};
+pub use instrument::{Instrument, InstrumentError, Symbol, SymbolError};
+pub use tick::{Side, Source, Tick, TradeId};
+pub use time::{Timestamp, TimestampError};

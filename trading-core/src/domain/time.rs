@@ -1,0 +1,116 @@
+//! Instants in microseconds, the finest unit that PostgreSQL stores.
+
+use std::fmt;
+
+use chrono::{DateTime, SecondsFormat, Utc};
+
+/// An instant in UTC, in microseconds since 1970-01-01.
+///
+/// Only years 1970 to 9999 can be built from outside: a venue's `0001-01-01` is an error, not a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Timestamp(i64);
+
+/// A time outside 1970 to 9999, or a text that is no RFC 3339 time.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("not a time between 1970 and 9999: {text:?}")]
+pub struct TimestampError {
+    /// What was refused, cut to 40 characters.
+    pub text: String,
+}
+
+/// 9999-12-31T23:59:59.999999Z.
+const MICROS_MAX: i64 = 253_402_300_799_999_999;
+
+impl Timestamp {
+    /// The wall clock. Called at the edges only (socket read, start of a run); everything else is told the time.
+    #[must_use]
+    pub fn now() -> Self {
+        Self(Utc::now().timestamp_micros())
+    }
+
+    /// From microseconds since 1970.
+    ///
+    /// # Errors
+    ///
+    /// When the time lies outside the years 1970 to 9999.
+    pub fn from_micros(micros: i64) -> Result<Self, TimestampError> {
+        if (0..=MICROS_MAX).contains(&micros) {
+            Ok(Self(micros))
+        } else {
+            Err(TimestampError { text: format!("{micros} us") })
+        }
+    }
+
+    /// From milliseconds since 1970, as most venues send it.
+    ///
+    /// # Errors
+    ///
+    /// When the time lies outside the years 1970 to 9999.
+    pub fn from_millis(millis: i64) -> Result<Self, TimestampError> {
+        millis
+            .checked_mul(1_000)
+            .and_then(|micros| Self::from_micros(micros).ok())
+            .ok_or_else(|| TimestampError { text: format!("{millis} ms") })
+    }
+
+    /// From an RFC 3339 text; digits below the microsecond are cut.
+    ///
+    /// # Errors
+    ///
+    /// When the text is no RFC 3339 time, or lies outside the years 1970 to 9999.
+    pub fn from_rfc3339(text: &str) -> Result<Self, TimestampError> {
+        DateTime::parse_from_rfc3339(text)
+            .ok()
+            .and_then(|time| Self::from_micros(time.timestamp_micros()).ok())
+            .ok_or_else(|| TimestampError { text: text.chars().take(40).collect() })
+    }
+
+    /// Microseconds since 1970.
+    #[must_use]
+    pub const fn as_micros(self) -> i64 {
+        self.0
+    }
+
+    /// Whole milliseconds since 1970.
+    #[must_use]
+    pub const fn as_millis(self) -> i64 {
+        self.0 / 1_000
+    }
+
+    /// The same instant for chrono and sqlx.
+    #[must_use]
+    pub fn to_datetime(self) -> DateTime<Utc> {
+        DateTime::from_timestamp_micros(self.0).unwrap_or_default()
+    }
+
+    /// Days since 1970-01-01: the number of the day partition.
+    #[must_use]
+    pub const fn day(self) -> i64 {
+        self.0.div_euclid(86_400_000_000)
+    }
+}
+
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.to_datetime().to_rfc3339_opts(SecondsFormat::Micros, true))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_is_read_to_the_microsecond_and_printed_back() {
+        let time = Timestamp::from_rfc3339("2026-09-02T07:44:10.104422Z").unwrap();
+        assert_eq!(time.to_string(), "2026-09-02T07:44:10.104422Z");
+        assert_eq!(time.as_millis() * 1_000 + 422, time.as_micros());
+    }
+
+    #[test]
+    fn the_year_one_that_coinbase_has_sent_is_no_time() {
+        assert!(Timestamp::from_rfc3339("0001-01-01T00:00:00.000000Z").is_err());
+        assert!(Timestamp::from_millis(i64::MAX).is_err());
+        assert!(Timestamp::from_micros(-1).is_err());
+    }
+}

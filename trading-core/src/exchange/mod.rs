@@ -1,0 +1,198 @@
+//! What differs between exchanges, and nothing else.
+//!
+//! A venue is one file: where it is, how its symbols are spelled, what to send to subscribe, how to read a
+//! frame, which limits it sets. It is pure: no socket, no clock, no task. The feed drives it, tests run it on
+//! recorded frames, and any bytes at all may be given to [`Exchange::decode`]: it answers with an error, it
+//! never panics.
+
+use std::time::Duration;
+
+use rustc_hash::FxHashMap;
+
+use crate::domain::{DecimalError, Instrument, Symbol, Tick, Timestamp, TimestampError};
+
+/// One venue's protocol.
+pub trait Exchange: Send + Sync + std::fmt::Debug {
+    /// The name in settings, tables and logs: lower case, `binance`.
+    fn name(&self) -> &'static str;
+
+    /// The endpoints of the real venue.
+    fn endpoints(&self) -> Endpoints;
+
+    /// What the venue demands of its clients.
+    fn limits(&self) -> Limits;
+
+    /// What can be concluded from the ids of trades.
+    fn ids(&self) -> IdRule;
+
+    /// The venue's spelling of a symbol in subscriptions and frames: `BTC-USDT`, `BTC/USD`.
+    fn venue_symbol(&self, symbol: &Symbol) -> String;
+
+    /// The whole URL to connect to, from a base such as [`Endpoints::ws_url`] (no trailing slash).
+    fn connect_url(&self, base: &str) -> String;
+
+    /// The texts to send, in order, after connecting: they subscribe to the trades of these symbols (in the
+    /// venue's spelling), within its limits of symbols or bytes per message.
+    fn subscribe(&self, venue_symbols: &[&str]) -> Vec<String>;
+
+    /// What a client must send when, so that the venue keeps the connection.
+    fn keepalive(&self) -> Option<Keepalive> {
+        None
+    }
+
+    /// Reads one frame. Its trades are appended to `ticks` oldest first, each with `received_at`; what else
+    /// it said is the answer.
+    ///
+    /// # Errors
+    ///
+    /// When the frame is not understood. Ticks that were appended before the error was met stay: the caller
+    /// counts the frame as malformed and keeps what could be read.
+    fn decode(
+        &self,
+        frame: &str,
+        symbols: &Subscribed,
+        received_at: Timestamp,
+        ticks: &mut Vec<Tick>,
+    ) -> Result<Message, DecodeError>;
+}
+
+/// Where a venue is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Endpoints {
+    /// WebSocket base, without trailing slash: `wss://host[:port]`, to which [`Exchange::connect_url`] adds its path.
+    pub ws_url: &'static str,
+    /// REST base, without trailing slash: `https://host`.
+    pub rest_url: &'static str,
+}
+
+/// What a venue demands of its clients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Symbols on one connection; more are sharded over several.
+    pub symbols_per_connection: usize,
+    /// The least time between two messages that we send on one connection.
+    pub send_interval: Duration,
+    /// The least time between two connection attempts to the venue.
+    pub connect_interval: Duration,
+    /// How long a connection may live before the venue cuts it; met with a new connection before the old ends.
+    pub connection_age: Option<Duration>,
+    /// No frame of any kind for this long: the connection is dead.
+    pub silence: Duration,
+    /// No trade of any symbol for this long, heartbeats or not: the subscription is taken for dead.
+    pub idle: Duration,
+}
+
+/// What a client must send to be kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Keepalive {
+    /// How often.
+    pub every: Duration,
+    /// The text message.
+    pub text: &'static str,
+}
+
+/// What can be concluded from a venue's trade ids.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IdRule {
+    /// Each trade of a symbol has the id after the one before: an older id is a duplicate, a jump is a gap.
+    Consecutive,
+    /// Ids are unique and prove nothing else.
+    Unique,
+}
+
+/// The symbols of one connection, found by the venue's spelling.
+#[derive(Debug, Clone, Default)]
+pub struct Subscribed(FxHashMap<Box<str>, Instrument>);
+
+impl Subscribed {
+    /// The table for these instruments.
+    pub fn new(exchange: &dyn Exchange, instruments: impl IntoIterator<Item = Instrument>) -> Self {
+        let entry =
+            |item: Instrument| (exchange.venue_symbol(item.symbol()).into_boxed_str(), item);
+        Self(instruments.into_iter().map(entry).collect())
+    }
+
+    /// The instrument that the venue spells like this.
+    ///
+    /// # Errors
+    ///
+    /// When it was not subscribed: a tick of it is not ours to store.
+    pub fn find(&self, venue_symbol: &str) -> Result<Instrument, DecodeError> {
+        self.0
+            .get(venue_symbol)
+            .copied()
+            .ok_or_else(|| DecodeError::UnknownSymbol(venue_symbol.chars().take(40).collect()))
+    }
+
+    /// Each instrument with the venue's spelling, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, Instrument)> {
+        self.0.iter().map(|(spelling, instrument)| (spelling.as_ref(), *instrument))
+    }
+}
+
+/// What a frame said, its trades apart.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Message {
+    /// Trades, now in the caller's list (none, when the venue sent an empty list).
+    Trades,
+    /// These subscriptions are confirmed. Empty: all that the answered request asked for.
+    Acknowledged(Vec<Instrument>),
+    /// A subscription is refused: one symbol's, or the whole request's where the venue does not say which.
+    Refused {
+        /// The symbol, where the venue names it.
+        instrument: Option<Instrument>,
+        /// The venue's words, cut to 200 characters.
+        reason: String,
+    },
+    /// The venue lives. Where it says so, the last trade id of a symbol: it proves a gap even in silence.
+    Heartbeat(Option<(Instrument, u64)>),
+    /// The venue will close this connection soon: open the next one now.
+    Closing {
+        /// The venue's words, cut to 200 characters.
+        reason: String,
+    },
+    /// Something known that says nothing about trades: status, the answer to a ping.
+    Other,
+}
+
+/// A frame that is not understood. It is counted, kept aside and skipped; the connection lives.
+#[derive(Debug, thiserror::Error)]
+pub enum DecodeError {
+    /// Not the JSON that the venue's documentation shows.
+    #[error("unreadable frame")]
+    Json(#[from] serde_json::Error),
+    /// A price or quantity that is not an exact decimal.
+    #[error(transparent)]
+    Decimal(#[from] DecimalError),
+    /// A time that is none.
+    #[error(transparent)]
+    Time(#[from] TimestampError),
+    /// A trade of a symbol that was not subscribed.
+    #[error("unknown symbol {0:?}")]
+    UnknownSymbol(String),
+    /// A value outside those that the venue documents, such as a new side.
+    #[error("unknown {field} {value:?}")]
+    UnknownValue {
+        /// The field's name.
+        field: &'static str,
+        /// What it held, cut to 40 characters.
+        value: String,
+    },
+    /// A kind of message that the venue does not document.
+    #[error("unknown kind of message")]
+    UnknownMessage,
+}
+
+impl DecodeError {
+    /// A value that is not documented.
+    #[must_use]
+    pub fn unknown_value(field: &'static str, value: &str) -> Self {
+        Self::UnknownValue { field, value: value.chars().take(40).collect() }
+    }
+}
+
+/// The venue's words for logs: control characters removed, cut to 200 characters.
+#[must_use]
+pub fn reason_text(text: &str) -> String {
+    text.chars().filter(|character| !character.is_control()).take(200).collect()
+}

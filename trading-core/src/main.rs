@@ -1,0 +1,3 @@
+//! The `trading-core` program.
+
+fn main() {}

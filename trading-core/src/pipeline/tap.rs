@@ -1,0 +1,140 @@
+//! A side channel for those who look on (paper trading, subscribers): recording never waits for them.
+//!
+//! Bounded in ticks. A chunk that does not fit is not delivered at all, and counted: the next delivery says how
+//! many ticks were missed before it. What is delivered is in order.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use tokio::sync::mpsc;
+
+use crate::domain::Tick;
+
+/// Ticks in the order in which the pipeline took them, shared with everybody who looks on.
+pub type Chunk = Arc<[Tick]>;
+
+/// One chunk, and what was lost before it.
+#[derive(Debug, Clone)]
+pub struct Delivery {
+    /// Ticks that did not fit since the delivery before this one.
+    pub missed: u64,
+    /// The ticks.
+    pub chunk: Chunk,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    waiting: AtomicUsize,
+    missed_total: AtomicU64,
+}
+
+/// The pipeline's end of a tap.
+#[derive(Debug)]
+pub struct TapSender {
+    chunks: mpsc::Sender<Delivery>,
+    shared: Arc<Shared>,
+    capacity: usize,
+    missed: u64,
+}
+
+/// The onlooker's end of a tap.
+#[derive(Debug)]
+pub struct TapReceiver {
+    chunks: mpsc::Receiver<Delivery>,
+    shared: Arc<Shared>,
+}
+
+/// A tap that holds up to `capacity` ticks.
+#[must_use]
+pub fn tap(capacity: usize) -> (TapSender, TapReceiver) {
+    let shared = Arc::new(Shared::default());
+    // A chunk holds at least one tick, so this many chunks never bound it before the count of ticks does.
+    let (sender, receiver) = mpsc::channel(capacity.max(1));
+    (
+        TapSender { chunks: sender, shared: Arc::clone(&shared), capacity, missed: 0 },
+        TapReceiver { chunks: receiver, shared },
+    )
+}
+
+impl TapSender {
+    /// Offers a chunk; never waits. What does not fit, or is offered after the receiver has gone, is counted as missed.
+    pub fn offer(&mut self, chunk: &Chunk) {
+        let waiting = self.shared.waiting.load(Ordering::Acquire);
+        let fits = waiting.saturating_add(chunk.len()) <= self.capacity || waiting == 0;
+        let delivery = Delivery { missed: self.missed, chunk: Arc::clone(chunk) };
+        self.shared.waiting.fetch_add(chunk.len(), Ordering::AcqRel);
+        if fits && self.chunks.try_send(delivery).is_ok() {
+            self.missed = 0;
+        } else {
+            self.shared.waiting.fetch_sub(chunk.len(), Ordering::AcqRel);
+            let lost = u64::try_from(chunk.len()).unwrap_or(u64::MAX);
+            self.missed += lost;
+            self.shared.missed_total.fetch_add(lost, Ordering::Relaxed);
+        }
+    }
+
+    /// Ticks missed since the start.
+    #[must_use]
+    pub fn missed_total(&self) -> u64 {
+        self.shared.missed_total.load(Ordering::Relaxed)
+    }
+}
+
+impl TapReceiver {
+    /// The next chunk; `None` when the pipeline has ended and everything was delivered. Cancel-safe.
+    pub async fn recv(&mut self) -> Option<Delivery> {
+        let delivery = self.chunks.recv().await?;
+        self.shared.waiting.fetch_sub(delivery.chunk.len(), Ordering::AcqRel);
+        Some(delivery)
+    }
+
+    /// Ticks missed since the start.
+    #[must_use]
+    pub fn missed_total(&self) -> u64 {
+        self.shared.missed_total.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{Instrument, Side, Source, Timestamp, TradeId};
+
+    fn chunk(ids: std::ops::Range<u64>) -> Chunk {
+        let instrument = Instrument::intern("binance", &"BTCUSDT".parse().unwrap()).unwrap();
+        ids.map(|id| Tick {
+            instrument,
+            trade_id: TradeId::Number(id),
+            price: 1.into(),
+            quantity: 1.into(),
+            side: Side::Buy,
+            source: Source::Live,
+            exchange_at: Timestamp::from_micros(0).unwrap(),
+            received_at: Timestamp::from_micros(0).unwrap(),
+        })
+        .collect()
+    }
+
+    #[tokio::test]
+    async fn what_does_not_fit_is_missed_and_told_with_the_next_chunk() {
+        let (mut sender, mut receiver) = tap(10);
+        sender.offer(&chunk(0..6));
+        sender.offer(&chunk(6..12)); // 12 would wait: missed.
+        sender.offer(&chunk(12..16)); // Exactly full.
+        assert_eq!(sender.missed_total(), 6);
+        let first = receiver.recv().await.unwrap();
+        assert_eq!((first.missed, first.chunk.len()), (0, 6));
+        let second = receiver.recv().await.unwrap();
+        assert_eq!((second.missed, second.chunk.len()), (6, 4));
+        drop(sender);
+        assert!(receiver.recv().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn a_chunk_larger_than_the_tap_passes_when_nothing_waits() {
+        let (mut sender, mut receiver) = tap(2);
+        sender.offer(&chunk(0..5));
+        assert_eq!(receiver.recv().await.unwrap().chunk.len(), 5);
+        assert_eq!(receiver.missed_total(), 0);
+    }
+}
