@@ -8,8 +8,17 @@ pub mod domain;
 // Settings: defaults, file, environment, flags; all problems at once.
 pub mod config;
 
+// What the program says of itself: logs, limited repeats.
+pub mod telemetry;
+
 // One pure file per venue: URLs, subscribe text, frames to ticks.
 pub mod exchange;
 
+// One task per connection: sockets, sessions, backoff, what was seen.
+pub mod feed;
+
 // The bounded channel, the batcher, the writers, and taps for who looks on.
 pub mod pipeline;
+
+// Where ticks end: PostgreSQL, by binary COPY, each tick once.
+pub mod store;

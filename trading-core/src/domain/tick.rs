@@ -102,6 +102,14 @@ impl TradeId {
         }
     }
 
+    /// Appends the exchange's text to a string, without allocating one.
+    pub fn append_to(&self, text: &mut String) {
+        match self {
+            Self::Number(number) => text.push_str(itoa::Buffer::new().format(*number)),
+            Self::Text(id) => text.push_str(id),
+        }
+    }
+
     /// The count, where the id is one.
     #[must_use]
     pub const fn number(&self) -> Option<u64> {

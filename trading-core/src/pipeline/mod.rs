@@ -1,5 +1,167 @@
 //! From feeds to store: one bounded channel, batches, writers that overlap, and taps for who looks on.
+//!
+//! ```text
+//! feeds ──▶ channel 10,000 ──▶ batcher 500 / 5 s ──▶ writers (side by side) ──▶ store
+//!                                    └──chunks──▶ taps (paper trading): never waited for
+//! ```
+//!
+//! Every tick that enters ends in the store, is set aside there, or is still in flight when the process is stopped by
+//! force: the [`Ledger`] says which. When the store is slow the batch grows (to `max_coalesced`), then the channel
+//! fills, then the feeds wait. The pipeline ends by itself when the last feed has gone and everything is written.
 
+mod batcher;
+mod channel;
+mod health;
+mod ledger;
 mod tap;
+mod writer;
 
+use std::sync::Arc;
+
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior};
+use tracing::{debug, info, warn};
+
+pub use batcher::Batcher;
+pub use channel::{ChannelClosed, TickReceiver, TickSender, Utilization, channel};
+pub use health::Circuit;
+pub use ledger::{Ledger, LedgerReading};
 pub use tap::{Chunk, Delivery, TapReceiver, TapSender, tap};
+
+use crate::config::{BatchSettings, PipelineSettings};
+use crate::domain::Tick;
+use crate::store::Store;
+use health::HealthLine;
+use writer::Writer;
+
+/// The batcher, its writers and taps, between the channel and the store.
+#[derive(Debug)]
+pub struct Pipeline<S> {
+    ticks: TickReceiver,
+    /// Ticks that were received and not yet given to the batcher; empty between two turns.
+    incoming: Vec<Tick>,
+    batcher: Batcher,
+    taps: Vec<TapSender>,
+    writer: Arc<Writer<S>>,
+    writers_max: usize,
+    writes: JoinSet<Vec<Tick>>,
+    /// Buffers of batches that are written, for the next ones.
+    spares: Vec<Vec<Tick>>,
+    ledger: Arc<Ledger>,
+    health_interval: std::time::Duration,
+    reported: LedgerReading,
+    input_ended: bool,
+}
+
+impl<S: Store> Pipeline<S> {
+    /// A pipeline that reads this channel and writes to this store.
+    #[must_use]
+    pub fn new(
+        ticks: TickReceiver,
+        store: Arc<S>,
+        ledger: Arc<Ledger>,
+        taps: Vec<TapSender>,
+        pipeline: &PipelineSettings,
+        batch: &BatchSettings,
+    ) -> Self {
+        Self {
+            ticks,
+            incoming: Vec::with_capacity(batch.max_size.get()),
+            batcher: Batcher::new(batch),
+            taps,
+            writer: Arc::new(Writer::new(store, Arc::clone(&ledger), batch)),
+            writers_max: batch.writers.get(),
+            writes: JoinSet::new(),
+            spares: Vec::new(),
+            reported: ledger.read(),
+            ledger,
+            health_interval: pipeline.health_interval,
+            input_ended: false,
+        }
+    }
+
+    /// Runs until every sender of the channel has gone and everything they sent is written.
+    pub async fn run(mut self) {
+        let mut health =
+            tokio::time::interval_at(Instant::now() + self.health_interval, self.health_interval);
+        health.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        while !self.has_ended() {
+            self.dispatch_due();
+            let writer_is_free = self.writer_is_free();
+            let room = self.batcher.room(writer_is_free);
+            let due_at = self.batcher.due_at().unwrap_or_else(Instant::now);
+            // Every branch is cancel-safe: a tick is either still in the channel or in `incoming`.
+            tokio::select! {
+                biased;
+                Some(written) = self.writes.join_next() => self.reuse(written),
+                _ = health.tick() => self.report(),
+                () = tokio::time::sleep_until(due_at), if writer_is_free && !self.batcher.is_empty() => {}
+                received = self.ticks.recv_many(&mut self.incoming, room), if room > 0 && !self.input_ended => {
+                    self.take_in(received);
+                }
+            }
+        }
+        debug!(ledger = %self.ledger.read(), "Pipeline drained");
+    }
+
+    fn has_ended(&self) -> bool {
+        self.input_ended && self.batcher.is_empty() && self.writes.is_empty()
+    }
+
+    fn writer_is_free(&self) -> bool {
+        self.writes.len() < self.writers_max
+    }
+
+    fn take_in(&mut self, received: usize) {
+        if received == 0 {
+            self.input_ended = true;
+            return;
+        }
+        if !self.taps.is_empty() {
+            let chunk: Chunk = self.incoming.as_slice().into();
+            self.taps.iter_mut().for_each(|tap| tap.offer(&chunk));
+        }
+        self.batcher.append(&mut self.incoming, Instant::now());
+    }
+
+    /// Gives the batch to a free writer when it is full or due, or when nothing more will come.
+    fn dispatch_due(&mut self) {
+        let is_last = self.input_ended && !self.batcher.is_empty();
+        if self.writer_is_free() && (is_last || self.batcher.is_due(Instant::now())) {
+            let batch = self.batcher.take(self.spares.pop().unwrap_or_default());
+            let writer = Arc::clone(&self.writer);
+            self.writes.spawn(async move { writer.write(batch).await });
+        }
+    }
+
+    fn reuse(&mut self, written: Result<Vec<Tick>, tokio::task::JoinError>) {
+        match written {
+            Ok(buffer) => self.spares.push(buffer),
+            // A writer has no reason to panic; if it does, its batch stays in flight in the ledger.
+            Err(error) => tracing::error!(%error, "A writer ended without writing its batch"),
+        }
+    }
+
+    fn report(&mut self) {
+        let now = self.ledger.read();
+        let line = HealthLine {
+            seconds: self.health_interval.as_secs(),
+            previous: std::mem::replace(&mut self.reported, now),
+            now,
+            buffered: self.batcher.len(),
+            batch_size: self.batcher.max_size(),
+            channel: self.ticks.utilization(),
+            circuit: if self.writer.store_is_away() { Circuit::Open } else { Circuit::Closed },
+        };
+        info!("{line}");
+        debug!("Ledger: {now}");
+        if line.is_slow() {
+            warn!(
+                "Batch buffer {}% full ({}/{}), database writes may be slow",
+                line.buffer_percent(),
+                line.buffered,
+                line.batch_size
+            );
+        }
+    }
+}

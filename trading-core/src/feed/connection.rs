@@ -1,0 +1,333 @@
+//! One WebSocket connection, from connect to end: the feed's only I/O.
+
+use std::time::Duration;
+
+use futures_util::{FutureExt as _, SinkExt as _, StreamExt as _};
+use tokio::net::TcpStream;
+use tokio::sync::{Mutex, mpsc};
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use tokio_tungstenite::tungstenite::{self, Message as Frame};
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async_with_config};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error, warn};
+
+use super::FeedContext;
+use super::sequence::Sequence;
+use super::session::{End, Event, Session, requests};
+use crate::domain::{Tick, Timestamp};
+use crate::exchange::Subscribed;
+use crate::store::journal::{QuarantinedFrame, SessionRecord};
+use crate::telemetry::RepeatLimiter;
+
+/// From the first packet to the WebSocket handshake's end.
+const CONNECT_MAX: Duration = Duration::from_secs(10);
+/// A message of ours that the socket does not take for so long will not be taken.
+const SEND_MAX: Duration = Duration::from_secs(10);
+/// How often deadlines are looked at; also the finest spacing of what we send.
+const PULSE: Duration = Duration::from_millis(100);
+/// One read takes what the kernel has, up to this: many frames in one call when the market is busy.
+const READ_BUFFER_BYTES: usize = 128 * 1024;
+/// No exchange sends more in one message; a larger one ends the connection.
+const MESSAGE_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Frames that are read without looking at the clock or the stop signal in between.
+const BURST_MAX: usize = 64;
+
+type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+
+/// What a connection tells its feed while it lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Notice {
+    /// Everything it asked for is answered: it can replace an older one.
+    Subscribed,
+    /// It will be closed soon: open the next one.
+    Closing,
+}
+
+/// What may end a connection from our side.
+#[derive(Debug)]
+pub(super) struct Orders {
+    /// The feed is stopped.
+    pub(super) stop: CancellationToken,
+    /// A newer connection does the work.
+    pub(super) relieved: CancellationToken,
+}
+
+impl Orders {
+    async fn given(&self) -> End {
+        tokio::select! {
+            () = self.stop.cancelled() => End::Stopped,
+            () = self.relieved.cancelled() => End::Replaced,
+        }
+    }
+}
+
+/// How a connection ended.
+#[derive(Debug)]
+pub(super) struct Report {
+    pub(super) end: End,
+    pub(super) lived: Duration,
+    pub(super) ticks: u64,
+}
+
+/// What came over one connection.
+#[derive(Debug, Default)]
+struct Counts {
+    frames: u64,
+    ticks: u64,
+    duplicates: u64,
+    malformed: u64,
+}
+
+/// One connection in its life.
+pub(super) struct Connection<'a> {
+    context: &'a FeedContext,
+    sequence: &'a Mutex<Sequence>,
+    notices: mpsc::Sender<Notice>,
+    session: Session,
+    symbols: Subscribed,
+    /// Ticks of the frame at hand; used again for each.
+    ticks: Vec<Tick>,
+    counts: Counts,
+    malformed_limiter: RepeatLimiter,
+}
+
+/// Connects, subscribes and reads until the connection ends or is told to.
+pub(super) async fn run(
+    context: &FeedContext,
+    sequence: &Mutex<Sequence>,
+    notices: mpsc::Sender<Notice>,
+    one_by_one: bool,
+    orders: Orders,
+) -> Report {
+    let socket = tokio::select! {
+        biased;
+        end = orders.given() => Err(end),
+        socket = connect(context) => socket,
+    };
+    let socket = match socket {
+        Ok(socket) => socket,
+        Err(end) => return Report { end, lived: Duration::ZERO, ticks: 0 },
+    };
+    let connected_at = Timestamp::now();
+    let since = Instant::now();
+    let exchange = context.exchange;
+    let requests = requests(exchange, &context.instruments, one_by_one);
+    let mut connection = Connection {
+        context,
+        sequence,
+        notices,
+        session: Session::new(context.limits, exchange.keepalive(), requests, since),
+        symbols: Subscribed::new(exchange, context.instruments.iter().copied()),
+        ticks: Vec::new(),
+        counts: Counts::default(),
+        malformed_limiter: RepeatLimiter::default(),
+    };
+    let end = connection.read(socket, &orders).await;
+    connection.journal(connected_at, &end);
+    Report { end, lived: since.elapsed(), ticks: connection.counts.ticks }
+}
+
+async fn connect(context: &FeedContext) -> Result<Socket, End> {
+    context.gate.pass().await;
+    let config = WebSocketConfig::default()
+        .read_buffer_size(READ_BUFFER_BYTES)
+        .max_message_size(Some(MESSAGE_BYTES_MAX))
+        .max_frame_size(Some(MESSAGE_BYTES_MAX));
+    let connecting = connect_async_with_config(context.url.as_str(), Some(config), true);
+    match tokio::time::timeout(CONNECT_MAX, connecting).await {
+        Ok(Ok((socket, _response))) => Ok(socket),
+        Ok(Err(error)) => Err(End::NotConnected(error.to_string())),
+        Err(_elapsed) => {
+            Err(End::NotConnected(format!("no answer for {} s", CONNECT_MAX.as_secs())))
+        }
+    }
+}
+
+impl Connection<'_> {
+    async fn read(&mut self, mut socket: Socket, orders: &Orders) -> End {
+        let mut pulse = tokio::time::interval(PULSE);
+        pulse.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut ordered = std::pin::pin!(orders.given());
+        let ended = loop {
+            // Reading a frame and the pulse are cancel-safe: what is not taken now is there in the next turn.
+            let turn = tokio::select! {
+                biased;
+                end = &mut ordered => Err(end),
+                _ = pulse.tick() => self.pulse(&mut socket).await,
+                frame = socket.next() => self.take_burst(frame, &mut socket).await,
+            };
+            if let Err(end) = turn {
+                break end;
+            }
+        };
+        // The farewell is a courtesy; an exchange that does not read it must not hold the feed up.
+        if let Ok(Err(error)) = tokio::time::timeout(PULSE, socket.close(None)).await {
+            debug!(feed = %self.context.name, %error, "No farewell");
+        }
+        ended
+    }
+
+    /// Sends what is due, and takes the connection for dead when it must.
+    async fn pulse(&mut self, socket: &mut Socket) -> Result<(), End> {
+        let now = Instant::now();
+        if let Some(end) = self.session.overdue(now) {
+            return Err(end);
+        }
+        while let Some(text) = self.session.next_to_send(now) {
+            match tokio::time::timeout(SEND_MAX, socket.send(Frame::text(text))).await {
+                Ok(sent) => sent.map_err(|error| End::Failed(error.to_string()))?,
+                Err(_elapsed) => return Err(End::Failed("the socket takes nothing".to_owned())),
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes a frame and those that came with it, which wait in the buffer already.
+    async fn take_burst(
+        &mut self,
+        first: Option<Result<Frame, tungstenite::Error>>,
+        socket: &mut Socket,
+    ) -> Result<(), End> {
+        self.take(first).await?;
+        for _ in 1..BURST_MAX {
+            match socket.next().now_or_never() {
+                Some(frame) => self.take(frame).await?,
+                None => break,
+            }
+        }
+        Ok(())
+    }
+
+    async fn take(&mut self, frame: Option<Result<Frame, tungstenite::Error>>) -> Result<(), End> {
+        let received_at = Timestamp::now();
+        match frame {
+            Some(Ok(Frame::Text(text))) => self.take_text(&text, received_at).await?,
+            Some(Ok(Frame::Binary(bytes))) => {
+                let text = String::from_utf8_lossy(&bytes);
+                self.take_text(&text, received_at).await?;
+            }
+            Some(Ok(Frame::Close(reason))) => {
+                let reason = reason.map(|close| format!(": {} {}", close.code, close.reason));
+                return Err(End::Closed(reason.unwrap_or_default()));
+            }
+            // Pings are answered by the library with the next read.
+            Some(Ok(Frame::Ping(_) | Frame::Pong(_) | Frame::Frame(_))) => {}
+            Some(Err(error)) => return Err(End::Failed(error.to_string())),
+            None => return Err(End::Closed(String::new())),
+        }
+        // After the channel took the ticks: time spent waiting for it is ours, not the exchange's silence.
+        self.session.record_frame(Instant::now());
+        Ok(())
+    }
+
+    async fn take_text(&mut self, text: &str, received_at: Timestamp) -> Result<(), End> {
+        self.counts.frames += 1;
+        let exchange = self.context.exchange;
+        let decoded = exchange.decode(text, &self.symbols, received_at, &mut self.ticks);
+        let mut events = Vec::new();
+        match decoded {
+            Ok(message) => events = self.session.on_message(message),
+            Err(error) => self.set_frame_aside(text, &error, received_at),
+        }
+        if self.ticks.is_empty() {
+            self.context.ledger.record_frame(0, 0);
+        } else {
+            let instruments = self.ticks.iter().map(|tick| tick.instrument);
+            events.append(&mut self.session.record_trades(instruments, Instant::now()));
+            self.send_on().await?;
+        }
+        events.into_iter().try_for_each(|event| self.on_event(event))
+    }
+
+    /// Sends the new ones of the ticks at hand on.
+    async fn send_on(&mut self) -> Result<(), End> {
+        let received = self.ticks.len();
+        // Held while sending, so that two connections of this feed keep the order of each symbol.
+        let mut sequence = self.sequence.lock().await;
+        let findings = sequence.admit(&mut self.ticks);
+        self.context.ledger.record_frame(received, findings.duplicates);
+        self.counts.ticks += u64::try_from(received).unwrap_or(u64::MAX);
+        self.counts.duplicates += u64::try_from(findings.duplicates).unwrap_or(u64::MAX);
+        for gap in &findings.gaps {
+            warn!(
+                "Gap: {} is missing {} trades, ids {} to {}",
+                gap.instrument,
+                gap.trades(),
+                gap.first_id,
+                gap.last_id
+            );
+        }
+        for instrument in &findings.resets {
+            warn!("Ids of {instrument} have gone back: the exchange counts anew");
+        }
+        let sent = self.context.sender.send_all(&mut self.ticks).await;
+        sent.map_err(|_closed| End::PipelineEnded)
+    }
+
+    fn on_event(&mut self, event: Event) -> Result<(), End> {
+        let feed = &self.context.name;
+        match event {
+            Event::Subscribed => self.notify(Notice::Subscribed),
+            Event::SymbolRefused(instrument, reason) => {
+                error!("{feed}: {instrument} is refused: {reason}. The other symbols are recorded");
+            }
+            Event::Closing(reason) => {
+                warn!("{feed}: the exchange will close this connection: {reason}");
+                self.notify(Notice::Closing);
+            }
+            Event::Ended(end) => return Err(end),
+        }
+        Ok(())
+    }
+
+    fn notify(&self, notice: Notice) {
+        // The queue holds more notices than a connection ever sends; without a reader the feed is stopping.
+        if let Err(error) = self.notices.try_send(notice) {
+            debug!(feed = %self.context.name, %error, "Notice not delivered");
+        }
+    }
+
+    fn set_frame_aside(
+        &mut self,
+        text: &str,
+        error: &crate::exchange::DecodeError,
+        received_at: Timestamp,
+    ) {
+        self.counts.malformed += 1;
+        self.context.ledger.record_malformed();
+        if let Some(unsaid) = self.malformed_limiter.admit(Instant::now()) {
+            warn!(
+                unsaid,
+                "{}: frame not understood, kept in quarantined_frames: {error}", self.context.name
+            );
+        }
+        self.context.journal.quarantine(QuarantinedFrame {
+            exchange: self.context.exchange.name(),
+            frame: text.to_owned(),
+            reason: error.to_string(),
+            seen_at: received_at,
+        });
+    }
+
+    fn journal(&self, connected_at: Timestamp, end: &End) {
+        let count = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+        self.context.journal.session(SessionRecord {
+            exchange: self.context.exchange.name(),
+            feed: self.context.name.clone(),
+            connected_at,
+            ended_at: Timestamp::now(),
+            reason: end.to_string(),
+            symbols: self
+                .context
+                .instruments
+                .iter()
+                .map(|item| item.symbol().to_string())
+                .collect(),
+            frames: count(self.counts.frames),
+            ticks: count(self.counts.ticks),
+            duplicates: count(self.counts.duplicates),
+            malformed: count(self.counts.malformed),
+        });
+    }
+}

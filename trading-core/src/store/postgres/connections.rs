@@ -1,0 +1,49 @@
+//! The writers' own connections.
+//!
+//! Not a pool: there are as many as writes under way at once, each is used again only after it did its work well, and
+//! one that failed or fell silent is dropped whole, socket and all, whatever state the server left it in.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{ConnectOptions as _, PgConnection};
+
+#[derive(Debug)]
+pub(super) struct Connections {
+    options: PgConnectOptions,
+    idle: Mutex<Vec<PgConnection>>,
+}
+
+impl Connections {
+    pub(super) fn new(options: PgConnectOptions, statement_timeout: Duration) -> Self {
+        let options = options
+            .application_name("trading-core writer")
+            .options([("statement_timeout", statement_timeout.as_millis().to_string())])
+            .disable_statement_logging();
+        Self { options, idle: Mutex::default() }
+    }
+
+    pub(super) async fn take(&self) -> Result<PgConnection, sqlx::Error> {
+        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        match idle {
+            Some(connection) => Ok(connection),
+            None => self.options.connect().await,
+        }
+    }
+
+    pub(super) fn give_back(&self, connection: PgConnection) {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
+    }
+
+    /// Forgets the idle connections: the next writes connect anew.
+    pub(super) fn clear(&self) {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+}
+
+/// Whether these options connect through a Unix socket, where no acknowledgement is waited for.
+#[must_use]
+pub fn is_local_socket(options: &PgConnectOptions) -> bool {
+    options.get_socket().is_some() || options.get_host().starts_with('/')
+}

@@ -1,0 +1,5 @@
+//! What the program says of itself.
+
+mod limiter;
+
+pub use limiter::RepeatLimiter;
