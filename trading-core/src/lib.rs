@@ -22,3 +22,6 @@ pub mod pipeline;
 
 // Where ticks end: PostgreSQL, by binary COPY, each tick once.
 pub mod store;
+
+// Builds the stages, joins them, stops them in order. Only `main` uses it.
+pub mod app;

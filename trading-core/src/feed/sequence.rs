@@ -201,7 +201,7 @@ mod tests {
         let limit = u64::try_from(RECENT_MAX).unwrap();
         let mut first: Vec<_> = (0..=limit).rev().map(|id| tick(id, 1)).collect();
         assert_eq!(sequence.admit(&mut first).duplicates, 0);
-        let mut again = vec![tick(limit, 1), tick(limit - 1, 1), tick(0, 1)];
+        let mut again = vec![tick(limit - 1, 1), tick(0, 1), tick(limit, 1)];
         // The very first was forgotten when the memory was full; the database knows it still.
         assert_eq!(sequence.admit(&mut again).duplicates, 2);
         assert_eq!(ids(&again), [limit]);

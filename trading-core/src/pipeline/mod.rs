@@ -14,6 +14,8 @@ mod channel;
 mod health;
 mod ledger;
 mod tap;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 use std::sync::Arc;

@@ -1,0 +1,5 @@
+//! Builds the stages, joins them, stops them in order.
+
+mod tasks;
+
+pub use tasks::{Ended, Tasks};

@@ -1,0 +1,334 @@
+//! The pipeline's promises, with time paused and a store that does as it is told.
+
+use std::collections::VecDeque;
+use std::io;
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use proptest::prelude::*;
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+use tracing_subscriber::fmt::MakeWriter;
+
+use super::*;
+use crate::domain::{Instrument, Side, Source, Timestamp, TradeId};
+use crate::store::{StoreError, Written};
+
+fn tick(id: u64) -> Tick {
+    Tick {
+        instrument: Instrument::intern("binance", &"BTCUSDT".parse().unwrap()).unwrap(),
+        trade_id: TradeId::Number(id),
+        price: "95234.50".parse().unwrap(),
+        quantity: 1.into(),
+        side: Side::Buy,
+        source: Source::Live,
+        exchange_at: Timestamp::from_micros(0).unwrap(),
+        received_at: Timestamp::from_micros(0).unwrap(),
+    }
+}
+
+fn ticks(ids: std::ops::Range<u64>) -> Vec<Tick> {
+    ids.map(tick).collect()
+}
+
+fn settings() -> (PipelineSettings, BatchSettings) {
+    let size = |number| NonZeroUsize::new(number).unwrap();
+    (
+        PipelineSettings {
+            channel_capacity: size(10_000),
+            health_interval: Duration::from_secs(30),
+            stop_deadline: Duration::from_secs(30),
+        },
+        BatchSettings {
+            max_size: size(500),
+            max_time: Duration::from_secs(5),
+            max_coalesced: size(10_000),
+            max_retry_attempts: NonZeroU32::new(3).unwrap().get(),
+            retry_delay: Duration::from_secs(1),
+            writers: size(2),
+        },
+    )
+}
+
+/// Notes each batch and when it came; fails as often as it is told; writes only while it has permits.
+#[derive(Debug)]
+struct ScriptedStore {
+    batches: Mutex<Vec<(Instant, Vec<u64>)>>,
+    failures: Mutex<VecDeque<StoreError>>,
+    permits: Semaphore,
+}
+
+impl ScriptedStore {
+    fn new(permits: usize) -> Arc<Self> {
+        Arc::new(Self {
+            batches: Mutex::default(),
+            failures: Mutex::default(),
+            permits: Semaphore::new(permits),
+        })
+    }
+
+    fn sizes(&self) -> Vec<usize> {
+        self.batches.lock().unwrap().iter().map(|(_, ids)| ids.len()).collect()
+    }
+
+    fn ids(&self) -> Vec<u64> {
+        self.batches.lock().unwrap().iter().flat_map(|(_, ids)| ids.clone()).collect()
+    }
+}
+
+impl Store for ScriptedStore {
+    async fn write(&self, batch: &[Tick]) -> Result<Written, StoreError> {
+        self.permits.acquire().await.unwrap().forget();
+        if let Some(error) = self.failures.lock().unwrap().pop_front() {
+            return Err(error);
+        }
+        let ids = batch.iter().filter_map(|tick| tick.trade_id.number()).collect();
+        self.batches.lock().unwrap().push((Instant::now(), ids));
+        Ok(Written { stored: u64::try_from(batch.len()).unwrap(), ..Written::default() })
+    }
+}
+
+/// What was logged, for tests of the lines that operators and their scripts rely on.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a> MakeWriter<'a> for Log {
+    type Writer = Self;
+
+    fn make_writer(&'a self) -> Self {
+        self.clone()
+    }
+}
+
+impl Log {
+    fn capture(&self) -> tracing::subscriber::DefaultGuard {
+        let subscriber = tracing_subscriber::fmt()
+            .with_max_level(tracing::Level::DEBUG)
+            .with_writer(self.clone())
+            .with_ansi(false)
+            .without_time()
+            .with_target(false)
+            .finish();
+        tracing::subscriber::set_default(subscriber)
+    }
+
+    fn lines(&self) -> Vec<String> {
+        let bytes = self.0.lock().unwrap().clone();
+        String::from_utf8(bytes).unwrap().lines().map(|line| line.trim().to_owned()).collect()
+    }
+
+    fn count(&self, part: &str) -> usize {
+        self.lines().iter().filter(|line| line.contains(part)).count()
+    }
+}
+
+struct Bench {
+    sender: TickSender,
+    ledger: Arc<Ledger>,
+    running: tokio::task::JoinHandle<()>,
+}
+
+fn start(store: &Arc<ScriptedStore>, taps: Vec<TapSender>) -> Bench {
+    let (pipeline, batch) = settings();
+    let ledger = Arc::new(Ledger::default());
+    let (sender, receiver) = channel(pipeline.channel_capacity.get(), Arc::clone(&ledger));
+    let pipeline =
+        Pipeline::new(receiver, Arc::clone(store), Arc::clone(&ledger), taps, &pipeline, &batch);
+    let mut set = JoinSet::new();
+    set.spawn(pipeline.run());
+    // The set is moved into a task of its own so that the test can go on beside it.
+    let running = tokio::runtime::Handle::current()
+        .spawn(async move { while set.join_next().await.is_some() {} });
+    Bench { sender, ledger, running }
+}
+
+impl Bench {
+    async fn send(&self, mut batch: Vec<Tick>) {
+        self.ledger.record_frame(batch.len(), 0);
+        self.sender.send_all(&mut batch).await.unwrap();
+    }
+
+    async fn end(self) -> LedgerReading {
+        drop(self.sender);
+        self.running.await.unwrap();
+        self.ledger.read()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_is_written_when_it_is_full() {
+    let store = ScriptedStore::new(100);
+    let bench = start(&store, Vec::new());
+    let start = Instant::now();
+    bench.send(ticks(0..1_200)).await;
+    let reading = bench.end().await;
+    assert_eq!(store.ids(), (0..1_200).collect::<Vec<_>>());
+    assert!(start.elapsed() < Duration::from_secs(5), "nothing waited for the deadline");
+    assert_eq!((reading.stored, reading.in_flight, reading.balances()), (1_200, 0, true));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_that_is_not_full_is_written_five_seconds_after_its_first_tick() {
+    let store = ScriptedStore::new(100);
+    let bench = start(&store, Vec::new());
+    let start = Instant::now();
+    bench.send(ticks(0..10)).await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    bench.send(ticks(10..20)).await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let batches = store.batches.lock().unwrap().clone();
+    assert_eq!(batches.len(), 1);
+    assert_eq!(batches[0].1.len(), 20);
+    assert_eq!(batches[0].0 - start, Duration::from_secs(5));
+    bench.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_write_carries_what_waits_while_the_writers_are_busy_but_no_more_than_its_limit() {
+    let store = ScriptedStore::new(0);
+    let bench = start(&store, Vec::new());
+    // Two writers take 500 each; 10,000 gather in the batch; 10,000 more fill the channel.
+    bench.send(ticks(0..21_000)).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(bench.sender.utilization().used, 10_000);
+    assert_eq!(bench.ledger.depth(), 21_000);
+    store.permits.add_permits(100);
+    let reading = bench.end().await;
+    let sizes = store.sizes();
+    assert_eq!(sizes[..3], [500, 500, 10_000], "{sizes:?}");
+    assert_eq!((reading.stored, reading.balances()), (21_000, true));
+    assert_eq!(store.ids(), (0..21_000).collect::<Vec<_>>());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_channel_says_so_once_in_ten_seconds_and_loses_nothing() {
+    let log = Log::default();
+    let _guard = log.capture();
+    let store = ScriptedStore::new(0);
+    let bench = start(&store, Vec::new());
+    let sending = async {
+        for part in 0..30_u64 {
+            bench.send(ticks(part * 1_000..(part + 1) * 1_000)).await;
+        }
+    };
+    let relief = async {
+        tokio::time::sleep(Duration::from_secs(4)).await;
+        store.permits.add_permits(1_000);
+    };
+    futures_util::join!(sending, relief);
+    let reading = bench.end().await;
+    assert_eq!((reading.stored, reading.dropped, reading.balances()), (30_000, 0, true));
+    assert!(reading.blocked_micros >= 3_000_000, "{reading:?}");
+    let full =
+        "WARN Channel full! Blocking until space available. Symbol: BTCUSDT, Price: 95234.50";
+    assert_eq!(log.count("INFO Data pipeline initialized with buffer capacity: 10000 ticks"), 1);
+    assert_eq!(log.lines().iter().filter(|line| *line == full).count(), 1, "{:#?}", log.lines());
+    assert_eq!(log.count("DEBUG Channel utilization: "), 1, "{:#?}", log.lines());
+    assert_eq!(log.count("WARN Processing backpressure detected: channel "), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_write_is_retried_and_the_store_is_called_away_after_three_retries() {
+    let log = Log::default();
+    let _guard = log.capture();
+    let store = ScriptedStore::new(100);
+    let away = || StoreError::Away(sqlx::Error::PoolTimedOut);
+    store.failures.lock().unwrap().extend((0..5).map(|_| away()));
+    let bench = start(&store, Vec::new());
+    bench.send(ticks(0..500)).await;
+    let reading = bench.end().await;
+    assert_eq!((reading.stored, reading.retries, reading.failed), (500, 5, 1));
+    assert_eq!(log.count("WARN Batch not written"), 3, "{:#?}", log.lines());
+    assert_eq!(log.count("ERROR Store away"), 2);
+    assert_eq!(log.count("INFO Batch written at last"), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_health_line_comes_every_thirty_seconds_and_warns_of_a_buffer_that_fills() {
+    let log = Log::default();
+    let _guard = log.capture();
+    let store = ScriptedStore::new(0);
+    let bench = start(&store, Vec::new());
+    bench.send(ticks(0..1_460)).await;
+    tokio::time::sleep(Duration::from_secs(31)).await;
+    assert_eq!(
+        log.count(
+            "INFO Pipeline Health: 1460 ticks/30s | Total: 1460 | Batches: 0 | Failed: 0 | Retries: 0 | \
+             Buffer: 460/500 | Channel: 0% (0/10000) | Spool: 0 | Circuit: CLOSED"
+        ),
+        1,
+        "{:#?}",
+        log.lines()
+    );
+    let slow = "WARN Batch buffer 92% full (460/500), database writes may be slow";
+    assert_eq!(log.count(slow), 1, "{:#?}", log.lines());
+    store.permits.add_permits(100);
+    bench.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_onlooker_that_hangs_holds_nothing_up_and_is_told_what_it_missed() {
+    let store = ScriptedStore::new(1_000);
+    let (sender, mut receiver) = tap(1_000);
+    let bench = start(&store, vec![sender]);
+    let start = Instant::now();
+    bench.send(ticks(0..5_000)).await;
+    let reading = bench.end().await;
+    assert_eq!((reading.stored, start.elapsed()), (5_000, Duration::ZERO));
+    let (mut seen, mut missed) = (0, 0);
+    while let Some(delivery) = receiver.recv().await {
+        seen += delivery.chunk.len();
+        missed += delivery.missed;
+    }
+    assert_eq!(seen, 1_000);
+    assert_eq!((missed, receiver.missed_total()), (0, 4_000));
+}
+
+#[tokio::test]
+async fn ticks_sent_after_the_pipeline_has_gone_are_counted_as_dropped() {
+    let ledger = Arc::new(Ledger::default());
+    let (sender, receiver) = channel(10, Arc::clone(&ledger));
+    drop(receiver);
+    ledger.record_frame(7, 0);
+    assert_eq!(sender.send_all(&mut ticks(0..7)).await, Err(ChannelClosed));
+    let reading = ledger.read();
+    assert_eq!((reading.dropped, reading.in_flight, reading.balances()), (7, 0, true));
+}
+
+proptest! {
+    #[test]
+    fn prop_the_batcher_loses_nothing_doubles_nothing_and_keeps_order(
+        arrivals in prop::collection::vec((0_usize..700, 0_u64..4_000, any::<bool>()), 0..40)
+    ) {
+        let (_, settings) = settings();
+        let mut batcher = Batcher::new(&settings);
+        let mut now = Instant::now();
+        let (mut next, mut out) = (0, Vec::new());
+        for (number, pause, writer_is_free) in arrivals {
+            let number = u64::try_from(number.min(batcher.room(writer_is_free))).unwrap();
+            batcher.append(&mut ticks(next..next + number), now);
+            next += number;
+            prop_assert!(batcher.len() <= 10_000);
+            now += Duration::from_millis(pause);
+            if writer_is_free && batcher.is_due(now) {
+                let batch = batcher.take(Vec::new());
+                prop_assert!(!batch.is_empty());
+                out.extend(batch.iter().filter_map(|tick| tick.trade_id.number()));
+            }
+        }
+        out.extend(batcher.take(Vec::new()).iter().filter_map(|tick| tick.trade_id.number()));
+        prop_assert_eq!(out, (0..next).collect::<Vec<_>>());
+    }
+}
