@@ -1,0 +1,118 @@
+//! Writing: ticks committed per second through the channel, the batcher and the writers, against `psql` COPY BINARY of
+//! the same rows into the same table with its index. Both in one run, in turns; the median of the ratios counts.
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::cast_precision_loss,
+    reason = "a benchmark prints what it measured and stops at the first surprise"
+)]
+
+mod support;
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::Executor as _;
+use sqlx::postgres::{PgConnectOptions, PgPool};
+use support::server::Server;
+use tokio::time::Instant;
+use trading_core::config::{BatchSettings, PipelineSettings};
+use trading_core::domain::Tick;
+use trading_core::pipeline::{Ledger, Pipeline, channel};
+use trading_core::store::postgres::{PostgresStore, migrate};
+
+const TICKS: u64 = 200_000;
+const ROUNDS: usize = 3;
+
+struct Case {
+    name: &'static str,
+    options: PgConnectOptions,
+    max_coalesced: usize,
+    aim: f64,
+}
+
+#[tokio::main]
+async fn main() {
+    let server = Server::start().await;
+    let pool = PgPool::connect_with(server.socket()).await.unwrap();
+    migrate(&pool).await.unwrap();
+    let ticks = support::ticks(TICKS);
+    let case = |name, options, max_coalesced, aim| Case { name, options, max_coalesced, aim };
+    let cases = [
+        case("socket, behind (10,000)", server.socket(), 10_000, 0.8),
+        case("socket, batches of 500", server.socket(), 500, 0.6),
+        case("tcp, behind (10,000)", server.tcp(), 10_000, 0.8),
+        case("tcp, batches of 500", server.tcp(), 500, 0.6),
+    ];
+
+    // The same rows as a file, for psql.
+    write(&ticks, &cases[0]).await;
+    let file = server.scratch("ticks.bin");
+    let columns = "time, received_at, exchange, symbol, trade_id, side, price, quantity, source";
+    server.psql(&format!("\\copy (SELECT {columns} FROM tick_data) TO '{file}' (FORMAT binary)"));
+
+    println!("write: {TICKS} ticks, {ROUNDS} rounds, median ratios against psql COPY BINARY");
+    let mut ratios = vec![Vec::new(); cases.len()];
+    for _ in 0..ROUNDS {
+        reset(&pool).await;
+        let start = Instant::now();
+        server.psql(&format!("\\copy tick_data ({columns}) FROM '{file}' (FORMAT binary)"));
+        let baseline = TICKS as f64 / start.elapsed().as_secs_f64();
+        println!("  psql COPY BINARY          {baseline:>9.0} rows/s");
+        for (case, ratios) in cases.iter().zip(&mut ratios) {
+            reset(&pool).await;
+            let rate = TICKS as f64 / write(&ticks, case).await.as_secs_f64();
+            println!("  {:<25} {rate:>9.0} ticks/s  ratio {:.2}", case.name, rate / baseline);
+            ratios.push(rate / baseline);
+        }
+    }
+    for (case, mut ratios) in cases.iter().zip(ratios) {
+        ratios.sort_by(f64::total_cmp);
+        let median = ratios[ROUNDS / 2];
+        support::verdict(case.name, median, case.aim);
+    }
+    pool.close().await;
+    server.stop().await;
+}
+
+async fn reset(pool: &PgPool) {
+    pool.execute("TRUNCATE tick_data").await.unwrap();
+    pool.execute("CHECKPOINT").await.unwrap();
+}
+
+async fn write(ticks: &[Tick], case: &Case) -> Duration {
+    let size = |number| NonZeroUsize::new(number).unwrap();
+    let pipeline = PipelineSettings {
+        channel_capacity: size(10_000),
+        health_interval: Duration::from_secs(3600),
+        stop_deadline: Duration::from_secs(30),
+    };
+    let batch = BatchSettings {
+        max_size: size(500),
+        max_time: Duration::from_secs(5),
+        max_coalesced: size(case.max_coalesced),
+        max_retry_attempts: 3,
+        retry_delay: Duration::from_secs(1),
+        writers: size(2),
+    };
+    let ledger = Arc::new(Ledger::default());
+    let store = Arc::new(PostgresStore::new(case.options.clone()));
+    let (sender, receiver) = channel(10_000, Arc::clone(&ledger));
+    let pipeline =
+        Pipeline::new(receiver, store, Arc::clone(&ledger), Vec::new(), &pipeline, &batch);
+    let mut ticks: Vec<Vec<Tick>> = ticks.chunks(50).map(<[Tick]>::to_vec).collect();
+    let start = Instant::now();
+    let feed = async move {
+        for chunk in &mut ticks {
+            ledger.record_frame(chunk.len(), 0);
+            sender.send_all(chunk).await.unwrap();
+        }
+        drop(sender);
+        ledger
+    };
+    let (ledger, ()) = futures_util::join!(feed, pipeline.run());
+    let elapsed = start.elapsed();
+    assert_eq!(ledger.read().stored, TICKS);
+    elapsed
+}
