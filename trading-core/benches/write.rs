@@ -47,6 +47,7 @@ async fn main() {
     ];
 
     // The same rows as a file, for psql.
+    reset(&pool).await;
     write(&ticks, &cases[0]).await;
     let file = server.scratch("ticks.bin");
     let columns = "time, received_at, exchange, symbol, trade_id, side, price, quantity, source";
@@ -94,7 +95,7 @@ async fn write(ticks: &[Tick], case: &Case) -> Duration {
         max_coalesced: size(case.max_coalesced),
         max_retry_attempts: 3,
         retry_delay: Duration::from_secs(1),
-        writers: size(2),
+        writers: size(3),
     };
     let ledger = Arc::new(Ledger::default());
     let store = Arc::new(PostgresStore::new(case.options.clone()));
