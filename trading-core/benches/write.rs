@@ -2,6 +2,7 @@
 //! the same rows into the same table with its index. Both in one run, in turns; the median of the ratios counts.
 #![expect(
     clippy::unwrap_used,
+    clippy::indexing_slicing,
     clippy::print_stdout,
     clippy::cast_precision_loss,
     reason = "a benchmark prints what it measured and stops at the first surprise"
