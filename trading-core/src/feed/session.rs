@@ -257,13 +257,8 @@ mod tests {
     use crate::exchange::{Binance, Bybit, Exchange, Kraken};
 
     fn instruments(exchange: &dyn Exchange, number: usize) -> Vec<Instrument> {
-        let bases =
-            ["BTC", "ETH", "SOL", "XRP", "DOGE", "ADA", "AVAX", "LINK", "DOT", "LTC", "BCH", "UNI"];
-        let symbol = |base: &str| format!("{base}-USDT").parse().unwrap();
-        bases[..number]
-            .iter()
-            .map(|base| Instrument::intern(exchange.name(), &symbol(base)).unwrap())
-            .collect()
+        let symbol = |n: usize| format!("COIN{n}-USDT").parse().unwrap();
+        (0..number).map(|n| Instrument::intern(exchange.name(), &symbol(n)).unwrap()).collect()
     }
 
     fn session(exchange: &dyn Exchange, number: usize, one_by_one: bool, now: Instant) -> Session {
