@@ -8,3 +8,6 @@
 )]
 
 mod captures;
+mod feed;
+mod store;
+mod support;
