@@ -13,3 +13,6 @@ pub mod exchange;
 
 // The bounded channel, the batcher, the writers, and taps for who looks on.
 pub mod pipeline;
+
+// The log, and the limit on lines that repeat.
+pub mod telemetry;
