@@ -92,12 +92,11 @@ pub(super) fn find(
 ) -> Result<Binaries, EmbeddedError> {
     let (found, looked) = match given {
         Some(folder) => {
-            let binaries =
-                Binaries::look(folder).map_err(|why| EmbeddedError::BadOverride {
-                    folder: folder.to_owned(),
-                    why,
-                    least: VERSION_LEAST,
-                })?;
+            let binaries = Binaries::look(folder).map_err(|why| EmbeddedError::BadOverride {
+                folder: folder.to_owned(),
+                why,
+                least: VERSION_LEAST,
+            })?;
             (vec![binaries], Vec::new())
         }
         None => search(&candidates()),
@@ -119,10 +118,8 @@ fn choose(
     if found.is_empty() {
         return Err(EmbeddedError::NoServer { least: VERSION_LEAST, looked });
     }
-    let names = found
-        .iter()
-        .map(|one| format!("{} in {}", one.version, one.folder.display()))
-        .collect();
+    let names =
+        found.iter().map(|one| format!("{} in {}", one.version, one.folder.display())).collect();
     let fits = |one: &Binaries| wanted.is_none_or(|wanted| one.major.to_string() == wanted);
     // Ties go to the first: the folders are in order of preference.
     let mut best: Option<Binaries> = None;
@@ -170,7 +167,9 @@ fn versions_in(parent: &Path, below: &str) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(parent) else { return Vec::new() };
     let mut folders: Vec<(u32, PathBuf)> = entries
         .filter_map(Result::ok)
-        .filter_map(|entry| Some((version_of_folder(&entry.file_name())?, entry.path().join(below))))
+        .filter_map(|entry| {
+            Some((version_of_folder(&entry.file_name())?, entry.path().join(below)))
+        })
         .collect();
     folders.sort_unstable_by(|a, b| b.cmp(a));
     folders.into_iter().map(|(_, folder)| folder).collect()
@@ -188,7 +187,8 @@ fn version_of_folder(name: &OsStr) -> Option<u32> {
 
 /// `postgres (PostgreSQL) 15.18 (Debian …)`, `… 17beta1`: the version as printed and its major part.
 fn parse_version(said: &str) -> Option<(String, u32)> {
-    let version = said.split_whitespace().find(|word| word.starts_with(|c: char| c.is_ascii_digit()))?;
+    let version =
+        said.split_whitespace().find(|word| word.starts_with(|c: char| c.is_ascii_digit()))?;
     let major: String = version.chars().take_while(char::is_ascii_digit).collect();
     Some((version.to_owned(), major.parse().ok()?))
 }

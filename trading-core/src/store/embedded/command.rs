@@ -60,7 +60,10 @@ impl fmt::Display for Status {
         match &self.server {
             Some(server) => write!(f, "{server}")?,
             None if self.data_version.is_none() => {
-                writeln!(f, "not made yet; `trading-core live` or `trading-core db start` makes it")?;
+                writeln!(
+                    f,
+                    "not made yet; `trading-core live` or `trading-core db start` makes it"
+                )?;
             }
             None => writeln!(f, "stopped; `trading-core db start` starts it")?,
         }
@@ -77,7 +80,9 @@ impl fmt::Display for RunningServer {
         let end = match (self.kept_running, self.in_use) {
             (true, _) => "`trading-core db stop`",
             (false, true) => "the last recorder that uses it stops",
-            (false, false) => "`trading-core db stop` (its recorder was killed), or the next recorder stops",
+            (false, false) => {
+                "`trading-core db stop` (its recorder was killed), or the next recorder stops"
+            }
         };
         writeln!(f, "until     {end}")?;
         writeln!(f, "psql      psql '{}'", self.url)?;
@@ -101,7 +106,11 @@ pub struct Start {
 impl fmt::Display for Start {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let done = if self.ran_already { "ran already" } else { "started" };
-        write!(f, "the embedded database {done}, and runs until `trading-core db stop`\n{}", self.status)
+        write!(
+            f,
+            "the embedded database {done}, and runs until `trading-core db stop`\n{}",
+            self.status
+        )
     }
 }
 
@@ -183,7 +192,7 @@ pub async fn status(options: &Options) -> Result<Status, EmbeddedError> {
                 url: url(&endpoint),
                 socket_dir: endpoint.socket_dir,
                 pgpass: home.pgpass(),
-                in_use: home.has_users()?,
+                in_use: in_use(&home).await?,
                 kept_running: home.is_kept_running(),
             })
         }
@@ -234,10 +243,19 @@ async fn existing(options: &Options) -> Result<Option<Home>, EmbeddedError> {
     blocking(move || Home::open_existing(data_dir.as_deref())).await
 }
 
+/// Asked under the change lock, or a recorder that stops meanwhile would take our look for another user.
+async fn in_use(home: &Home) -> Result<bool, EmbeddedError> {
+    match home.lock_changes(Duration::ZERO).await {
+        Ok(_lock) => home.has_users(),
+        // Somebody is starting or stopping it just now.
+        Err(EmbeddedError::Busy { .. }) => Ok(true),
+        Err(error) => Err(error),
+    }
+}
+
 async fn version(endpoint: &Endpoint) -> Option<String> {
     let mut connection = PgConnection::connect_with(&endpoint.options("postgres")).await.ok()?;
-    let version =
-        sqlx::query_scalar("SHOW server_version").fetch_one(&mut connection).await.ok();
+    let version = sqlx::query_scalar("SHOW server_version").fetch_one(&mut connection).await.ok();
     connection.close().await.ok();
     version
 }

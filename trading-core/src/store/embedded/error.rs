@@ -199,7 +199,10 @@ pub enum EmbeddedError {
 
 impl EmbeddedError {
     /// For `map_err`: what was tried, on which path.
-    pub(super) fn io<'p>(what: &'static str, path: &'p Path) -> impl FnOnce(io::Error) -> Self + 'p {
+    pub(super) fn io<'p>(
+        what: &'static str,
+        path: &'p Path,
+    ) -> impl FnOnce(io::Error) -> Self + 'p {
         move |source| Self::Io { what, path: path.to_owned(), source }
     }
 }
@@ -215,7 +218,8 @@ mod tests {
     #[test]
     fn a_machine_without_a_server_is_told_what_to_install_on_each_platform() {
         let text = EmbeddedError::NoServer { least: 14, looked: vec!["PATH".into()] }.to_string();
-        for part in ["apt-get install postgresql", "dnf ", "pacman ", "apk add", "brew ", "PG_BIN"] {
+        for part in ["apt-get install postgresql", "dnf ", "pacman ", "apk add", "brew ", "PG_BIN"]
+        {
             assert!(text.contains(part), "{part} is missing in:\n{text}");
         }
     }

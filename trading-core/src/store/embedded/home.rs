@@ -381,11 +381,6 @@ impl Home {
         fs::remove_dir_all(staging).map_err(EmbeddedError::io("remove", staging))
     }
 
-    /// Gives one file to the server's user.
-    pub(super) fn give(&self, path: &Path) -> Result<(), EmbeddedError> {
-        self.servant.give(path)
-    }
-
     /// A folder that the server's user alone may enter. One that is there already must be exactly that: in a
     /// public folder another user may have made it first.
     fn make_private(&self, folder: &Path) -> Result<(), EmbeddedError> {
@@ -394,8 +389,7 @@ impl Home {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(EmbeddedError::io("make", folder)(error)),
         }
-        let about =
-            fs::symlink_metadata(folder).map_err(EmbeddedError::io("read", folder))?;
+        let about = fs::symlink_metadata(folder).map_err(EmbeddedError::io("read", folder))?;
         // Made by root and not yet given away when it was interrupted.
         if about.is_dir() && about.uid() == 0 && self.servant.step_down {
             self.servant.give(folder)?;

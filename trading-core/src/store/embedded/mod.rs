@@ -26,7 +26,6 @@ mod server;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Child;
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Mutex;
@@ -147,8 +146,14 @@ impl Cluster {
             home.set_kept_running(keep)?;
         }
         drop(lock);
-        let cluster =
-            Self { home, options: options.clone(), arrival, endpoint, child: Mutex::new(child), place };
+        let cluster = Self {
+            home,
+            options: options.clone(),
+            arrival,
+            endpoint,
+            child: Mutex::new(child),
+            place,
+        };
         tracing::info!(
             data_dir = %cluster.home.folder().display(),
             joined = arrival == Arrival::Joined,
@@ -255,7 +260,7 @@ async fn bring_up(home: &Home, options: &Options) -> Result<Up, EmbeddedError> {
         }
         let wait = server::wait_ready(home, started.as_mut(), fixed).await;
         match (wait, started) {
-            (Ok(Wait::Ready(_, endpoint)), started) => {
+            (Ok(Wait::Ready(endpoint)), started) => {
                 home.save_port(endpoint.port)?;
                 let arrival = if started.is_some() { Arrival::Started } else { Arrival::Joined };
                 return Ok(Up { arrival, endpoint, child: started.map(|started| started.child) });

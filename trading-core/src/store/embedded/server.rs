@@ -28,6 +28,8 @@ use super::{DATABASE, Durability, EmbeddedError, USER};
 const ANSWER_WAIT: Duration = Duration::from_secs(60);
 /// How long a server that says it is recovering may go on: it reads up to `max_wal_size` of log.
 const RECOVERY_WAIT: Duration = Duration::from_secs(30 * 60);
+/// A recovery longer than this is told.
+const RECOVERY_TOLD_AFTER: Duration = Duration::from_secs(2);
 /// How long a stop may take: it writes what is in memory to disk.
 const STOP_WAIT: Duration = Duration::from_secs(60);
 /// How often another process is looked at.
@@ -257,11 +259,8 @@ pub(super) fn spawn(
             command.args(["-c", setting]);
         }
     }
-    let child = command
-        .stdout(log)
-        .stderr(errors)
-        .spawn()
-        .map_err(EmbeddedError::io("run", &program))?;
+    let child =
+        command.stdout(log).stderr(errors).spawn().map_err(EmbeddedError::io("run", &program))?;
     Ok(Started { child, log_from })
 }
 
@@ -282,11 +281,15 @@ fn clear_stale(home: &Home) -> Result<(), EmbeddedError> {
     let path = home.data().join("postmaster.pid");
     let Some(text) = read_text(&path)? else { return Ok(()) };
     let Some((pid, rest)) = text.split_once('\n') else { return Ok(()) };
-    let taken = pid.trim().parse().is_ok_and(|pid| {
-        pid > 0 && kill(Pid::from_raw(pid), None) != Err(Errno::ESRCH)
-    });
+    let taken = pid
+        .trim()
+        .parse()
+        .is_ok_and(|pid| pid > 0 && kill(Pid::from_raw(pid), None) != Err(Errno::ESRCH));
     if taken {
-        tracing::warn!(pid = pid.trim(), "the server's old process number is another program's now");
+        tracing::warn!(
+            pid = pid.trim(),
+            "the server's old process number is another program's now"
+        );
         let text = format!("{}\n{rest}", std::process::id());
         rewrite(&path, &text, true).map_err(EmbeddedError::io("write", &path))?;
     }
@@ -297,7 +300,7 @@ fn clear_stale(home: &Home) -> Result<(), EmbeddedError> {
 #[derive(Debug)]
 pub(super) enum Wait {
     /// It answers there.
-    Ready(Postmaster, Endpoint),
+    Ready(Endpoint),
     /// It is no more: this one can be tried again, with another port or when its forerunner's children are gone.
     Gone,
 }
@@ -308,8 +311,9 @@ pub(super) async fn wait_ready(
     mut started: Option<&mut Started>,
     port_is_fixed: bool,
 ) -> Result<Wait, EmbeddedError> {
-    let last = Instant::now() + RECOVERY_WAIT;
-    let mut deadline = Instant::now() + ANSWER_WAIT;
+    let begun = Instant::now();
+    let last = begun + RECOVERY_WAIT;
+    let mut deadline = begun + ANSWER_WAIT;
     let mut told = false;
     loop {
         if let Some(started) = started.as_deref_mut()
@@ -322,12 +326,9 @@ pub(super) async fn wait_ready(
         match &found {
             Some(Postmaster { endpoint: Some(endpoint), .. }) => {
                 match timeout_at(deadline, knock(endpoint)).await {
-                    Ok(Knock::Open) => {
-                        let endpoint = endpoint.clone();
-                        return Ok(found.map_or(Wait::Gone, |found| Wait::Ready(found, endpoint)));
-                    }
+                    Ok(Knock::Open) => return Ok(Wait::Ready(endpoint.clone())),
                     Ok(Knock::StartingUp) => {
-                        if !told && Instant::now() + ANSWER_WAIT > deadline + Duration::from_secs(2) {
+                        if !told && begun.elapsed() > RECOVERY_TOLD_AFTER {
                             told = true;
                             tracing::info!("the embedded database is recovering");
                         }
@@ -362,7 +363,11 @@ async fn knock(endpoint: &Endpoint) -> Knock {
         }
         Err(error) => {
             let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
-            if code.is_some_and(|code| code == STARTING_UP) { Knock::StartingUp } else { Knock::Shut }
+            if code.is_some_and(|code| code == STARTING_UP) {
+                Knock::StartingUp
+            } else {
+                Knock::Shut
+            }
         }
     }
 }
@@ -420,11 +425,12 @@ pub(super) async fn furnish(home: &Home, endpoint: &Endpoint) -> Result<(), Embe
     let mut connection = PgConnection::connect_with(&endpoint.options("postgres"))
         .await
         .map_err(refused("let us in"))?;
-    let there: bool = sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)")
-        .bind(DATABASE)
-        .fetch_one(&mut connection)
-        .await
-        .map_err(refused("list its databases"))?;
+    let there: bool =
+        sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)")
+            .bind(DATABASE)
+            .fetch_one(&mut connection)
+            .await
+            .map_err(refused("list its databases"))?;
     if !there {
         sqlx::raw_sql("CREATE DATABASE trading_core")
             .execute(&mut connection)
@@ -490,8 +496,8 @@ mod tests {
     #[test]
     fn a_pid_file_still_being_written_names_no_endpoint() {
         for end in 6..WHOLE.find("127").unwrap() {
-            let found = Postmaster::parse(&WHOLE[..end]).unwrap();
-            assert_eq!(found.endpoint, None, "{:?}", &WHOLE[..end]);
+            let part: String = WHOLE.chars().take(end).collect();
+            assert_eq!(Postmaster::parse(&part).unwrap().endpoint, None, "{part:?}");
         }
         assert_eq!(Postmaster::parse(""), None);
         assert_eq!(Postmaster::parse("-1\n"), None);
