@@ -16,3 +16,9 @@ pub mod pipeline;
 
 // The log, and the limit on lines that repeat.
 pub mod telemetry;
+
+// The command line and its exit codes.
+pub mod cli;
+
+// The one place that prints.
+pub mod output;
