@@ -126,7 +126,7 @@ pub enum Command {
 /// `live`
 #[derive(Debug, Clone, Args)]
 pub struct LiveArgs {
-    /// Run the strategies of [paper] against the live ticks
+    /// Run the strategies of the settings against the live ticks
     #[arg(long)]
     pub paper_trading: bool,
     /// Record simulated exchanges, started inside this process, instead of the real ones
