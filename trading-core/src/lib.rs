@@ -13,3 +13,6 @@ pub mod exchange;
 
 // The bounded channel, the batcher, the writers, and taps for who looks on.
 pub mod pipeline;
+
+// Simulated exchanges on loopback: a pure market behind the venues' real protocols.
+pub mod simulator;
