@@ -18,6 +18,8 @@ mod bybit;
 mod coinbase;
 mod control;
 mod faults;
+#[cfg(test)]
+mod harness;
 mod journal;
 mod kraken;
 mod market;

@@ -5,6 +5,8 @@
 //! whole. All that is done to a client is in the journal.
 
 mod switches;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -266,7 +266,13 @@ async fn exchange(
     )
 }
 
-fn rest(market: &Market, venue: Venue, path: &[&str], query: &Query, now: Timestamp) -> Reply {
+pub(super) fn rest(
+    market: &Market,
+    venue: Venue,
+    path: &[&str],
+    query: &Query,
+    now: Timestamp,
+) -> Reply {
     match venue {
         Venue::Binance => binance::rest(market, path, query, now),
         Venue::Coinbase => coinbase::rest(market, path, query, now),
@@ -276,7 +282,7 @@ fn rest(market: &Market, venue: Venue, path: &[&str], query: &Query, now: Timest
     }
 }
 
-fn protocol(
+pub(super) fn protocol(
     market: &Market,
     venue: Venue,
     path: &[&str],
