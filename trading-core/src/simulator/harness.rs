@@ -102,9 +102,8 @@ fn values(frame: &str, field: &str) -> Vec<u64> {
     let after = frame.split(&key).skip(1);
     after
         .map(|rest| {
-            let digits = rest.trim_start_matches('"');
-            let end = digits.find(|c: char| !c.is_ascii_digit()).unwrap_or(digits.len());
-            digits[..end].parse().unwrap()
+            let digits = rest.trim_start_matches('"').chars().take_while(char::is_ascii_digit);
+            digits.collect::<String>().parse().unwrap()
         })
         .collect()
 }

@@ -88,6 +88,9 @@ pub(super) trait Protocol: Send {
     /// Time has passed: heartbeats, pings, and the end of clients that keep no rules. After the turn's trades.
     fn tick(&mut self, context: &mut Context<'_>);
 
+    /// The venue announces that it will end the connection, where it has words for it.
+    fn shutdown(&mut self, _context: &mut Context<'_>) {}
+
     /// Writes the messages of some trades, one after the other; whole orders where the channel carries orders.
     fn write(&mut self, of: &Subscription, first: u64, last: u64, now: Timestamp, out: &mut Outbox);
 }
@@ -117,6 +120,7 @@ pub(super) struct Session {
     /// Millionths of a trade that a slowed connection has saved up.
     allowance: u64,
     stalled: bool,
+    announced: bool,
 }
 
 impl Session {
@@ -138,6 +142,7 @@ impl Session {
             turned_at: now,
             allowance: 0,
             stalled: false,
+            announced: false,
         };
         session.with_protocol(now, out, |protocol, context| protocol.opened(context));
         session
@@ -177,7 +182,12 @@ impl Session {
         });
         let sent = self.trades(&mut turn, budget, now, out);
         self.allowance = self.allowance.saturating_sub(sent.count * 1_000_000);
+        let is_announced = turn.is_announced;
         self.faults.give_back(turn);
+        if is_announced && !self.announced {
+            self.announced = true;
+            self.with_protocol(now, out, |protocol, context| protocol.shutdown(context));
+        }
         self.with_protocol(now, out, |protocol, context| protocol.tick(context));
         if sent.behind { Turned::Behind } else { Turned::Current }
     }

@@ -192,6 +192,17 @@ impl Protocol for Binance {
         self.unanswered_since = None;
     }
 
+    fn shutdown(&mut self, context: &mut Context<'_>) {
+        self.warned = true;
+        let mut event = r#"{"e":"serverShutdown","E":"#.to_owned();
+        self.time(&mut event, context.now);
+        event.push('}');
+        if self.combined {
+            event = format!(r#"{{"stream":"!serverShutdown","data":{event}}}"#);
+        }
+        context.out.send(&event);
+    }
+
     fn tick(&mut self, context: &mut Context<'_>) {
         let now = context.now;
         let since = |at: Option<Timestamp>| at.map_or(0, |at| now.as_micros() - at.as_micros());
@@ -200,14 +211,7 @@ impl Protocol for Binance {
         } else if since(self.opened_at) >= LIFETIME_US {
             context.out.close(1001, "24 hours are over");
         } else if since(self.opened_at) >= NOTICE_US && !self.warned {
-            self.warned = true;
-            let mut event = r#"{"e":"serverShutdown","E":"#.to_owned();
-            self.time(&mut event, now);
-            event.push('}');
-            if self.combined {
-                event = format!(r#"{{"stream":"!serverShutdown","data":{event}}}"#);
-            }
-            context.out.send(&event);
+            self.shutdown(context);
         }
         if since(self.pinged_at) >= PING_EVERY_US {
             self.pinged_at = Some(now);

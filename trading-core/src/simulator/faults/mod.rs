@@ -58,6 +58,8 @@ pub enum Action {
     Stall(Duration),
     /// New connections are refused for so long.
     Refuse(Duration),
+    /// Open connections are told, where the exchange has words for it, and cut after so long.
+    Shutdown(Duration),
 }
 
 /// Why an order over the control route was not taken.
@@ -71,7 +73,7 @@ pub enum FaultError {
     Exchange(#[from] UnknownVenue),
     /// The action is not known, or lacks its number or its duration.
     #[error(
-        "fault action {0:?}: cut; skip, repeat or malformed with \"trades\"; stall or refuse with \"for\""
+        "fault action {0:?}: cut; skip, repeat or malformed with \"trades\"; stall, refuse or shutdown with \"for\""
     )]
     Action(String),
     /// Too many actions wait for their trades.
@@ -116,6 +118,7 @@ struct State {
     switches: Switches,
     waiting: Vec<Waiting>,
     timed: Vec<(Target, Timed, Timestamp)>,
+    shutdowns: Vec<Shutdown>,
     connected: BTreeMap<Venue, u64>,
     open: BTreeMap<(Venue, u64), CancellationToken>,
     journal: Keeper,
@@ -126,6 +129,13 @@ struct Waiting {
     target: Target,
     fate: Fate,
     trades: u64,
+}
+
+#[derive(Debug, Clone)]
+struct Shutdown {
+    target: Target,
+    announced: Timestamp,
+    at: Timestamp,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -158,6 +168,8 @@ impl Fate {
 pub(super) struct Turn {
     pub(super) cut: bool,
     pub(super) stalled: bool,
+    /// A shutdown of this connection has been announced.
+    pub(super) is_announced: bool,
     pub(super) trades_per_second: Option<u64>,
     stream: u64,
     switches: Switches,
@@ -255,6 +267,15 @@ impl FaultsHandle {
                 state.timed.push((target.clone(), timed, until(lasting)));
                 return Ok(());
             }
+            Action::Shutdown(notice) => {
+                state.shutdowns.retain(|shutdown| shutdown.at > now);
+                if state.shutdowns.len() >= WAITING_MAX {
+                    return Err(FaultError::Full);
+                }
+                let at = until(notice);
+                state.shutdowns.push(Shutdown { target: target.clone(), announced: now, at });
+                return Ok(());
+            }
             Action::Skip(trades) => (Fate::Skip, trades),
             Action::Repeat(trades) => (Fate::Repeat, trades),
             Action::Malformed(trades) => (Fate::Malform, trades),
@@ -336,15 +357,19 @@ impl FaultsHandle {
         let age = (now.as_micros() - opened_at.as_micros()).max(0).cast_unsigned();
         let age = Duration::from_micros(age);
         let stalled = switches.stalls(age) || state.happens(Timed::Stall, venue, connection, now);
-        let waiting = if stalled || state.waiting.is_empty() {
+        let cut = switches.lifetime(stream).is_some_and(|lifetime| age >= lifetime)
+            || state.happened(venue, connection, opened_at, |shutdown| shutdown.at <= now);
+        let is_announced = state.happened(venue, connection, opened_at, |_| true);
+        let waiting = if cut || stalled || state.waiting.is_empty() {
             Vec::new()
         } else {
             state.waiting.extract_if(.., |it| it.target.concerns(venue, connection)).collect()
         };
         drop(state);
         Turn {
-            cut: switches.lifetime(stream).is_some_and(|lifetime| age >= lifetime),
+            cut,
             stalled,
+            is_announced,
             trades_per_second: switches.slow,
             stream,
             switches,
@@ -374,6 +399,21 @@ impl FaultsHandle {
 }
 
 impl State {
+    /// Whether a shutdown concerns a connection that was open when it was announced.
+    fn happened(
+        &self,
+        venue: Venue,
+        connection: u64,
+        opened_at: Timestamp,
+        which: impl Fn(&Shutdown) -> bool,
+    ) -> bool {
+        self.shutdowns.iter().any(|shutdown| {
+            opened_at <= shutdown.announced
+                && shutdown.target.concerns(venue, connection)
+                && which(shutdown)
+        })
+    }
+
     fn happens(&self, what: Timed, venue: Venue, connection: u64, now: Timestamp) -> bool {
         self.timed.iter().any(|(target, timed, until)| {
             *timed == what && now < *until && target.concerns(venue, connection)
@@ -391,6 +431,7 @@ fn parse(name: &str, order: &Order) -> Result<Action, FaultError> {
         ("malformed", _) => Ok(Action::Malformed(trades)),
         ("stall", Some(lasting)) => Ok(Action::Stall(lasting)),
         ("refuse", Some(lasting)) => Ok(Action::Refuse(lasting)),
+        ("shutdown", Some(notice)) => Ok(Action::Shutdown(notice)),
         _ => Err(FaultError::Action(name.chars().take(40).collect())),
     }
 }

@@ -156,6 +156,27 @@ fn refusing_and_cutting_reach_their_target_only() {
 }
 
 #[test]
+fn a_shutdown_is_announced_once_and_cuts_who_was_open_then() {
+    let mut client = binance("");
+    let notice = Action::Shutdown(Duration::from_secs(60));
+    client.faults.act(&Target::default(), notice, client.now).unwrap();
+    let frames: Vec<String> = [10, 10, 59_979].map(|step| client.wait(step)).concat();
+    let told = frames.iter().filter(|frame| frame.starts_with(r#"{"e":"serverShutdown","E":"#));
+    assert_eq!(told.count(), 1);
+    let later = client.faults.turn(Venue::Binance, 2, client.now, client.now);
+    assert!(!later.is_announced, "a connection made after it is not concerned");
+    client.wait(1);
+    assert_eq!(client.turned, Turned::Cut);
+
+    let mut okx = Client::open(Venue::Okx, "ws/v5/public", "");
+    okx.faults.act(&Target::default(), notice, okx.now).unwrap();
+    let told = okx.wait(5);
+    assert!(
+        told[0].starts_with(r#"{"event":"notice","code":"64008","msg":"The connection will soon"#)
+    );
+}
+
+#[test]
 fn an_order_is_taken_whole_or_not_at_all() {
     let handle = FaultsHandle::new(1, Switches::default());
     let now = Timestamp::from_millis(5).unwrap();

@@ -130,6 +130,13 @@ impl Protocol for Okx {
         self.request(text, context);
     }
 
+    fn shutdown(&mut self, context: &mut Context<'_>) {
+        let connection = &self.connection;
+        context.out.send(&format!(
+            r#"{{"event":"notice","code":"64008","msg":"The connection will soon be closed for a service upgrade. Please reconnect.","connId":"{connection}"}}"#
+        ));
+    }
+
     fn tick(&mut self, context: &mut Context<'_>) {
         let silent = self.alive_at.map_or(0, |at| context.now.as_micros() - at.as_micros());
         if silent >= IDLE_US {
