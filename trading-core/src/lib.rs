@@ -13,3 +13,6 @@ pub mod exchange;
 
 // The bounded channel, the batcher, the writers, and taps for who looks on.
 pub mod pipeline;
+
+// Where ticks end: PostgreSQL, and the private cluster that the program keeps where none is given.
+pub mod store;

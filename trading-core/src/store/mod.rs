@@ -1,0 +1,3 @@
+//! Where ticks end: PostgreSQL, and the private cluster that the program keeps for those who have none.
+
+pub mod embedded;
