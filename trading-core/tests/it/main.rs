@@ -11,5 +11,6 @@
 mod captures;
 mod embedded;
 mod feed;
+mod recorder;
 mod store;
 mod support;

@@ -1,3 +1,5 @@
-//! What tests share.
+//! What the tests share.
 
 pub(crate) mod postgres;
+pub(crate) mod process;
+pub(crate) mod truth;
