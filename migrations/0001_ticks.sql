@@ -35,17 +35,25 @@ COMMENT ON COLUMN tick_data.side IS 'The side of the taker (aggressor)';
 COMMENT ON COLUMN tick_data.price IS 'Quote currency per unit of base, with the exchange''s own digits';
 COMMENT ON COLUMN tick_data.quantity IS 'Units of base, with the exchange''s own digits';
 
+CREATE FUNCTION has_tick_partition(name text) RETURNS boolean LANGUAGE sql VOLATILE AS $$
+    SELECT EXISTS (
+        SELECT FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid
+        WHERE inhparent = 'tick_data'::regclass AND relname = name
+    )
+$$;
+
 -- Makes the partition of one day, once, also when several recorders ask at the same moment. The table is built aside
 -- and attached, which locks out neither readers nor writers of the other days.
 CREATE FUNCTION ensure_tick_partition(day date) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
     partition text := 'tick_data_' || to_char(day, 'YYYYMMDD');
 BEGIN
-    IF to_regclass(quote_ident(partition)) IS NOT NULL THEN
+    IF has_tick_partition(partition) THEN
         RETURN;
     END IF;
     PERFORM pg_advisory_xact_lock(hashtextextended('trading-core.partitions', 0));
-    IF to_regclass(quote_ident(partition)) IS NOT NULL THEN
+    -- Asked again as a query: to_regclass would answer from a cache that has not heard of the other recorder yet.
+    IF has_tick_partition(partition) THEN
         RETURN;
     END IF;
     EXECUTE format('CREATE TABLE %I (LIKE tick_data INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING COMMENTS)', partition);

@@ -2,6 +2,7 @@
 //! the same rows into the same table with its index. Both in one run, in turns; the median of the ratios counts.
 #![expect(
     clippy::unwrap_used,
+    clippy::indexing_slicing,
     clippy::print_stdout,
     clippy::cast_precision_loss,
     reason = "a benchmark prints what it measured and stops at the first surprise"
@@ -47,6 +48,7 @@ async fn main() {
     ];
 
     // The same rows as a file, for psql.
+    reset(&pool).await;
     write(&ticks, &cases[0]).await;
     let file = server.scratch("ticks.bin");
     let columns = "time, received_at, exchange, symbol, trade_id, side, price, quantity, source";
@@ -94,7 +96,7 @@ async fn write(ticks: &[Tick], case: &Case) -> Duration {
         max_coalesced: size(case.max_coalesced),
         max_retry_attempts: 3,
         retry_delay: Duration::from_secs(1),
-        writers: size(2),
+        writers: size(3),
     };
     let ledger = Arc::new(Ledger::default());
     let store = Arc::new(PostgresStore::new(case.options.clone()));

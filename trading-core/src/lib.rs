@@ -20,7 +20,7 @@ pub mod feed;
 // The bounded channel, the batcher, the writers, and taps for who looks on.
 pub mod pipeline;
 
-// Where ticks end: PostgreSQL, by binary COPY, each tick once.
+// Where ticks end: PostgreSQL, by binary COPY, each tick once; and the private cluster for those who have none.
 pub mod store;
 
 // Builds the stages, joins them, stops them in order. Only `main` uses it.

@@ -18,7 +18,10 @@ pub(crate) fn ticks(number: u64) -> Vec<Tick> {
             Tick {
                 instrument: instruments[index],
                 trade_id: TradeId::Number(3_735_683_259 + n / 10),
-                price: rust_decimal::Decimal::new(6_183_763_000_000 + i64::try_from(n % 9_973).unwrap() * 1_000_000, 8),
+                price: rust_decimal::Decimal::new(
+                    6_183_763_000_000 + i64::try_from(n % 9_973).unwrap() * 1_000_000,
+                    8,
+                ),
                 quantity: rust_decimal::Decimal::new(13_000 + i64::try_from(n % 997).unwrap(), 8),
                 side: if n % 3 == 0 { Side::Sell } else { Side::Buy },
                 source: Source::Live,

@@ -1,5 +1,9 @@
 //! Builds the stages, joins them, stops them in order.
 
+mod recorder;
+mod signals;
 mod tasks;
 
+pub use recorder::{Outcome, Recorder, Venue, VenueError, venues};
+pub use signals::StopSignals;
 pub use tasks::{Ended, Tasks};

@@ -54,17 +54,7 @@ impl fmt::Display for DatabaseUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Embedded => f.write_str("embedded"),
-            Self::Server(text) => match url::Url::parse(text) {
-                Ok(mut url) => {
-                    if url.password().is_some() && url.set_password(Some("***")).is_err() {
-                        return f.write_str("postgres://***");
-                    }
-                    // Options may hold secrets too (sslpassword).
-                    url.set_query(None);
-                    write!(f, "{url}")
-                }
-                Err(_) => f.write_str("postgres://***"),
-            },
+            Self::Server(text) => f.write_str(&super::value::mask(text)),
         }
     }
 }

@@ -23,6 +23,7 @@ pub struct DecimalError {
 /// assert_eq!(parse_decimal("0.00010900").unwrap().to_string(), "0.00010900");
 /// assert_eq!(parse_decimal("1.8E-4").unwrap().to_string(), "0.00018");
 /// assert!(parse_decimal("0.-10000").is_err());
+/// assert!(parse_decimal("1_000").is_err());
 /// ```
 pub fn parse_decimal(text: &str) -> Result<Decimal, DecimalError> {
     let exact = if text.contains(['e', 'E']) {
@@ -30,5 +31,9 @@ pub fn parse_decimal(text: &str) -> Result<Decimal, DecimalError> {
     } else {
         Decimal::from_str_exact(text)
     };
-    exact.map_err(|_lossy| DecimalError { text: text.chars().take(40).collect() })
+    exact
+        .ok()
+        // The library reads `1_000` as a thousand; no exchange writes it.
+        .filter(|_| !text.contains('_'))
+        .ok_or_else(|| DecimalError { text: text.chars().take(40).collect() })
 }

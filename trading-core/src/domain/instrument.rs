@@ -6,9 +6,12 @@ use std::str::FromStr;
 use std::sync::{LazyLock, Mutex, PoisonError};
 
 /// Quote currencies tried, longest first, to split a joined symbol such as `BTCUSDT`.
-const QUOTES: [&str; 24] = [
-    "FDUSD", "USDT", "USDC", "TUSD", "BUSD", "USDE", "DAI", "USD", "EUR", "GBP", "JPY", "AUD",
-    "CAD", "CHF", "BRL", "TRY", "KRW", "SGD", "BTC", "XBT", "ETH", "BNB", "SOL", "XRP",
+///
+/// Without TUSD and BUSD: `DOTUSD`, `USDTUSD` and `BNBUSD` are dollar pairs that are traded far more than any
+/// pair of those two, which can still be written `BTC-TUSD`.
+const QUOTES: [&str; 22] = [
+    "FDUSD", "USDT", "USDC", "USDE", "DAI", "USD", "EUR", "GBP", "JPY", "AUD", "CAD", "CHF", "BRL",
+    "TRY", "KRW", "SGD", "BTC", "XBT", "ETH", "BNB", "SOL", "XRP",
 ];
 
 /// A canonical symbol: base and quote joined, upper case (`BTCUSDT`).
@@ -199,6 +202,15 @@ mod tests {
         }
         assert_eq!("ETHUSD".parse::<Symbol>().unwrap().quote(), "USD");
         assert_eq!("ETHBTC".parse::<Symbol>().unwrap().base(), "ETH");
+    }
+
+    #[test]
+    fn a_base_that_ends_like_the_quote_begins_keeps_its_last_letter() {
+        for (text, base) in [("DOTUSD", "DOT"), ("USDTUSD", "USDT"), ("BNBUSD", "BNB")] {
+            let symbol: Symbol = text.parse().unwrap();
+            assert_eq!((symbol.base(), symbol.quote()), (base, "USD"));
+        }
+        assert_eq!("BTC-TUSD".parse::<Symbol>().unwrap().quote(), "TUSD");
     }
 
     #[test]

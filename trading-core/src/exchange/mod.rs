@@ -5,11 +5,38 @@
 //! recorded frames, and any bytes at all may be given to [`Exchange::decode`]: it answers with an error, it
 //! never panics.
 
+mod binance;
+mod bybit;
+mod coinbase;
+mod frame;
+mod kraken;
+mod okx;
+#[cfg(test)]
+mod testing;
+
 use std::time::Duration;
 
 use rustc_hash::FxHashMap;
 
+pub use binance::Binance;
+pub use bybit::Bybit;
+pub use coinbase::Coinbase;
+pub use kraken::Kraken;
+pub use okx::Okx;
+
 use crate::domain::{DecimalError, Instrument, Symbol, Tick, Timestamp, TimestampError};
+
+/// Every venue, by name.
+#[must_use]
+pub fn all() -> [&'static dyn Exchange; 5] {
+    [&Binance, &Bybit, &Coinbase, &Kraken, &Okx]
+}
+
+/// The venue with this name in the settings.
+#[must_use]
+pub fn by_name(name: &str) -> Option<&'static dyn Exchange> {
+    all().into_iter().find(|exchange| exchange.name() == name)
+}
 
 /// One venue's protocol.
 pub trait Exchange: Send + Sync + std::fmt::Debug {
@@ -195,4 +222,45 @@ impl DecodeError {
 #[must_use]
 pub fn reason_text(text: &str) -> String {
     text.chars().filter(|character| !character.is_control()).take(200).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn venues_are_sorted_and_found_by_their_names() {
+        let names = all().map(Exchange::name);
+        assert!(names.is_sorted());
+        for name in names {
+            assert_eq!(by_name(name).map(Exchange::name), Some(name));
+        }
+        assert!(by_name("nowhere").is_none());
+    }
+
+    #[test]
+    fn every_venue_is_where_its_parts_say() {
+        let urls = all().map(|exchange| exchange.connect_url(exchange.endpoints().ws_url));
+        assert_eq!(
+            urls,
+            [
+                "wss://stream.binance.com:9443/stream",
+                "wss://stream.bybit.com/v5/public/spot",
+                "wss://ws-feed.exchange.coinbase.com/",
+                "wss://ws.kraken.com/v2",
+                "wss://ws.okx.com:8443/ws/v5/business",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_connection_is_not_given_up_between_two_signs_of_life() {
+        for exchange in all() {
+            let limits = exchange.limits();
+            let asked = exchange.keepalive().map_or(Duration::ZERO, |keepalive| keepalive.every);
+            assert!(limits.silence < limits.idle, "{exchange:?}");
+            // Kraken beats by itself; its ping is for a connection that has no subscription yet.
+            assert!(asked < limits.silence || exchange.name() == "kraken", "{exchange:?}");
+        }
+    }
 }

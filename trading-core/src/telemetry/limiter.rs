@@ -1,55 +1,95 @@
-//! Repeats of a log line, limited, with the number of those not shown.
+//! Repeats of one log line, limited to one in an interval, with the number that was not said.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Admits one event in an interval and counts the others.
-#[derive(Debug)]
+/// Says when a line that may come often is due again.
+///
+/// Pure: the time is an argument. One limiter belongs to one line (or to one line of one symbol).
+///
+/// ```
+/// # use std::time::Duration;
+/// # use tokio::time::Instant;
+/// # use trading_core::telemetry::RepeatLimiter;
+/// let mut full = RepeatLimiter::default();
+/// let now = Instant::now();
+/// assert_eq!(full.admit(now), Some(0));
+/// assert_eq!(full.admit(now), None);
+/// assert_eq!(full.admit(now + Duration::from_secs(10)), Some(1));
+/// ```
+#[derive(Debug, Clone)]
 pub struct RepeatLimiter {
     interval: Duration,
-    admitted_at: Option<Instant>,
+    said_at: Option<Instant>,
     unsaid: u64,
 }
 
 impl RepeatLimiter {
-    /// How often one line is repeated at most.
-    pub const INTERVAL: Duration = Duration::from_secs(10);
-
-    /// A limiter of one event in `interval`.
+    /// One line in `interval`.
     #[must_use]
     pub const fn new(interval: Duration) -> Self {
-        Self { interval, admitted_at: None, unsaid: 0 }
+        Self { interval, said_at: None, unsaid: 0 }
     }
 
-    /// The number of events not shown since the last that was, when this one may be shown; else `None`.
+    /// `Some` when the line is to be logged, with how many were held back since the last one; `None` when
+    /// this one is held back, and counted.
     pub fn admit(&mut self, now: Instant) -> Option<u64> {
-        if self.admitted_at.is_some_and(|last| now < last + self.interval) {
-            self.unsaid += 1;
-            return None;
+        // A time before the last one counts as the same: the clock of another thread may have been read earlier.
+        let due = self
+            .said_at
+            .is_none_or(|said_at| now.saturating_duration_since(said_at) >= self.interval);
+        if due {
+            self.said_at = Some(now);
+            Some(std::mem::take(&mut self.unsaid))
+        } else {
+            self.unsaid = self.unsaid.saturating_add(1);
+            None
         }
-        self.admitted_at = Some(now);
-        Some(std::mem::take(&mut self.unsaid))
     }
 }
 
+/// One line in ten seconds: often enough to see that it goes on, seldom enough to read the rest.
 impl Default for RepeatLimiter {
     fn default() -> Self {
-        Self::new(Self::INTERVAL)
+        Self::new(Duration::from_secs(10))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
-    fn the_first_is_shown_and_the_next_tells_how_many_were_not() {
-        let mut limiter = RepeatLimiter::new(Duration::from_secs(10));
+    fn a_line_comes_at_once_then_once_in_ten_seconds_with_what_was_unsaid() {
+        let mut limiter = RepeatLimiter::default();
         let start = Instant::now();
-        assert_eq!(limiter.admit(start), Some(0));
-        assert_eq!(limiter.admit(start + Duration::from_secs(3)), None);
-        assert_eq!(limiter.admit(start + Duration::from_secs(9)), None);
-        assert_eq!(limiter.admit(start + Duration::from_secs(10)), Some(2));
+        let at = |millis| start + Duration::from_millis(millis);
+        assert_eq!(limiter.admit(at(0)), Some(0));
+        assert_eq!(limiter.admit(at(1)), None);
+        assert_eq!(limiter.admit(at(9_999)), None);
+        assert_eq!(limiter.admit(at(10_000)), Some(2));
+        assert_eq!(limiter.admit(at(9_000)), None, "an earlier time is not later");
+        assert_eq!(limiter.admit(at(60_000)), Some(1));
+    }
+
+    proptest! {
+        #[test]
+        fn prop_every_line_is_said_or_counted(steps in prop::collection::vec(0_u64..20_000, 1..100)) {
+            let mut limiter = RepeatLimiter::default();
+            let mut now = Instant::now();
+            let (mut said, mut unsaid) = (0, 0);
+            for step in &steps {
+                now += Duration::from_millis(*step);
+                if let Some(held_back) = limiter.admit(now) {
+                    said += 1;
+                    unsaid += held_back;
+                }
+            }
+            unsaid += limiter.unsaid;
+            prop_assert_eq!(said + unsaid, steps.len() as u64);
+        }
     }
 }

@@ -1,4 +1,14 @@
 //! The promises that span rooms, in one binary: one file a promise.
-#![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
+#![expect(
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::unwrap_used,
+    reason = "in a test a panic is the report, and what is skipped is said aloud; helpers are not covered by allow-in-tests"
+)]
 
+mod captures;
+mod feed;
+mod store;
+mod support;
 mod tidy;

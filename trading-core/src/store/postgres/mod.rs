@@ -5,8 +5,8 @@
 //! that holds a refused row is halved until the row is found; the row is set aside in `rejected_ticks`, the rest is
 //! stored.
 //!
-//! Over TCP a small batch takes the INSERT at once: sqlx sets no TCP_NODELAY, so that the two segments with which a
-//! COPY ends wait some 40 ms for the server's delayed acknowledgement. A large batch hides that behind the others.
+//! Over TCP a small batch is an INSERT too: sqlx sets no TCP_NODELAY, so that the two segments with which a COPY ends
+//! wait some 40 ms for the server's delayed acknowledgement. A large batch hides that behind the others.
 
 mod connections;
 mod copy;
@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use connections::Connections;
 use copy::CopyBuffers;
+use insert::{Conflicts, insert};
 use partitions::Partitions;
 use sqlx::PgConnection;
 use sqlx::postgres::PgConnectOptions;
@@ -82,14 +83,17 @@ impl PostgresStore {
         connection: &mut PgConnection,
         batch: &[Tick],
     ) -> Result<Written, StoreError> {
-        if batch.len() > self.inserted_max {
-            match copy::copy(connection, &self.buffers, batch).await {
-                Ok(stored) => return Ok(Written { stored, ..Written::default() }),
-                Err(Attempt::Conflict) => {}
-                Err(Attempt::Failed(error)) => return Err(error),
-            }
+        let straight = if batch.len() > self.inserted_max {
+            copy::copy(connection, &self.buffers, batch).await
+        } else {
+            insert(connection, batch, Conflicts::Refuse).await.map_err(Attempt::from)
+        };
+        match straight {
+            Ok(stored) => return Ok(Written { stored, ..Written::default() }),
+            Err(Attempt::Conflict) => {}
+            Err(Attempt::Failed(error)) => return Err(error),
         }
-        let stored = insert::insert_new(connection, batch).await?;
+        let stored = insert(connection, batch, Conflicts::Skip).await?;
         let duplicates = u64::try_from(batch.len()).unwrap_or(u64::MAX).saturating_sub(stored);
         Ok(Written { stored, duplicates, rejected: 0 })
     }

@@ -1,0 +1,258 @@
+//! The recorder: feeds, pipeline and store, joined; started together, stopped in order.
+//!
+//! Feeds are stopped first; every later stage ends when its input ends. So what was accepted is stored, unless the
+//! deadline comes first: then the late stages are named, and the ledger says how many ticks are not stored.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::PgPool;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use super::signals::StopSignals;
+use super::tasks::Tasks;
+use crate::config::{ExchangeSettings, Settings};
+use crate::domain::{Instrument, Timestamp};
+use crate::exchange::{self, Exchange};
+use crate::feed::{self, ConnectGate, FeedContext};
+use crate::pipeline::{Ledger, LedgerReading, Pipeline, TapSender, TickSender, channel};
+use crate::store::journal::{Journal, journal};
+use crate::store::postgres::{self, PostgresStore};
+
+/// How often old partitions are looked for.
+const RETENTION_INTERVAL: Duration = Duration::from_secs(3_600);
+
+/// Why a run ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// Asked to, and everything accepted is stored.
+    Clean,
+    /// A stage ended unasked.
+    StageEnded(String),
+    /// Asked to, and ticks are not stored.
+    Loss(u64),
+}
+
+/// One exchange to record: its protocol, where it is reached, what of it is recorded.
+#[derive(Debug, Clone)]
+pub struct Venue {
+    exchange: &'static dyn Exchange,
+    settings: ExchangeSettings,
+    instruments: Vec<Instrument>,
+    ws_url: String,
+}
+
+/// A setting names an exchange that does not exist, or more instruments than there may be.
+#[derive(Debug, thiserror::Error)]
+pub enum VenueError {
+    /// No such exchange.
+    #[error("no exchange is called {0:?}")]
+    Unknown(&'static str),
+    /// Too many symbols.
+    #[error(transparent)]
+    Instruments(#[from] crate::domain::InstrumentError),
+}
+
+/// The enabled exchanges of the settings, each at `simulated/<name>` when a simulator stands for them.
+///
+/// # Errors
+///
+/// When an exchange is not known.
+pub fn venues(settings: &Settings, simulated: Option<&str>) -> Result<Vec<Venue>, VenueError> {
+    let mut venues = Vec::new();
+    for settings in settings.exchanges.iter().filter(|exchange| exchange.enabled) {
+        let exchange =
+            exchange::by_name(settings.name).ok_or(VenueError::Unknown(settings.name))?;
+        let instruments = settings
+            .symbols
+            .iter()
+            .map(|symbol| Instrument::intern(settings.name, symbol))
+            .collect::<Result<_, _>>()?;
+        let ws_url = match (simulated, &settings.ws_url) {
+            (Some(base), _) => format!("{base}/{}", settings.name),
+            (None, Some(url)) => url.clone(),
+            (None, None) => exchange.endpoints().ws_url.to_owned(),
+        };
+        venues.push(Venue { exchange, settings: settings.clone(), instruments, ws_url });
+    }
+    Ok(venues)
+}
+
+impl Venue {
+    /// Each instrument with the venue's spelling.
+    fn spellings(&self) -> impl Iterator<Item = (Instrument, String)> {
+        self.instruments.iter().map(|item| (*item, self.exchange.venue_symbol(item.symbol())))
+    }
+
+    /// The feeds of this venue, as many as its limits demand.
+    fn feeds(
+        &self,
+        sender: &TickSender,
+        ledger: &Arc<Ledger>,
+        journal: &Journal,
+        seed: u64,
+    ) -> Vec<FeedContext> {
+        let mut limits = self.exchange.limits();
+        limits.idle = self.settings.idle.unwrap_or(limits.idle);
+        let gate = Arc::new(ConnectGate::new(limits.connect_interval));
+        feed::shards(&self.instruments, limits)
+            .zip(1_u64..)
+            .map(|(instruments, number)| FeedContext {
+                name: format!("{}-{number}", self.exchange.name()),
+                exchange: self.exchange,
+                url: self.exchange.connect_url(&self.ws_url),
+                limits,
+                instruments: instruments.to_vec(),
+                sender: sender.clone(),
+                ledger: Arc::clone(ledger),
+                journal: journal.clone(),
+                gate: Arc::clone(&gate),
+                seed: seed.wrapping_add(number),
+            })
+            .collect()
+    }
+}
+
+/// The running stages.
+#[derive(Debug)]
+pub struct Recorder {
+    tasks: Tasks,
+    feeds: CancellationToken,
+    ledger: Arc<Ledger>,
+    stop_deadline: Duration,
+}
+
+impl Recorder {
+    /// Notes the instruments and starts the stages. `taps` are given every tick that is recorded.
+    ///
+    /// # Errors
+    ///
+    /// When the instruments cannot be noted.
+    pub async fn start(
+        settings: &Settings,
+        venues: &[Venue],
+        store: PostgresStore,
+        pool: &PgPool,
+        taps: Vec<TapSender>,
+    ) -> Result<Self, postgres::MaintenanceError> {
+        let instruments: Vec<_> = venues.iter().flat_map(Venue::spellings).collect();
+        postgres::upsert_instruments(pool, &instruments).await?;
+
+        let ledger = Arc::new(Ledger::default());
+        let (sender, receiver) =
+            channel(settings.pipeline.channel_capacity.get(), Arc::clone(&ledger));
+        let (journal, journal_writer) = journal();
+        let pipeline = Pipeline::new(
+            receiver,
+            Arc::new(store),
+            Arc::clone(&ledger),
+            taps,
+            &settings.pipeline,
+            &settings.batch,
+        );
+        let feeds = CancellationToken::new();
+        let mut tasks = Tasks::default();
+        tasks.spawn("pipeline", pipeline.run());
+        tasks.spawn("journal", journal_writer.run(pool.clone()));
+        let seed = u64::try_from(Timestamp::now().as_micros()).unwrap_or_default();
+        for venue in venues {
+            for feed in venue.feeds(&sender, &ledger, &journal, seed) {
+                tasks.spawn(format!("feed {}", feed.name), feed::run(feed, feeds.clone()));
+            }
+        }
+        if let Some(retention) = settings.database.retention {
+            tasks.spawn("retention", keep(pool.clone(), retention, feeds.clone()));
+        }
+        Ok(Self { tasks, feeds, ledger, stop_deadline: settings.pipeline.stop_deadline })
+    }
+
+    /// Adds a task that ends by itself when its input does; it is waited for at the stop.
+    pub fn join(&mut self, name: &str, task: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn(name, task);
+    }
+
+    /// The counters.
+    #[must_use]
+    pub fn ledger(&self) -> Arc<Ledger> {
+        Arc::clone(&self.ledger)
+    }
+
+    /// Runs until a signal or the end of a stage, then stops in order and tells the ledger.
+    pub async fn run(mut self, signals: &mut StopSignals) -> Outcome {
+        let unasked = tokio::select! {
+            signal = signals.next() => {
+                info!("{signal}: stopping; feeds first, then what they accepted is stored");
+                None
+            }
+            ended = self.tasks.join_next() => {
+                let name = ended.map_or_else(|| "every stage".to_owned(), |ended| {
+                    error!(panic = ?ended.panic.map(|panic| panic.to_string()), "{} ended unasked", ended.name);
+                    ended.name
+                });
+                Some(name)
+            }
+        };
+        let in_time = self.stop(signals).await;
+        let reading = self.ledger.read();
+        tell(&reading, in_time);
+        match unasked {
+            _ if reading.in_flight > 0 => Outcome::Loss(reading.in_flight),
+            Some(name) => Outcome::StageEnded(name),
+            None => Outcome::Clean,
+        }
+    }
+
+    /// Whether everything ended before the deadline and without a second signal.
+    async fn stop(&mut self, signals: &mut StopSignals) -> bool {
+        self.feeds.cancel();
+        let deadline = Instant::now() + self.stop_deadline;
+        loop {
+            tokio::select! {
+                biased;
+                ended = self.tasks.join_next() => match ended {
+                    None => return true,
+                    Some(ended) => if let Some(panic) = ended.panic {
+                        error!(%panic, "{} ended badly", ended.name);
+                    },
+                },
+                () = tokio::time::sleep_until(deadline) => {
+                    warn!("Not stopped within {} s: {}", self.stop_deadline.as_secs(), self.tasks.running().join(", "));
+                    return false;
+                }
+                signal = signals.next() => {
+                    warn!("{signal} again: stopped at once, without {}", self.tasks.running().join(", "));
+                    return false;
+                }
+            }
+        }
+    }
+}
+
+fn tell(reading: &LedgerReading, in_time: bool) {
+    if reading.in_flight > 0 {
+        error!(
+            "{} ticks are not stored: they were in memory when the recorder had to stop",
+            reading.in_flight
+        );
+    } else if !in_time {
+        warn!("Every tick is stored all the same");
+    }
+    info!("Ledger: {reading}");
+}
+
+/// Drops the partitions that are older than the retention, now and every hour.
+async fn keep(pool: PgPool, retention: Duration, stop: CancellationToken) {
+    loop {
+        match postgres::drop_old_partitions(&pool, retention, Timestamp::now()).await {
+            Ok(0) => {}
+            Ok(days) => info!(days, "Old partitions dropped"),
+            Err(error) => warn!(%error, "Old partitions not dropped"),
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(RETENTION_INTERVAL) => {}
+        }
+    }
+}

@@ -1,0 +1,413 @@
+//! Written values to trusted types. Every value is looked at, also behind a wrong one, and each that is
+//! wrong becomes a problem.
+
+use std::collections::BTreeMap;
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use rust_decimal::Decimal;
+use url::Url;
+
+use super::merge::{Merged, STRATEGIES, strategy_key};
+use super::value::{Origin, Value};
+use super::{
+    BatchSettings, DatabaseSettings, DatabaseUrl, EXCHANGES, ExchangeSettings, PaperSettings,
+    PipelineSettings, Problem, Settings, SimulateSettings, StrategySettings,
+};
+use crate::domain::{Symbol, parse_decimal};
+
+const SECOND: Duration = Duration::from_secs(1);
+const HOUR: Duration = Duration::from_secs(3600);
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+/// Reads values by key and keeps what is wrong with them.
+pub(super) struct Checker<'a> {
+    merged: &'a Merged,
+    problems: Vec<Problem>,
+    /// Which keys were asked for: a key of the defaults that nobody reads would be a setting without effect.
+    read: Vec<String>,
+}
+
+/// All settings, or nothing but problems. The second list names the keys that were read.
+pub(super) fn check(
+    merged: &Merged,
+    problems: &mut Vec<Problem>,
+) -> (Option<Settings>, Vec<String>) {
+    let mut checker = Checker { merged, problems: Vec::new(), read: Vec::new() };
+    let database = checker.database();
+    let pipeline = checker.pipeline();
+    let batch = checker.batch();
+    let exchanges = checker.exchanges();
+    let paper = checker.paper();
+    let simulate = checker.simulate();
+    let clean = checker.problems.is_empty();
+    problems.append(&mut checker.problems);
+    let settings = || {
+        Some(Settings {
+            database: database?,
+            pipeline: pipeline?,
+            batch: batch?,
+            exchanges: exchanges?,
+            paper: paper?,
+            simulate: simulate?,
+        })
+    };
+    (if clean { settings() } else { None }, checker.read)
+}
+
+/// The sections.
+impl Checker<'_> {
+    fn database(&mut self) -> Option<DatabaseSettings> {
+        let url = self.take(
+            "database.url",
+            "\"embedded\", or postgres://user:password@host/db with special characters percent-encoded",
+            |value| database_url(value.scalar()?),
+        );
+        // PostgreSQL itself admits a hundred by default; a thousand is past what any server bears.
+        let max_connections = self.whole::<NonZeroU32>("database.max_connections", 1..=1000);
+        let data_dir = self.take(
+            "database.data_dir",
+            "a path, written in full (~ has no meaning here), or \"\" for the platform's data directory",
+            |value| match value {
+                Value::Text(text) if text.is_empty() => Some(None),
+                Value::Text(text) if !text.starts_with('~') => Some(Some(PathBuf::from(text))),
+                _ => None,
+            },
+        );
+        let retention =
+            self.take("database.retention", "\"none\", or from \"1d\" to \"36500d\"", |value| {
+                match value {
+                    Value::Text(text) if text == "none" => Some(None),
+                    value => duration(value, DAY..=DAY * 36_500).map(Some),
+                }
+            });
+        Some(DatabaseSettings {
+            url: url?,
+            max_connections: max_connections?,
+            data_dir: data_dir?,
+            retention: retention?,
+        })
+    }
+
+    fn pipeline(&mut self) -> Option<PipelineSettings> {
+        // 80 bytes a tick: ten millions are 800 MB, past which memory and not the channel is the limit.
+        let channel_capacity =
+            self.whole::<NonZeroUsize>("pipeline.channel_capacity", 1..=10_000_000);
+        let health_interval = self.duration("pipeline.health_interval", SECOND / 10..=DAY);
+        let stop_deadline = self.duration("pipeline.stop_deadline", SECOND / 10..=HOUR);
+        Some(PipelineSettings {
+            channel_capacity: channel_capacity?,
+            health_interval: health_interval?,
+            stop_deadline: stop_deadline?,
+        })
+    }
+
+    fn batch(&mut self) -> Option<BatchSettings> {
+        let max_size = self.whole::<NonZeroUsize>("batch.max_size", 1..=100_000);
+        let max_time = self.duration("batch.max_time", SECOND / 1000..=HOUR);
+        // One write is one COPY held in memory, about 100 bytes a row.
+        let max_coalesced = self.whole::<NonZeroUsize>("batch.max_coalesced", 1..=1_000_000);
+        // Twenty doublings of one second are twelve days.
+        let max_retry_attempts = self.whole::<u32>("batch.max_retry_attempts", 0..=20);
+        let retry_delay = self.duration("batch.retry_delay", SECOND / 1000..=HOUR);
+        let writers = self.whole::<NonZeroUsize>("batch.writers", 1..=64);
+        if let (Some(size), Some(coalesced)) = (max_size, max_coalesced)
+            && coalesced < size
+        {
+            self.refuse("batch.max_coalesced", format!("at least batch.max_size, which is {size}"));
+        }
+        Some(BatchSettings {
+            max_size: max_size?,
+            max_time: max_time?,
+            max_coalesced: max_coalesced?,
+            max_retry_attempts: max_retry_attempts?,
+            retry_delay: retry_delay?,
+            writers: writers?,
+        })
+    }
+
+    fn exchanges(&mut self) -> Option<Vec<ExchangeSettings>> {
+        let all: Vec<_> = EXCHANGES.iter().map(|name| self.exchange(name)).collect();
+        if all.iter().flatten().count() == all.len() && !all.iter().flatten().any(|it| it.enabled) {
+            let first = format!("exchanges.{}.enabled", EXCHANGES.first().unwrap_or(&"*"));
+            self.refuse(&first, "at least one exchange must be enabled".to_owned());
+        }
+        all.into_iter().collect()
+    }
+
+    fn exchange(&mut self, name: &'static str) -> Option<ExchangeSettings> {
+        let key = |leaf: &str| format!("exchanges.{name}.{leaf}");
+        let enabled = self.take(&key("enabled"), "true or false", |it| it.scalar()?.parse().ok());
+        let symbols = self.symbols(&key("symbols"));
+        if enabled == Some(true) && symbols.as_ref().is_some_and(Vec::is_empty) {
+            let allowed = format!("at least one symbol, or exchanges.{name}.enabled = false");
+            self.refuse(&key("symbols"), allowed);
+        }
+        let ws_url = self.endpoint(&key("ws_url"), ["ws", "wss"]);
+        let rest_url = self.endpoint(&key("rest_url"), ["http", "https"]);
+        let idle = self.take(
+            &key("idle"),
+            "a duration from \"1s\" to \"24h\", or \"\" for the venue's own limit",
+            |value| match value {
+                Value::Text(text) if text.is_empty() => Some(None),
+                value => duration(value, SECOND..=DAY).map(Some),
+            },
+        );
+        Some(ExchangeSettings {
+            name,
+            enabled: enabled?,
+            symbols: symbols?,
+            ws_url: ws_url?,
+            rest_url: rest_url?,
+            idle: idle?,
+        })
+    }
+
+    fn paper(&mut self) -> Option<PaperSettings> {
+        let channel_capacity = self.whole::<NonZeroUsize>("paper.channel_capacity", 1..=10_000_000);
+        let equity_interval = self.duration("paper.equity_interval", SECOND / 10..=DAY);
+        let merged = self.merged;
+        let strategies: Vec<_> =
+            merged.strategies().iter().map(|(name, by)| self.strategy(name, by)).collect();
+        Some(PaperSettings {
+            channel_capacity: channel_capacity?,
+            equity_interval: equity_interval?,
+            strategies: strategies.into_iter().collect::<Option<_>>()?,
+        })
+    }
+
+    fn strategy(&mut self, name: &str, by: &Origin) -> Option<StrategySettings> {
+        let key = |leaf: &str| format!("{STRATEGIES}.{name}.{leaf}");
+        const COMMON: [&str; 7] =
+            ["kind", "exchange", "symbols", "cash", "fee_rate", "slippage", "position_limit"];
+        let mut complete = true;
+        for leaf in COMMON {
+            if self.merged.get(&key(leaf)).is_none() {
+                complete = false;
+                self.problems.push(Problem {
+                    key: key(leaf),
+                    value: None,
+                    allowed: "is missing; every strategy has one".to_owned(),
+                    origin: by.clone(),
+                });
+            }
+        }
+        if !complete {
+            return None;
+        }
+        let kind = self.take(&key("kind"), "the name of a strategy", |it| {
+            it.scalar().filter(|kind| !kind.is_empty()).map(str::to_owned)
+        });
+        let exchanges = format!("one of {}", EXCHANGES.join(", "));
+        let exchange = self.take(&key("exchange"), &exchanges, |value| {
+            let name = value.scalar()?;
+            EXCHANGES.contains(&name).then(|| name.to_owned())
+        });
+        let symbols = self.symbols(&key("symbols"));
+        if symbols.as_ref().is_some_and(Vec::is_empty) {
+            self.refuse(&key("symbols"), "at least one symbol".to_owned());
+        }
+        let positive = |it: &Decimal| *it > Decimal::ZERO;
+        let part = |it: &Decimal| *it >= Decimal::ZERO && *it < Decimal::ONE;
+        let cash = self.decimal(&key("cash"), "a decimal above 0", positive);
+        let part_of_one = "a decimal from 0 up to, not including, 1";
+        let fee_rate = self.decimal(&key("fee_rate"), part_of_one, part);
+        let slippage = self.decimal(&key("slippage"), part_of_one, part);
+        let limit = self.decimal(&key("position_limit"), "a decimal above 0", positive);
+        Some(StrategySettings {
+            name: name.to_owned(),
+            kind: kind?,
+            exchange: exchange?,
+            symbols: symbols?,
+            cash: cash?,
+            fee_rate: fee_rate?,
+            slippage: slippage?,
+            position_limit: limit?,
+            parameters: self.parameters(name, &COMMON),
+        })
+    }
+
+    /// The keys of a strategy that are not common to all, as text.
+    fn parameters(&self, name: &str, common: &[&str]) -> BTreeMap<String, String> {
+        let mut parameters = BTreeMap::new();
+        for entry in self.merged.entries() {
+            if let Some((owner, leaf)) = strategy_key(&entry.key)
+                && owner == name
+                && !common.contains(&leaf)
+            {
+                let text =
+                    entry.value.scalar().map_or_else(|| entry.value.to_string(), str::to_owned);
+                parameters.insert(leaf.to_owned(), text);
+            }
+        }
+        parameters
+    }
+
+    fn simulate(&mut self) -> Option<SimulateSettings> {
+        let port = self.whole::<u16>("simulate.port", 0..=65_535);
+        let seed = self.whole::<u64>("simulate.seed", 0..=u64::MAX);
+        let rate = self.decimal("simulate.rate", "a decimal above 0, at most 1000000", |rate| {
+            *rate > Decimal::ZERO && *rate <= Decimal::from(1_000_000)
+        });
+        Some(SimulateSettings { port: port?, seed: seed?, rate: rate? })
+    }
+}
+
+/// The kinds of values.
+impl Checker<'_> {
+    /// Reads one key, or says what is allowed there.
+    fn take<T>(
+        &mut self,
+        key: &str,
+        allowed: &str,
+        read: impl FnOnce(&Value) -> Option<T>,
+    ) -> Option<T> {
+        self.read.push(key.to_owned());
+        let found = self.merged.get(key).and_then(|entry| read(&entry.value));
+        if found.is_none() {
+            self.refuse(key, allowed.to_owned());
+        }
+        found
+    }
+
+    fn refuse(&mut self, key: &str, allowed: String) {
+        let entry = self.merged.get(key);
+        self.problems.push(Problem {
+            key: key.to_owned(),
+            value: entry.map(|entry| entry.value.masked(key).to_string()),
+            allowed,
+            origin: entry.map_or(Origin::Default, |entry| entry.origin.clone()),
+        });
+    }
+
+    fn whole<T: TryFromWhole>(&mut self, key: &str, range: RangeInclusive<u64>) -> Option<T> {
+        let allowed = format!("a whole number from {} to {}", range.start(), range.end());
+        self.take(key, &allowed, |value| {
+            let number = value.scalar()?.parse().ok()?;
+            range.contains(&number).then_some(number).and_then(T::try_from_whole)
+        })
+    }
+
+    fn duration(&mut self, key: &str, range: RangeInclusive<Duration>) -> Option<Duration> {
+        let allowed = format!(
+            "a duration with its unit from \"{}\" to \"{}\"",
+            humantime::format_duration(*range.start()),
+            humantime::format_duration(*range.end())
+        );
+        self.take(key, &allowed, |value| duration(value, range))
+    }
+
+    fn decimal(
+        &mut self,
+        key: &str,
+        allowed: &str,
+        holds: impl FnOnce(&Decimal) -> bool,
+    ) -> Option<Decimal> {
+        self.take(key, allowed, |value| parse_decimal(value.scalar()?).ok().filter(holds))
+    }
+
+    /// A base URL without trailing slash; `Some(None)` where the venue's own is meant.
+    fn endpoint(&mut self, key: &str, schemes: [&str; 2]) -> Option<Option<String>> {
+        let [plain, secure] = schemes;
+        let allowed = format!(
+            "{plain}:// or {secure}:// with a host, without user, query and fragment, or \"\" for the venue's own"
+        );
+        self.take(key, &allowed, |value| {
+            let text = value.scalar()?.trim_end_matches('/');
+            if text.is_empty() {
+                return value.scalar()?.is_empty().then_some(None);
+            }
+            let url = Url::parse(text).ok()?;
+            let plain_base = url.username().is_empty()
+                && url.password().is_none()
+                && url.query().is_none()
+                && url.fragment().is_none();
+            let good = schemes.contains(&url.scheme()) && url.has_host() && plain_base;
+            good.then(|| Some(text.to_owned()))
+        })
+    }
+
+    /// A list of symbols, no symbol twice; one problem for each wrong one.
+    fn symbols(&mut self, key: &str) -> Option<Vec<Symbol>> {
+        let items =
+            self.take(
+                key,
+                "a list of symbols, [\"BTCUSDT\", \"ETH-USDT\"]",
+                |value| match value {
+                    Value::List(items) => Some(items.clone()),
+                    _ => None,
+                },
+            )?;
+        let mut symbols: Vec<Symbol> = Vec::with_capacity(items.len());
+        let mut wrong = Vec::new();
+        for item in &items {
+            match item.scalar().unwrap_or_default().parse::<Symbol>() {
+                Ok(symbol) if symbols.contains(&symbol) => {
+                    wrong.push((item, format!("each symbol once; {symbol} is there already")));
+                }
+                Ok(symbol) => symbols.push(symbol),
+                Err(error) => wrong.push((item, error.to_string())),
+            }
+        }
+        let origin = self.merged.get(key).map_or(Origin::Default, |entry| entry.origin.clone());
+        let clean = wrong.is_empty();
+        for (item, allowed) in wrong {
+            let value = Some(item.masked(key).to_string());
+            let origin = origin.clone();
+            self.problems.push(Problem { key: key.to_owned(), value, allowed, origin });
+        }
+        clean.then_some(symbols)
+    }
+}
+
+fn database_url(text: &str) -> Option<DatabaseUrl> {
+    if text == "embedded" {
+        return Some(DatabaseUrl::Embedded);
+    }
+    let url = Url::parse(text).ok()?;
+    let server = matches!(url.scheme(), "postgres" | "postgresql") && !url.cannot_be_a_base();
+    server.then(|| DatabaseUrl::Server(text.to_owned()))
+}
+
+/// A duration with its unit: a bare number would leave the reader to guess seconds or milliseconds.
+fn duration(value: &Value, range: RangeInclusive<Duration>) -> Option<Duration> {
+    let Value::Text(text) = value else { return None };
+    humantime::parse_duration(text.trim()).ok().filter(|duration| range.contains(duration))
+}
+
+/// Whole numbers of the settings, each from the widest one.
+trait TryFromWhole: Sized {
+    fn try_from_whole(number: u64) -> Option<Self>;
+}
+
+impl TryFromWhole for u16 {
+    fn try_from_whole(number: u64) -> Option<Self> {
+        number.try_into().ok()
+    }
+}
+
+impl TryFromWhole for u32 {
+    fn try_from_whole(number: u64) -> Option<Self> {
+        number.try_into().ok()
+    }
+}
+
+impl TryFromWhole for u64 {
+    fn try_from_whole(number: u64) -> Option<Self> {
+        Some(number)
+    }
+}
+
+impl TryFromWhole for NonZeroU32 {
+    fn try_from_whole(number: u64) -> Option<Self> {
+        u32::try_from(number).ok().and_then(Self::new)
+    }
+}
+
+impl TryFromWhole for NonZeroUsize {
+    fn try_from_whole(number: u64) -> Option<Self> {
+        usize::try_from(number).ok().and_then(Self::new)
+    }
+}

@@ -1,0 +1,321 @@
+//! The log: which events, in which form.
+
+use std::fmt;
+use std::io::IsTerminal;
+
+use clap::ValueEnum;
+use tracing::{Event, Subscriber};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::format::{FormatEvent, FormatFields, Writer};
+use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
+use tracing_subscriber::fmt::{FmtContext, MakeWriter};
+use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
+
+/// The form of a log line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum LogFormat {
+    /// `time LEVEL message fields`, in colour on a terminal.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// The least severe level that is logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Level {
+    /// Nothing at all.
+    Off,
+    /// Data is lost, or a person must act.
+    Error,
+    /// Odd, but recovered.
+    Warn,
+    /// The life cycle.
+    Info,
+    /// What is needed to look for a fault.
+    Debug,
+    /// Everything.
+    Trace,
+}
+
+impl Level {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Info => "info",
+            Self::Debug => "debug",
+            Self::Trace => "trace",
+        }
+    }
+}
+
+/// How the user wants the log.
+#[derive(Debug, Clone, Default)]
+pub struct LogOptions {
+    /// Text or JSON.
+    pub format: LogFormat,
+    /// The level that was asked for, before all else.
+    pub level: Option<Level>,
+    /// How often `-v` was given: 1 debug, 2 trace, 3 trace of the libraries too. Shows where lines come from.
+    pub verbose: u8,
+    /// `RUST_LOG`: filter directives, used when no flag says anything.
+    pub directives: Option<String>,
+    /// Never colours: `NO_COLOR` is set.
+    pub plain: bool,
+}
+
+/// The log could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    /// The directives of `RUST_LOG` are not understood.
+    #[error("RUST_LOG = {directives:?}: levels such as info, or trading_core=debug,sqlx=warn")]
+    Directives {
+        /// As given.
+        directives: String,
+        /// What was not understood.
+        #[source]
+        source: tracing_subscriber::filter::ParseError,
+    },
+    /// The process has a log already.
+    #[error("the log is started already")]
+    Started(#[from] TryInitError),
+}
+
+/// Starts the log of this process, on standard error. Called once, first of all.
+///
+/// # Errors
+///
+/// When the directives are not understood, or there is a log already.
+pub fn start_logs(options: &LogOptions) -> Result<(), LogError> {
+    let colours = !options.plain && std::io::stderr().is_terminal();
+    match options.format {
+        LogFormat::Text => text(options, colours, std::io::stderr)?.try_init()?,
+        LogFormat::Json => json(options, std::io::stderr)?.try_init()?,
+    }
+    Ok(())
+}
+
+/// The libraries are held one step back: their debug lines would bury ours.
+fn filter(options: &LogOptions) -> Result<EnvFilter, LogError> {
+    let directives = match (options.level, options.verbose, &options.directives) {
+        (Some(level @ (Level::Debug | Level::Trace)), _, _) => {
+            format!("info,trading_core={}", level.as_str())
+        }
+        (Some(level), _, _) => level.as_str().to_owned(),
+        (None, 0, Some(directives)) if !directives.trim().is_empty() => directives.clone(),
+        (None, 0, _) => "info".to_owned(),
+        (None, 1, _) => "info,trading_core=debug".to_owned(),
+        (None, 2, _) => "debug,trading_core=trace".to_owned(),
+        (None, _, _) => "trace".to_owned(),
+    };
+    EnvFilter::try_new(&directives).map_err(|source| LogError::Directives { directives, source })
+}
+
+fn text<W>(
+    options: &LogOptions,
+    colours: bool,
+    writer: W,
+) -> Result<impl Subscriber + Send + Sync + 'static, LogError>
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    Ok(tracing_subscriber::fmt()
+        .with_env_filter(filter(options)?)
+        .with_ansi(colours)
+        // Else a closed standard error would be reported to standard error, which panics.
+        .log_internal_errors(false)
+        .event_format(Line { target: options.verbose > 0 })
+        .with_writer(writer)
+        .finish())
+}
+
+fn json<W>(
+    options: &LogOptions,
+    writer: W,
+) -> Result<impl Subscriber + Send + Sync + 'static, LogError>
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    Ok(tracing_subscriber::fmt()
+        .json()
+        .flatten_event(true)
+        .with_current_span(false)
+        .with_env_filter(filter(options)?)
+        .log_internal_errors(false)
+        .with_writer(writer)
+        .finish())
+}
+
+/// `time LEVEL message fields`, then the fields of the spans. The library's own format puts spans between
+/// level and message, where scripts look for the message.
+struct Line {
+    target: bool,
+}
+
+impl<S, N> FormatEvent<S, N> for Line
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        const DIM: &str = "2";
+        paint(&mut writer, DIM, |writer| SystemTime.format_time(writer))?;
+        let level = *event.metadata().level();
+        let colour = match level {
+            tracing::Level::ERROR => "31",
+            tracing::Level::WARN => "33",
+            tracing::Level::INFO => "32",
+            tracing::Level::DEBUG => "34",
+            tracing::Level::TRACE => "35",
+        };
+        writer.write_char(' ')?;
+        paint(&mut writer, colour, |writer| write!(writer, "{level:>5}"))?;
+        writer.write_char(' ')?;
+        context.format_fields(writer.by_ref(), event)?;
+        for span in context.event_scope().into_iter().flatten() {
+            if let Some(fields) =
+                span.extensions().get::<tracing_subscriber::fmt::FormattedFields<N>>()
+                && !fields.is_empty()
+            {
+                write!(writer, " {fields}")?;
+            }
+        }
+        if self.target {
+            let target = event.metadata().target();
+            paint(&mut writer, DIM, |writer| write!(writer, " ({target})"))?;
+        }
+        writeln!(writer)
+    }
+}
+
+fn paint(
+    writer: &mut Writer<'_>,
+    colour: &str,
+    write: impl FnOnce(&mut Writer<'_>) -> fmt::Result,
+) -> fmt::Result {
+    if !writer.has_ansi_escapes() {
+        return write(writer);
+    }
+    write!(writer, "\x1b[{colour}m")?;
+    write(writer)?;
+    writer.write_str("\x1b[0m")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Buffer(Arc<Mutex<Vec<u8>>>);
+
+    impl Buffer {
+        fn text(&self) -> String {
+            String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+        }
+    }
+
+    impl Write for Buffer {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn said(options: &LogOptions, colours: bool, say: impl FnOnce()) -> String {
+        let buffer = Buffer::default();
+        let writer = buffer.clone();
+        let make = move || writer.clone();
+        match options.format {
+            LogFormat::Text => {
+                tracing::subscriber::with_default(text(options, colours, make).unwrap(), say);
+            }
+            LogFormat::Json => {
+                tracing::subscriber::with_default(json(options, make).unwrap(), say);
+            }
+        }
+        buffer.text()
+    }
+
+    fn contract_line() {
+        let span = tracing::info_span!("feed", exchange = "okx");
+        let _inside = span.enter();
+        tracing::info!("Data pipeline initialized with buffer capacity: {} ticks", 10_000);
+        tracing::warn!(rows = 3, "batch set aside");
+        tracing::debug!("not said");
+    }
+
+    #[test]
+    fn a_line_is_time_level_message_and_then_the_fields() {
+        let text = said(&LogOptions::default(), false, contract_line);
+        let lines: Vec<&str> = text.lines().collect();
+        let [first, second] = lines.as_slice() else { panic!("{text}") };
+        let (time, rest) = first.split_once(' ').unwrap();
+        assert!(time.ends_with('Z'), "{time}");
+        assert_eq!(
+            rest.trim_start(),
+            "INFO Data pipeline initialized with buffer capacity: 10000 ticks exchange=\"okx\""
+        );
+        assert!(second.ends_with(" WARN batch set aside rows=3 exchange=\"okx\""), "{second}");
+    }
+
+    #[test]
+    fn verbose_says_more_and_from_where() {
+        let options = LogOptions { verbose: 1, ..LogOptions::default() };
+        let text = said(&options, false, contract_line);
+        assert!(text.contains("DEBUG not said"), "{text}");
+        assert!(text.contains("(trading_core::telemetry::logs::tests)"), "{text}");
+    }
+
+    #[test]
+    fn colours_are_left_out_where_there_is_no_terminal() {
+        assert!(!said(&LogOptions::default(), false, contract_line).contains('\x1b'));
+        assert!(
+            said(&LogOptions::default(), true, contract_line).contains("\x1b[32m INFO\x1b[0m ")
+        );
+    }
+
+    #[test]
+    fn json_is_one_object_a_line_with_the_message_on_top() {
+        let options = LogOptions { format: LogFormat::Json, ..LogOptions::default() };
+        let text = said(&options, false, contract_line);
+        let first: serde_json::Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
+        assert_eq!(first["level"], "INFO");
+        assert_eq!(first["message"], "Data pipeline initialized with buffer capacity: 10000 ticks");
+    }
+
+    #[test]
+    fn a_flag_wins_over_the_environment() {
+        let level = |level, verbose, directives: &str| {
+            let directives = Some(directives.to_owned());
+            filter(&LogOptions { level, verbose, directives, ..LogOptions::default() })
+                .unwrap()
+                .to_string()
+        };
+        assert_eq!(level(Some(Level::Error), 2, "trace"), "error");
+        assert_eq!(level(None, 0, "warn"), "warn");
+        assert_eq!(level(None, 0, ""), "info");
+        assert!(level(None, 1, "warn").contains("trading_core=debug"));
+    }
+
+    #[test]
+    fn directives_that_are_not_understood_are_an_error() {
+        let options =
+            LogOptions { directives: Some("trading_core=loud".into()), ..LogOptions::default() };
+        let error = filter(&options).unwrap_err().to_string();
+        assert!(error.starts_with("RUST_LOG = \"trading_core=loud\": "), "{error}");
+    }
+}
