@@ -174,3 +174,12 @@ CREATE VIEW open_gaps AS
 SELECT id, exchange, symbol, first_id, last_id, from_time, to_time, cause, opened_at
 FROM tick_gaps WHERE status = 'open';
 COMMENT ON VIEW open_gaps IS 'What is missing and not yet explained';
+
+-- Where the ticks of this database come from: real exchanges, or a simulated market. The two never mix.
+CREATE TABLE recorded_from (
+    only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+    origin   text NOT NULL,
+    detail   text NOT NULL,
+    since    timestamptz NOT NULL DEFAULT now()
+);
+COMMENT ON TABLE recorded_from IS 'One row: whether these are trades of real exchanges or of a simulated market';

@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use nix::sys::resource::{UsageWho, getrusage};
 use sqlx::Executor as _;
-use sqlx::postgres::PgPool;
+use sqlx::postgres::{PgConnectOptions, PgPool};
 use support::server::Server;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -66,29 +66,41 @@ async fn measure() {
     let file = server.scratch("flood.bin");
     let columns = "time, received_at, exchange, symbol, trade_id, side, price, quantity, source";
     reset(&pool).await;
-    record(&server, FLOOD, 0).await;
-    server.psql(&format!("\\copy (SELECT {columns} FROM tick_data) TO '{file}' (FORMAT binary)"));
-    let mut ratios = Vec::new();
+    record(server.socket(), FLOOD, 0).await;
+    server
+        .psql(&format!("\\copy (SELECT {columns} FROM tick_data) TO '{file}' (FORMAT binary)"))
+        .await;
+    let mut ratios = [Vec::new(), Vec::new()];
     for _ in 0..ROUNDS {
         reset(&pool).await;
         let start = Instant::now();
-        server.psql(&format!("\\copy tick_data ({columns}) FROM '{file}' (FORMAT binary)"));
+        server.psql(&format!("\\copy tick_data ({columns}) FROM '{file}' (FORMAT binary)")).await;
         let baseline = FLOOD as f64 / start.elapsed().as_secs_f64();
-        reset(&pool).await;
-        let rate = FLOOD as f64 / record(&server, FLOOD, 0).await.as_secs_f64();
-        println!(
-            "  psql COPY BINARY {baseline:.0} rows/s, whole pipeline {rate:.0} ticks/s, ratio {:.2}",
-            rate / baseline
-        );
-        ratios.push(rate / baseline);
+        println!("  psql COPY BINARY      {baseline:>8.0} rows/s");
+        let ways = [("socket", server.socket()), ("tcp", server.tcp())];
+        for ((name, options), ratios) in ways.into_iter().zip(&mut ratios) {
+            reset(&pool).await;
+            let rate = FLOOD as f64 / record(options, FLOOD, 0).await.as_secs_f64();
+            println!(
+                "  whole pipeline {name:<6} {rate:>8.0} ticks/s  ratio {:.2}",
+                rate / baseline
+            );
+            ratios.push(rate / baseline);
+        }
     }
-    ratios.sort_by(f64::total_cmp);
-    support::verdict("whole pipeline, frames over a socket", ratios[ROUNDS / 2], 0.75);
+    for (name, mut ratios) in ["socket", "tcp"].into_iter().zip(ratios) {
+        ratios.sort_by(f64::total_cmp);
+        support::verdict(
+            &format!("whole pipeline, to the database by {name}"),
+            ratios[ROUNDS / 2],
+            0.75,
+        );
+    }
     println!("peak memory after the flood: {:.1} MiB  aim 40", peak_mib());
 
     reset(&pool).await;
     let (cpu, start) = (cpu_time(), Instant::now());
-    record(&server, 20_000, 1_000).await;
+    record(server.socket(), 20_000, 1_000).await;
     let percent = (cpu_time() - cpu).as_secs_f64() / start.elapsed().as_secs_f64() * 100.0;
     println!("processor at 1,000 ticks/s, 10 symbols: {percent:.1} % of a core  aim 5");
     pool.close().await;
@@ -123,7 +135,7 @@ async fn socket_to_channel() -> f64 {
 
 /// Records so many ticks, sent at so many a second (0: as fast as they are taken), and says how long it took from the
 /// first frame to the last commit.
-async fn record(server: &Server, number: u64, rate: u64) -> Duration {
+async fn record(options: PgConnectOptions, number: u64, rate: u64) -> Duration {
     let size = |number| NonZeroUsize::new(number).unwrap();
     let pipeline = PipelineSettings {
         channel_capacity: size(10_000),
@@ -140,7 +152,7 @@ async fn record(server: &Server, number: u64, rate: u64) -> Duration {
     };
     let ledger = Arc::new(Ledger::default());
     let (sender, receiver): (TickSender, TickReceiver) = channel(10_000, Arc::clone(&ledger));
-    let store = Arc::new(PostgresStore::new(server.socket()));
+    let store = Arc::new(PostgresStore::new(options));
     let pipeline =
         Pipeline::new(receiver, store, Arc::clone(&ledger), Vec::new(), &pipeline, &batch);
     let source = Source::start(number, rate);

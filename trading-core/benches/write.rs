@@ -19,7 +19,7 @@ use sqlx::postgres::{PgConnectOptions, PgPool};
 use support::server::Server;
 use tokio::time::Instant;
 use trading_core::config::{BatchSettings, PipelineSettings};
-use trading_core::domain::Tick;
+use trading_core::domain::{Instrument, Side, Source, Tick, Timestamp, TradeId};
 use trading_core::pipeline::{Ledger, Pipeline, channel};
 use trading_core::store::postgres::{PostgresStore, migrate};
 
@@ -38,7 +38,7 @@ async fn main() {
     let server = Server::start().await;
     let pool = PgPool::connect_with(server.socket()).await.unwrap();
     migrate(&pool).await.unwrap();
-    let ticks = support::ticks(TICKS);
+    let ticks = ticks(TICKS);
     let case = |name, options, max_coalesced, aim| Case { name, options, max_coalesced, aim };
     let cases = [
         case("socket, behind (10,000)", server.socket(), 10_000, 0.8),
@@ -52,14 +52,16 @@ async fn main() {
     write(&ticks, &cases[0]).await;
     let file = server.scratch("ticks.bin");
     let columns = "time, received_at, exchange, symbol, trade_id, side, price, quantity, source";
-    server.psql(&format!("\\copy (SELECT {columns} FROM tick_data) TO '{file}' (FORMAT binary)"));
+    server
+        .psql(&format!("\\copy (SELECT {columns} FROM tick_data) TO '{file}' (FORMAT binary)"))
+        .await;
 
     println!("write: {TICKS} ticks, {ROUNDS} rounds, median ratios against psql COPY BINARY");
     let mut ratios = vec![Vec::new(); cases.len()];
     for _ in 0..ROUNDS {
         reset(&pool).await;
         let start = Instant::now();
-        server.psql(&format!("\\copy tick_data ({columns}) FROM '{file}' (FORMAT binary)"));
+        server.psql(&format!("\\copy tick_data ({columns}) FROM '{file}' (FORMAT binary)")).await;
         let baseline = TICKS as f64 / start.elapsed().as_secs_f64();
         println!("  psql COPY BINARY          {baseline:>9.0} rows/s");
         for (case, ratios) in cases.iter().zip(&mut ratios) {
@@ -117,4 +119,32 @@ async fn write(ticks: &[Tick], case: &Case) -> Duration {
     let elapsed = start.elapsed();
     assert_eq!(ledger.read().stored, TICKS);
     elapsed
+}
+
+/// Ticks of ten Binance symbols, all of today.
+fn ticks(number: u64) -> Vec<Tick> {
+    let symbols = ["BTC", "ETH", "SOL", "XRP", "DOGE", "ADA", "AVAX", "LINK", "DOT", "LTC"];
+    let instruments = symbols.map(|base| {
+        Instrument::intern("binance", &format!("{base}-USDT").parse().unwrap()).unwrap()
+    });
+    let day = Timestamp::now().day() * 86_400_000_000;
+    (0..number)
+        .map(|n| {
+            let index = usize::try_from(n % 10).unwrap();
+            let at = Timestamp::from_micros(day + i64::try_from(n).unwrap() * 1_000).unwrap();
+            Tick {
+                instrument: instruments[index],
+                trade_id: TradeId::Number(3_735_683_259 + n / 10),
+                price: rust_decimal::Decimal::new(
+                    6_183_763_000_000 + i64::try_from(n % 9_973).unwrap() * 1_000_000,
+                    8,
+                ),
+                quantity: rust_decimal::Decimal::new(13_000 + i64::try_from(n % 997).unwrap(), 8),
+                side: if n % 3 == 0 { Side::Sell } else { Side::Buy },
+                source: Source::Live,
+                exchange_at: at,
+                received_at: at,
+            }
+        })
+        .collect()
 }

@@ -23,5 +23,14 @@ pub mod pipeline;
 // Where ticks end: PostgreSQL, by binary COPY, each tick once; and the private cluster for those who have none.
 pub mod store;
 
+// The simulated exchanges: a pure market behind the real protocols, on loopback.
+pub mod simulator;
+
+// The command line and its exit codes.
+pub mod cli;
+
+// The one place that prints.
+pub mod output;
+
 // Builds the stages, joins them, stops them in order. Only `main` uses it.
 pub mod app;

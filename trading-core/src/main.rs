@@ -1,3 +1,79 @@
-//! The `trading-core` program.
+//! The `trading-core` program: arguments, then the log, then the settings, then the command, then an exit code.
 
-fn main() {}
+use std::collections::BTreeMap;
+
+use serde_json::json;
+use trading_core::cli::{self, Cli, Command, ConfigCommand, ExitCode};
+use trading_core::config::{self, ConfigError, Loaded};
+use trading_core::{output, telemetry};
+
+fn main() -> std::process::ExitCode {
+    run().into()
+}
+
+fn run() -> ExitCode {
+    let cli = match Cli::read(std::env::args_os()) {
+        Ok(cli) => cli,
+        Err(code) => return code,
+    };
+    let environment = config::environment();
+    if let Err(error) = telemetry::start_logs(&cli.log_options(&environment)) {
+        output::complain(&error);
+        return ExitCode::Usage;
+    }
+    match &cli.command {
+        Command::Config(command) => configuration(&cli, command, &environment),
+        Command::Completions { shell } => output::result(&cli::completions(*shell)),
+        Command::Live(_) | Command::Simulate(_) | Command::Db(_) => {
+            output::complain(&NotBuiltYet);
+            ExitCode::Failed
+        }
+    }
+}
+
+/// The commands whose rooms are not joined to the program yet.
+#[derive(Debug, thiserror::Error)]
+#[error("this command is not part of the program yet")]
+struct NotBuiltYet;
+
+fn load(cli: &Cli, environment: &BTreeMap<String, String>) -> Result<Loaded, ConfigError> {
+    config::read(cli.common.config.as_deref(), environment, &cli.overrides())
+}
+
+fn configuration(
+    cli: &Cli,
+    command: &ConfigCommand,
+    environment: &BTreeMap<String, String>,
+) -> ExitCode {
+    let loaded = load(cli, environment);
+    match (command, loaded) {
+        (ConfigCommand::Check { json: true }, Err(error)) => {
+            let problems: Vec<_> = error
+                .problems()
+                .iter()
+                .map(|it| {
+                    let origin = it.origin.to_string();
+                    json!({"key": it.key, "value": it.value, "allowed": it.allowed, "origin": origin})
+                })
+                .collect();
+            match output::result(&format!("{:#}", json!({"valid": false, "problems": problems}))) {
+                ExitCode::Clean => ExitCode::Usage,
+                failed => failed,
+            }
+        }
+        (_, Err(error)) => output::bad_settings(&error, cli.common.log_format),
+        (ConfigCommand::Check { json: true }, Ok(_)) => {
+            output::result(&format!("{:#}", json!({"valid": true, "problems": []})))
+        }
+        (ConfigCommand::Check { json: false }, Ok(loaded)) => output::result(&match loaded.file {
+            Some(file) => format!("the settings are valid ({})", file.display()),
+            None => "the settings are valid (no file: built-in defaults)".to_owned(),
+        }),
+        (ConfigCommand::Show { json: true }, Ok(loaded)) => {
+            output::result(&format!("{:#}", loaded.effective.to_json()))
+        }
+        (ConfigCommand::Show { json: false }, Ok(loaded)) => {
+            output::result(&loaded.effective.to_string())
+        }
+    }
+}

@@ -1,9 +1,11 @@
 //! Builds the stages, joins them, stops them in order.
 
+mod live;
 mod recorder;
 mod signals;
 mod tasks;
 
+pub use live::{Database, LiveError, LiveOptions, live};
 pub use recorder::{Outcome, Recorder, Venue, VenueError, venues};
 pub use signals::StopSignals;
 pub use tasks::{Ended, Tasks};

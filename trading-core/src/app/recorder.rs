@@ -173,6 +173,12 @@ impl Recorder {
         self.tasks.spawn(name, task);
     }
 
+    /// What ends the feeds; a task that never ends by itself watches it.
+    #[must_use]
+    pub fn stop_token(&self) -> CancellationToken {
+        self.feeds.clone()
+    }
+
     /// The counters.
     #[must_use]
     pub fn ledger(&self) -> Arc<Ledger> {
@@ -254,5 +260,13 @@ async fn keep(pool: PgPool, retention: Duration, stop: CancellationToken) {
             () = stop.cancelled() => return,
             () = tokio::time::sleep(RETENTION_INTERVAL) => {}
         }
+    }
+}
+
+impl std::fmt::Display for Venue {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let symbols: Vec<&str> =
+            self.instruments.iter().map(|item| item.symbol().as_str()).collect();
+        write!(f, "{} at {}: {}", self.exchange.name(), self.ws_url, symbols.join(" "))
     }
 }

@@ -4,6 +4,7 @@
 //! aside as refused: each tick is one of the three, or the whole batch is still the caller's. Writing the same
 //! tick twice stores it once, so whoever is in doubt writes again.
 
+pub mod embedded;
 mod error;
 pub mod journal;
 pub mod postgres;

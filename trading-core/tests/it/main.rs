@@ -1,5 +1,6 @@
 //! The promises that span rooms, in one binary: one file a promise.
 #![expect(
+    clippy::expect_used,
     clippy::indexing_slicing,
     clippy::panic,
     clippy::print_stderr,
@@ -8,6 +9,7 @@
 )]
 
 mod captures;
+mod embedded;
 mod feed;
 mod store;
 mod support;

@@ -44,7 +44,7 @@ async fn migrated() -> TestDatabase {
 /// Both ways to a server: through its socket a batch is copied, over TCP a small one is inserted.
 async fn both_ways() -> [(&'static str, TestDatabase, PgConnectOptions); 2] {
     let (one, two) = (migrated().await, migrated().await);
-    let (socket, tcp) = (one.options.clone(), two.tcp.clone());
+    let (socket, tcp) = (one.socket(), two.tcp());
     [("socket", one, socket), ("tcp", two, tcp)]
 }
 
@@ -120,7 +120,7 @@ async fn a_tick_written_again_is_stored_once() {
 #[tokio::test]
 async fn a_large_batch_over_tcp_is_copied_and_a_tick_in_it_twice_is_stored_once() {
     let database = migrated().await;
-    let store = PostgresStore::new(database.tcp.clone());
+    let store = PostgresStore::new(database.tcp());
     let mut batch = ticks(0..3_000);
     let written = store.write(&batch).await.unwrap();
     assert_eq!(written.stored, 3_000);
@@ -132,10 +132,7 @@ async fn a_large_batch_over_tcp_is_copied_and_a_tick_in_it_twice_is_stored_once(
 #[tokio::test]
 async fn two_recorders_beside_each_other_store_each_tick_once() {
     let database = migrated().await;
-    let (one, two) = (
-        PostgresStore::new(database.options.clone()),
-        PostgresStore::new(database.options.clone()),
-    );
+    let (one, two) = (PostgresStore::new(database.socket()), PostgresStore::new(database.socket()));
     let mut stored = 0;
     for round in 0..20 {
         let (first, second) =
@@ -199,11 +196,11 @@ async fn migrations_run_once_when_several_start_together() {
 #[tokio::test]
 async fn a_server_that_is_away_is_worth_a_retry_and_a_missing_table_is_not() {
     let database = migrated().await;
-    let nowhere = database.options.clone().socket("/nonexistent");
+    let nowhere = database.socket().socket("/nonexistent");
     let error = PostgresStore::new(nowhere).write(&[tick(1)]).await.unwrap_err();
     assert_eq!(error.remedy(), Remedy::Retry, "{error}");
 
-    let store = PostgresStore::new(database.options.clone());
+    let store = PostgresStore::new(database.socket());
     store.write(&[tick(1)]).await.unwrap();
     database.pool.execute("ALTER TABLE tick_data RENAME TO elsewhere").await.unwrap();
     let error = store.write(&[tick(2)]).await.unwrap_err();
@@ -215,7 +212,7 @@ async fn a_server_that_is_away_is_worth_a_retry_and_a_missing_table_is_not() {
 #[tokio::test]
 async fn a_terminated_connection_costs_one_retry() {
     let database = migrated().await;
-    let store = PostgresStore::new(database.options.clone());
+    let store = PostgresStore::new(database.socket());
     store.write(&[tick(1)]).await.unwrap();
     database
         .pool
@@ -230,7 +227,7 @@ async fn a_terminated_connection_costs_one_retry() {
 #[tokio::test]
 async fn old_partitions_are_dropped_and_the_kept_days_stay() {
     let database = migrated().await;
-    let store = PostgresStore::new(database.options.clone());
+    let store = PostgresStore::new(database.socket());
     let now = now();
     let day = |back: i64| Timestamp::from_micros(now.as_micros() - back * 86_400_000_000).unwrap();
     let mut batch = ticks(0..4);
@@ -246,7 +243,7 @@ async fn old_partitions_are_dropped_and_the_kept_days_stay() {
 #[tokio::test]
 async fn the_views_answer_what_people_ask_first() {
     let database = migrated().await;
-    let store = PostgresStore::new(database.options.clone());
+    let store = PostgresStore::new(database.socket());
     let minute =
         |at: i64| Timestamp::from_micros(now().day() * 86_400_000_000 + at * 1_000_000).unwrap();
     let mut batch = ticks(1..5);

@@ -12,6 +12,7 @@ mod connections;
 mod copy;
 mod insert;
 mod maintenance;
+mod origin;
 mod partitions;
 mod reject;
 
@@ -26,6 +27,8 @@ use sqlx::postgres::PgConnectOptions;
 
 pub use connections::is_local_socket;
 pub use maintenance::{MaintenanceError, drop_old_partitions, migrate, upsert_instruments};
+
+pub use origin::{Origin, OriginError, claim};
 
 use super::{Store, StoreError, Written};
 use crate::domain::{Tick, Timestamp};

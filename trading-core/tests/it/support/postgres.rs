@@ -1,22 +1,189 @@
-use sqlx::Executor as _;
-use sqlx::postgres::{PgConnectOptions, PgPool};
-pub(crate) struct TestDatabase {
-    pub(crate) pool: PgPool,
-    pub(crate) options: PgConnectOptions,
-    pub(crate) tcp: PgConnectOptions,
+//! A real PostgreSQL for tests: one throw-away cluster for each test process, a fresh database for each test.
+//!
+//! The cluster is the product's own embedded one with durability off, in a short folder under the system's
+//! temporary directory; it starts with the first test that asks (0.6 s). When the process ends, however it ends,
+//! a shell that waits at the other end of a pipe stops the server and removes the folder.
+//! Under `cargo test` all tests share it; a runner with a process for each test starts one each.
+
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{AssertSqlSafe, PgPool};
+use tokio::sync::OnceCell;
+use trading_core::store::embedded::{Cluster, Durability, Options, command};
+
+/// Waits for the end of the pipe, then for the end of the server, then clears up. Asks the server to end at
+/// once (SIGQUIT), over and over: it may just have been starting.
+const WATCHDOG: &str = r#"
+cat >/dev/null
+tries=0
+while [ -e "$1" ] && [ $tries -lt 300 ]; do
+    pid=$(head -n 1 "$1/postgres/postmaster.pid" 2>/dev/null)
+    if [ -n "$pid" ] && kill -QUIT "$pid" 2>/dev/null; then :; else rm -rf "$1"; fi
+    tries=$((tries + 1))
+    sleep 0.1
+done
+"#;
+
+static CLUSTER: OnceCell<Cluster> = OnceCell::const_new();
+static DATABASES: AtomicU32 = AtomicU32::new(0);
+
+/// A folder for a cluster that is removed, and its server stopped, when this process ends or this is dropped.
+#[derive(Debug)]
+pub(crate) struct Scratch {
+    folder: PathBuf,
+    // Its standard input is the pipe that tells it.
+    watchdog: Mutex<Child>,
 }
-static N: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+
+impl Scratch {
+    /// A new folder whose name ends in `name`, which may hold blanks.
+    pub(crate) fn new(name: &str) -> Self {
+        let folder = tempfile::Builder::new()
+            .prefix("tc-")
+            .suffix(name)
+            .tempdir()
+            .expect("a temporary folder")
+            .keep();
+        let watchdog = Command::new("sh")
+            .args(["-c", WATCHDOG, "watchdog"])
+            .arg(&folder)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .current_dir("/")
+            // Ctrl-C ends the tests; the watchdog clears up after them.
+            .process_group(0)
+            .spawn()
+            .expect("a shell");
+        Self { folder, watchdog: Mutex::new(watchdog) }
+    }
+
+    /// The folder.
+    pub(crate) fn path(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Options of a throw-away cluster in this folder.
+    pub(crate) fn options(&self) -> Options {
+        Options {
+            data_dir: Some(self.folder.clone()),
+            durability: Durability::None,
+            any_port: true,
+            ..Options::default()
+        }
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let mut watchdog = self.watchdog.lock().expect("no test panics here");
+        drop(watchdog.stdin.take());
+        if let Err(error) = watchdog.wait() {
+            eprintln!("the watchdog of {} was lost: {error}", self.folder.display());
+        }
+    }
+}
+
+/// A database of one test's own.
+#[derive(Debug)]
+pub(crate) struct TestDatabase {
+    /// Connections to it.
+    pub(crate) pool: PgPool,
+    /// Its URL, over the Unix socket.
+    pub(crate) url: String,
+    port: u16,
+    pgpass: PathBuf,
+}
+
+/// A fresh, empty database in this process's cluster.
 pub(crate) async fn database() -> TestDatabase {
-    let name = format!(
-        "t_{}_{}",
-        std::process::id(),
-        N.fetch_add(1, std::sync::atomic::Ordering::Relaxed)
-    );
-    let base = PgConnectOptions::new_without_pgpass().port(55990).username("postgres");
-    let admin =
-        PgPool::connect_with(base.clone().socket("/tmp/pgb").database("postgres")).await.unwrap();
-    admin.execute(sqlx::AssertSqlSafe(format!("create database {name}"))).await.unwrap();
-    let options = base.clone().socket("/tmp/pgb").database(&name);
-    let pool = PgPool::connect_with(options.clone()).await.unwrap();
-    TestDatabase { pool, options, tcp: base.host("127.0.0.1").database(&name) }
+    let cluster = cluster().await;
+    let name = format!("t_{}", DATABASES.fetch_add(1, Ordering::Relaxed));
+    let maker = connect(&cluster.url(), 1).await;
+    sqlx::raw_sql(AssertSqlSafe(format!("CREATE DATABASE {name}")))
+        .execute(&maker)
+        .await
+        .expect("a fresh database");
+    maker.close().await;
+    let url = cluster.url().replace("/trading_core?", &format!("/{name}?"));
+    TestDatabase {
+        pool: connect(&url, 5).await,
+        url,
+        port: cluster.port(),
+        pgpass: cluster.pgpass(),
+    }
+}
+
+impl TestDatabase {
+    /// Through the Unix socket.
+    pub(crate) fn socket(&self) -> PgConnectOptions {
+        self.url.parse().expect("a URL of our own")
+    }
+
+    /// Over TCP, with the password.
+    pub(crate) fn tcp(&self) -> PgConnectOptions {
+        let pgpass = std::fs::read_to_string(&self.pgpass).expect("a password file");
+        let password = pgpass.trim().rsplit(':').next().expect("a password");
+        let options = self.socket();
+        PgConnectOptions::new_without_pgpass()
+            .host("127.0.0.1")
+            .port(self.port)
+            .username(options.get_username())
+            .password(password)
+            .database(options.get_database().expect("a database"))
+    }
+}
+
+/// This process's cluster, which every test shares: crash one of your own ([`Scratch`]), not this.
+pub(crate) async fn cluster() -> &'static Cluster {
+    static SCRATCH: Mutex<Option<Scratch>> = Mutex::new(None);
+    CLUSTER
+        .get_or_init(|| async {
+            let scratch = Scratch::new("");
+            let options = scratch.options();
+            // Kept open to the end of the process: statics are not dropped, the kernel closes the pipe.
+            *SCRATCH.lock().expect("no test panics here") = Some(scratch);
+            Cluster::start(&options).await.expect("a cluster for tests")
+        })
+        .await
+}
+
+/// A pool on a URL.
+pub(crate) async fn connect(url: &str, connections: u32) -> PgPool {
+    PgPoolOptions::new()
+        .max_connections(connections)
+        .acquire_timeout(Duration::from_secs(20))
+        .connect(url)
+        .await
+        .expect("a connection")
+}
+
+/// Kills the server as a power cut would, and brings it back through `Cluster::ensure_running`.
+pub(crate) async fn crash(cluster: &Cluster, options: &Options) {
+    let pid = server_pid(options).await.expect("a running server");
+    kill(Pid::from_raw(pid), Signal::SIGKILL).expect("our own server");
+    gone(options).await;
+    assert!(cluster.ensure_running().await.expect("a recovery"), "it was seen to be down");
+}
+
+/// The server's process, if it runs.
+pub(crate) async fn server_pid(options: &Options) -> Option<i32> {
+    command::status(options).await.expect("a status").server.map(|server| server.pid)
+}
+
+/// Waits until no server runs.
+pub(crate) async fn gone(options: &Options) {
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+    while server_pid(options).await.is_some() {
+        assert!(tokio::time::Instant::now() < deadline, "the server still runs");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
 }

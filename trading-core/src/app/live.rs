@@ -1,0 +1,231 @@
+//! `trading-core live`: the world around the recorder. The database is up before the first feed connects, and goes
+//! after the last tick is stored; the same holds for the simulated exchanges, where they stand for the real ones.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use super::recorder::{Outcome, Recorder, Venue, VenueError, venues};
+use super::signals::StopSignals;
+use super::tasks::Tasks;
+use crate::config::{DatabaseUrl, Settings};
+use crate::simulator::{Simulator, SimulatorError, SimulatorOptions};
+use crate::store::embedded::{Cluster, EmbeddedError, Options};
+use crate::store::postgres::{
+    MaintenanceError, Origin, OriginError, PostgresStore, claim, migrate,
+};
+
+/// How often the embedded server is looked at: a crashed one is brought back.
+const GUARD_INTERVAL: Duration = Duration::from_secs(2);
+/// How long the pool waits for a connection: longer than a server takes to restart.
+const ACQUIRE_MAX: Duration = Duration::from_secs(30);
+
+/// What `live` is asked to do beside recording.
+#[derive(Debug, Clone)]
+pub struct LiveOptions {
+    /// Record simulated exchanges, with these options, instead of the real ones.
+    pub simulate: Option<SimulatorOptions>,
+    /// Run the strategies of the settings.
+    pub paper_trading: bool,
+    /// Where PostgreSQL's programs are (`PG_BIN`); `None`: searched for.
+    pub pg_bin: Option<PathBuf>,
+}
+
+/// Why recording could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum LiveError {
+    /// No signals can be listened for.
+    #[error("signals cannot be listened for")]
+    Signals(#[source] std::io::Error),
+    /// The settings name an unknown exchange.
+    #[error(transparent)]
+    Venue(#[from] VenueError),
+    /// The simulated exchanges cannot be served.
+    #[error(transparent)]
+    Simulator(#[from] SimulatorError),
+    /// The embedded database does not run.
+    #[error(transparent)]
+    Embedded(#[from] EmbeddedError),
+    /// The database cannot be reached.
+    #[error("the database at {url} cannot be reached")]
+    Database {
+        /// The URL, without its password.
+        url: String,
+        /// What it said.
+        #[source]
+        error: sqlx::Error,
+    },
+    /// The database holds trades of another kind.
+    #[error(transparent)]
+    Origin(#[from] OriginError),
+    /// The schema cannot be brought up to date.
+    #[error(transparent)]
+    Maintenance(#[from] MaintenanceError),
+}
+
+/// A database that answers.
+#[derive(Debug)]
+pub struct Database {
+    cluster: Option<Arc<Cluster>>,
+    options: PgConnectOptions,
+    shown: String,
+}
+
+impl Database {
+    /// Starts or joins the embedded cluster, or takes the server of the settings.
+    ///
+    /// # Errors
+    ///
+    /// When the cluster does not start or the URL is none.
+    pub async fn open(settings: &Settings, pg_bin: Option<PathBuf>) -> Result<Self, LiveError> {
+        let (cluster, url, shown) = match &settings.database.url {
+            DatabaseUrl::Embedded => {
+                let cluster = Cluster::start(&Options::new(&settings.database, pg_bin)).await?;
+                let url = cluster.url();
+                (Some(Arc::new(cluster)), url.clone(), url)
+            }
+            url @ DatabaseUrl::Server(text) => (None, text.clone(), url.to_string()),
+        };
+        match url.parse() {
+            Ok(options) => Ok(Self { cluster, options, shown }),
+            Err(error) => Err(LiveError::Database { url: shown, error }),
+        }
+    }
+
+    /// A pool of up to `connections`, on a schema that is up to date.
+    ///
+    /// # Errors
+    ///
+    /// When the server does not answer or a migration fails.
+    pub async fn migrated_pool(&self, connections: u32) -> Result<PgPool, LiveError> {
+        let pool = PgPoolOptions::new()
+            .max_connections(connections)
+            .acquire_timeout(ACQUIRE_MAX)
+            .connect_with(self.options.clone().application_name("trading-core"))
+            .await
+            .map_err(|error| LiveError::Database { url: self.shown.clone(), error })?;
+        migrate(&pool).await?;
+        Ok(pool)
+    }
+
+    /// Leaves the embedded cluster, which stops with the last that uses it.
+    pub async fn close(self) {
+        let Some(cluster) = self.cluster.and_then(Arc::into_inner) else { return };
+        if let Err(error) = cluster.stop().await {
+            warn!(%error, "The embedded database was not stopped");
+        }
+    }
+}
+
+/// Records until it is told to stop.
+///
+/// # Errors
+///
+/// When recording cannot start; nothing was recorded then.
+pub async fn live(settings: &Settings, options: LiveOptions) -> Result<Outcome, LiveError> {
+    // Before anything is started: from here on a signal means an orderly stop.
+    let mut signals = StopSignals::listen().map_err(LiveError::Signals)?;
+    let world = World::build(settings, &options).await?;
+    let database = Database::open(settings, options.pg_bin.clone()).await?;
+    let outcome = record(settings, &options, &world, &database, &mut signals).await;
+    world.end().await;
+    database.close().await;
+    outcome
+}
+
+async fn record(
+    settings: &Settings,
+    options: &LiveOptions,
+    world: &World,
+    database: &Database,
+    signals: &mut StopSignals,
+) -> Result<Outcome, LiveError> {
+    // The writers have connections of their own.
+    let writers = u32::try_from(settings.batch.writers.get()).unwrap_or(u32::MAX);
+    let pooled = settings.database.max_connections.get().saturating_sub(writers).max(1);
+    let pool = database.migrated_pool(pooled).await?;
+    claim(&pool, &world.origin).await?;
+    introduce(&world.venues, database);
+
+    let store = PostgresStore::new(database.options.clone());
+    let taps = Vec::new();
+    let mut recorder = Recorder::start(settings, &world.venues, store, &pool, taps).await?;
+    if let Some(cluster) = &database.cluster {
+        recorder.join("guard", guard(Arc::clone(cluster), recorder.stop_token()));
+    }
+    let outcome = recorder.run(signals).await;
+    pool.close().await;
+    Ok(outcome)
+}
+
+/// Tells a newcomer what runs, where the data is and how to look at it.
+fn introduce(venues: &[Venue], database: &Database) {
+    for venue in venues {
+        info!("Recording {venue}");
+    }
+    info!("Stored in {}", database.shown);
+    info!(
+        "Look at it: psql '{}' -c \"SELECT symbol, COUNT(*) FROM tick_data GROUP BY symbol ORDER BY symbol;\"",
+        database.shown
+    );
+}
+
+/// Brings a crashed embedded server back.
+async fn guard(cluster: Arc<Cluster>, stop: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(GUARD_INTERVAL) => {}
+        }
+        match cluster.ensure_running().await {
+            Ok(true) => info!("The embedded database runs again"),
+            Ok(false) => {}
+            Err(error) => error!(%error, "The embedded database cannot be brought back"),
+        }
+    }
+}
+
+/// The exchanges: the real ones, or simulated ones that run inside this process.
+struct World {
+    venues: Vec<Venue>,
+    origin: Origin,
+    simulator: Tasks,
+    stop: CancellationToken,
+}
+
+impl World {
+    async fn build(settings: &Settings, options: &LiveOptions) -> Result<Self, LiveError> {
+        let stop = CancellationToken::new();
+        let mut tasks = Tasks::default();
+        let Some(simulated) = options.simulate.clone() else {
+            let venues = venues(settings, None)?;
+            return Ok(Self { venues, origin: Origin::Exchanges, simulator: tasks, stop });
+        };
+        let (seed, rate) = (simulated.seed, simulated.rate);
+        let simulator = Simulator::bind(simulated).await?;
+        let address: SocketAddr = simulator.address();
+        info!(
+            "Simulated exchanges at ws://{address}/<exchange> (seed {seed}, {rate} trades/s a symbol)"
+        );
+        let venues = venues(settings, Some(&format!("ws://{address}")))?;
+        let run = simulator.run(stop.clone());
+        tasks.spawn("simulator", async move {
+            if let Err(error) = run.await {
+                error!(%error, "The simulated exchanges have ended");
+            }
+        });
+        let origin = Origin::Simulated(format!("seed {seed}, rate {rate}"));
+        Ok(Self { venues, origin, simulator: tasks, stop })
+    }
+
+    /// Ends the simulated exchanges.
+    async fn end(mut self) {
+        self.stop.cancel();
+        while self.simulator.join_next().await.is_some() {}
+    }
+}

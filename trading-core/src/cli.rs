@@ -1,0 +1,359 @@
+//! The command line: what can be asked for, and the exit code that answers.
+//!
+//! Flags that set a setting become the last layer of the settings ([`Cli::overrides`]); nothing is decided
+//! here. Commands are here from the day they do something.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use clap::error::ErrorKind;
+use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
+
+use crate::config::Overrides;
+use crate::telemetry::{Level, LogFormat, LogOptions};
+
+const EXIT_CODES: &str = "\
+Exit codes:
+   0  clean
+   1  failed
+   2  a check found something
+  64  bad settings or usage
+  70  stopped with ticks not stored (says how many and where they are)";
+
+const EXAMPLES: &str = "\
+Examples:
+  trading-core live --simulate              a first run: no network, no database to set up
+  trading-core live --exchange binance --symbol BTCUSDT
+  trading-core config show                  what applies, and where each value came from
+  trading-core db psql -- -c 'SELECT symbol, COUNT(*) FROM tick_data GROUP BY symbol'";
+
+/// How the program answers its caller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExitCode {
+    /// Done, nothing lost.
+    Clean,
+    /// Could not be done.
+    Failed,
+    /// A check was done and found something.
+    Found,
+    /// The settings or the arguments cannot be used.
+    Usage,
+    /// Stopped with ticks that are not stored.
+    Loss,
+}
+
+impl ExitCode {
+    /// The number that the system is given.
+    #[must_use]
+    pub const fn code(self) -> u8 {
+        match self {
+            Self::Clean => 0,
+            Self::Failed => 1,
+            Self::Found => 2,
+            // EX_USAGE and EX_SOFTWARE of sysexits.h, so that no shell's own 1, 2 or 126 is mistaken for them.
+            Self::Usage => 64,
+            Self::Loss => 70,
+        }
+    }
+}
+
+impl From<ExitCode> for std::process::ExitCode {
+    fn from(code: ExitCode) -> Self {
+        code.code().into()
+    }
+}
+
+/// Records every public trade of crypto exchanges into PostgreSQL, exactly once.
+///
+/// Settings come from the defaults, then a TOML file, then the environment (DATABASE_URL, and
+/// TRADING_CORE__SECTION__KEY), then flags. Logs go to standard error, results to standard output.
+#[derive(Debug, Clone, Parser)]
+#[command(name = "trading-core", version, max_term_width = 100)]
+#[command(after_long_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"))]
+#[command(after_help = "--help says more, with examples and exit codes.")]
+pub struct Cli {
+    /// What holds for every command.
+    #[command(flatten)]
+    pub common: CommonArgs,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Flags of every command.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Common options")]
+pub struct CommonArgs {
+    /// Settings file [default: config/trading-core.toml where there is one]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Form of the log
+    #[arg(long, global = true, value_name = "FORMAT", default_value = "text")]
+    pub log_format: LogFormat,
+    /// Least severe level that is logged [default: RUST_LOG, else info]
+    #[arg(long, global = true, value_name = "LEVEL")]
+    pub log_level: Option<Level>,
+    /// Log more, and from where: -v debug, -vv trace, -vvv the libraries too
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    pub verbose: u8,
+}
+
+/// The commands.
+#[derive(Debug, Clone, Subcommand)]
+pub enum Command {
+    /// Record: exchanges to store, until SIGINT or SIGTERM
+    #[command(after_long_help = EXIT_CODES)]
+    Live(LiveArgs),
+    /// Serve simulated exchanges on loopback, speaking the real protocols
+    #[command(after_long_help = EXIT_CODES)]
+    Simulate(SimulateArgs),
+    /// The embedded PostgreSQL
+    #[command(subcommand)]
+    Db(DbCommand),
+    /// Check the settings, or show the effective ones
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Print a completion script for a shell
+    ///
+    /// For example: trading-core completions bash > ~/.local/share/bash-completion/completions/trading-core
+    Completions {
+        /// Which shell
+        shell: Shell,
+    },
+}
+
+/// `live`
+#[derive(Debug, Clone, Args)]
+pub struct LiveArgs {
+    /// Run the strategies of the settings against the live ticks
+    #[arg(long)]
+    pub paper_trading: bool,
+    /// Record simulated exchanges, started inside this process, instead of the real ones
+    #[arg(long)]
+    pub simulate: bool,
+    /// Record these exchanges and no others (binance, bybit, coinbase, kraken, okx)
+    #[arg(long, value_name = "NAME", num_args = 1.., value_delimiter = ',')]
+    pub exchange: Vec<String>,
+    /// Record these symbols on every enabled exchange, as BTCUSDT or BTC-USDT
+    #[arg(long, value_name = "S", num_args = 1.., value_delimiter = ',')]
+    pub symbol: Vec<String>,
+    /// Where to store: "embedded" or postgres://user@host/db
+    ///
+    /// Other users of the machine can see arguments: a URL with a password is better given in DATABASE_URL.
+    #[arg(long, value_name = "URL")]
+    pub database_url: Option<String>,
+}
+
+/// `simulate`
+#[derive(Debug, Clone, Args)]
+pub struct SimulateArgs {
+    /// Port on loopback; 0: one that the system chooses [default: 9400]
+    #[arg(long)]
+    pub port: Option<u16>,
+    /// Which market: the same seed gives the same trades [default: 42]
+    #[arg(long)]
+    pub seed: Option<u64>,
+    /// Trades per second of each symbol [default: 10]
+    #[arg(long, allow_negative_numbers = true)]
+    pub rate: Option<String>,
+    /// Faults that are on from the start, as drop=30s or skip=0.01; may be given several times
+    #[arg(long, value_name = "FAULT", num_args = 1.., value_delimiter = ',')]
+    pub fault: Vec<String>,
+}
+
+/// `db`
+#[derive(Debug, Clone, Subcommand)]
+pub enum DbCommand {
+    /// Start it and keep it running when this command ends
+    Start,
+    /// Stop it
+    Stop,
+    /// Say whether it runs, where, and how large it is
+    Status,
+    /// Open psql on it
+    ///
+    /// What follows goes to psql as it is. Write -- before it: trading-core db psql -- -c 'SELECT 1'
+    Psql {
+        /// Arguments of psql
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGS")]
+        args: Vec<String>,
+    },
+    /// Bring its tables to this version
+    Migrate,
+}
+
+/// `config`
+#[derive(Debug, Clone, Subcommand)]
+pub enum ConfigCommand {
+    /// Say everything that is wrong with the settings, at once
+    #[command(after_long_help = EXIT_CODES)]
+    Check {
+        /// Answer in JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print the effective settings and where each came from; passwords are masked
+    #[command(after_long_help = EXIT_CODES)]
+    Show {
+        /// Answer in JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+impl Cli {
+    /// Reads the arguments. Help, version and usage errors are printed, and their exit code is the error.
+    ///
+    /// # Errors
+    ///
+    /// With the exit code to end with: clean after help and version, else usage.
+    pub fn read<I, T>(arguments: I) -> Result<Self, ExitCode>
+    where
+        I: IntoIterator<Item = T>,
+        T: Into<std::ffi::OsString> + Clone,
+    {
+        Self::try_parse_from(arguments).map_err(|error| {
+            if error.print().is_err() {
+                return ExitCode::Failed;
+            }
+            match error.kind() {
+                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::Clean,
+                _ => ExitCode::Usage,
+            }
+        })
+    }
+
+    /// The layer of settings that the flags make.
+    #[must_use]
+    pub fn overrides(&self) -> Overrides {
+        let mut overrides = Overrides::default();
+        match &self.command {
+            Command::Live(live) => {
+                overrides.only_exchanges(&live.exchange);
+                overrides.only_symbols(&live.symbol);
+                if let Some(url) = &live.database_url {
+                    overrides.set("database.url", "--database-url", url.as_str());
+                }
+            }
+            Command::Simulate(simulate) => {
+                if let Some(port) = simulate.port {
+                    overrides.set("simulate.port", "--port", port.to_string());
+                }
+                if let Some(seed) = simulate.seed {
+                    overrides.set("simulate.seed", "--seed", seed.to_string());
+                }
+                if let Some(rate) = &simulate.rate {
+                    overrides.set("simulate.rate", "--rate", rate.as_str());
+                }
+            }
+            Command::Db(_) | Command::Config(_) | Command::Completions { .. } => {}
+        }
+        overrides
+    }
+
+    /// How the log is wanted, by the flags and, where they say nothing, by the environment.
+    #[must_use]
+    pub fn log_options(&self, environment: &BTreeMap<String, String>) -> LogOptions {
+        LogOptions {
+            format: self.common.log_format,
+            level: self.common.log_level,
+            verbose: self.common.verbose,
+            directives: environment.get("RUST_LOG").cloned(),
+            plain: environment.get("NO_COLOR").is_some_and(|value| !value.is_empty()),
+        }
+    }
+}
+
+/// The completion script of a shell.
+#[must_use]
+pub fn completions(shell: Shell) -> String {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "trading-core", &mut script);
+    String::from_utf8_lossy(&script).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{DatabaseUrl, load};
+
+    fn parsed(line: &str) -> Cli {
+        Cli::try_parse_from(line.split_whitespace()).unwrap()
+    }
+
+    fn help(path: &[&str]) -> String {
+        let mut command = Cli::command().term_width(100);
+        command.build();
+        let at = path.iter().fold(&mut command, |at, name| at.find_subcommand_mut(name).unwrap());
+        at.render_long_help().to_string()
+    }
+
+    #[test]
+    fn the_arguments_are_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn help_reads_well() {
+        insta::assert_snapshot!("help", help(&[]));
+        insta::assert_snapshot!("help_live", help(&["live"]));
+        insta::assert_snapshot!("help_simulate", help(&["simulate"]));
+        insta::assert_snapshot!("help_db", help(&["db"]));
+        insta::assert_snapshot!("help_config", help(&["config"]));
+    }
+
+    #[test]
+    fn help_is_clean_and_a_wrong_flag_is_a_usage_error() {
+        let code = |line: &str| Cli::read(line.split_whitespace()).map(|_| ()).unwrap_err();
+        assert_eq!(code("trading-core --help"), ExitCode::Clean);
+        assert_eq!(code("trading-core --version"), ExitCode::Clean);
+        assert_eq!(code("trading-core"), ExitCode::Usage);
+        assert_eq!(code("trading-core live --simulat"), ExitCode::Usage);
+        assert_eq!(code("trading-core replay"), ExitCode::Usage);
+        let codes =
+            [ExitCode::Clean, ExitCode::Failed, ExitCode::Found, ExitCode::Usage, ExitCode::Loss];
+        assert_eq!(codes.map(ExitCode::code), [0, 1, 2, 64, 70]);
+    }
+
+    #[test]
+    fn flags_are_the_layer_that_wins() {
+        let cli = parsed(
+            "trading-core live --exchange binance okx --exchange kraken --symbol BTC-USDT,ETHUSDT \
+             --database-url postgres://me@host/db -vv --config x.toml",
+        );
+        assert_eq!((cli.common.verbose, cli.common.config.clone()), (2, Some("x.toml".into())));
+        let settings = load(None, &BTreeMap::new(), &cli.overrides()).unwrap().settings;
+        let enabled = settings.exchanges.iter().filter(|exchange| exchange.enabled);
+        let enabled: Vec<_> = enabled.map(|it| (it.name, it.symbols.len())).collect();
+        assert_eq!(enabled, [("binance", 2), ("kraken", 2), ("okx", 2)]);
+        assert_eq!(settings.database.url, DatabaseUrl::Server("postgres://me@host/db".into()));
+
+        let cli =
+            parsed("trading-core simulate --port 0 --seed 7 --rate 2.5 --fault skip=0.1,drop=3s");
+        let simulate = load(None, &BTreeMap::new(), &cli.overrides()).unwrap().settings.simulate;
+        assert_eq!((simulate.port, simulate.seed), (0, 7));
+        assert_eq!(simulate.rate.to_string(), "2.5");
+        let Command::Simulate(arguments) = cli.command else { panic!("not simulate") };
+        assert_eq!(arguments.fault, ["skip=0.1", "drop=3s"]);
+    }
+
+    #[test]
+    fn psql_gets_its_arguments_as_they_are() {
+        for line in ["trading-core db psql -- -v x=1 -c y", "trading-core db psql -c y"] {
+            let Command::Db(DbCommand::Psql { args }) = parsed(line).command else {
+                panic!("not psql")
+            };
+            let given = line.split_once("psql ").unwrap().1.trim_start_matches("-- ");
+            assert_eq!(args.join(" "), given);
+        }
+    }
+
+    #[test]
+    fn every_shell_gets_a_script() {
+        use clap::ValueEnum;
+        for shell in Shell::value_variants() {
+            assert!(completions(*shell).contains("trading-core"), "{shell}");
+        }
+    }
+}

@@ -1,0 +1,253 @@
+//! Bybit v5 spot as a client sees it: `publicTrade` in batches, JSON pings from the client, and a REST history
+//! that goes back sixty trades and no further.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::market::{Listing, Market, Trade, Venue, hash};
+use super::outbox::{Outbox, decimal, millis, number};
+use super::reply::{Query, Reply};
+use super::session::{Channel, Context, Protocol, Subscription};
+use crate::domain::{Side, Timestamp};
+
+const IDLE_US: i64 = 600 * 1_000_000;
+/// Topics in one request at most, on the spot market.
+const ARGS_MAX: usize = 10;
+/// Trades in one message at most.
+const MESSAGE_TRADES: usize = 1_024;
+
+/// One client's topics.
+#[derive(Debug)]
+pub(super) struct Bybit {
+    market: Market,
+    connection: String,
+    alive_at: Option<Timestamp>,
+}
+
+impl Bybit {
+    /// `/v5/public/spot`.
+    pub(super) fn new(market: Market, path: &[&str], number: u64) -> Option<Self> {
+        let ["v5", "public", "spot", ..] = path else { return None };
+        let (high, low) = (hash(market.seed(), number), hash(market.seed() ^ 1, number));
+        let connection = format!(
+            "{:08x}-{:04x}-4{:03x}-8{:03x}-{:012x}",
+            high >> 32,
+            high & 0xFFFF,
+            (high >> 16) & 0xFFF,
+            low & 0xFFF,
+            low >> 16
+        );
+        Some(Self { market, connection, alive_at: None })
+    }
+
+    fn answer(&self, is_good: bool, message: &str, request: &Value, out: &mut Outbox) {
+        let (message, connection) = (Value::from(message), &self.connection);
+        let id = request.get("req_id").and_then(Value::as_str).unwrap_or("");
+        let op = request.get("op").and_then(Value::as_str).unwrap_or("");
+        let (id, op) = (Value::from(id), Value::from(op));
+        out.send(&format!(
+            r#"{{"success":{is_good},"ret_msg":{message},"conn_id":"{connection}","req_id":{id},"op":{op}}}"#
+        ));
+    }
+
+    /// The symbols of all topics; one topic that is none fails the request.
+    fn topics(&self, request: &Value) -> Result<Vec<Arc<Listing>>, String> {
+        let args = request.get("args").and_then(Value::as_array).ok_or("error:args is empty")?;
+        if args.len() > ARGS_MAX {
+            return Err(format!("args size >{ARGS_MAX}"));
+        }
+        args.iter()
+            .map(|topic| {
+                let topic = topic.as_str().unwrap_or("");
+                topic
+                    .strip_prefix("publicTrade.")
+                    .and_then(|symbol| self.market.spelled(Venue::Bybit, symbol))
+                    .map(Arc::clone)
+                    .ok_or_else(|| format!("error:handler not found, topic:{topic}"))
+            })
+            .collect()
+    }
+}
+
+impl Protocol for Bybit {
+    fn opened(&mut self, context: &mut Context<'_>) {
+        self.alive_at = Some(context.now);
+    }
+
+    fn text(&mut self, text: &str, context: &mut Context<'_>) {
+        self.alive_at = Some(context.now);
+        let request: Value = serde_json::from_str(text).unwrap_or(Value::Null);
+        match request.get("op").and_then(Value::as_str) {
+            Some("ping") => self.answer(true, "pong", &request, context.out),
+            Some(op @ ("subscribe" | "unsubscribe")) => match self.topics(&request) {
+                Ok(listings) => {
+                    // The acknowledgement comes first, the trades after it.
+                    self.answer(true, op, &request, context.out);
+                    for listing in listings {
+                        if op == "subscribe" {
+                            context.subscribe(&listing, Channel::Trades);
+                        } else {
+                            context.unsubscribe(&listing, Channel::Trades);
+                        }
+                    }
+                }
+                Err(message) => self.answer(false, &message, &request, context.out),
+            },
+            _ => self.answer(false, "error:unknown op", &request, context.out),
+        }
+    }
+
+    fn tick(&mut self, context: &mut Context<'_>) {
+        let silent = self.alive_at.map_or(0, |at| context.now.as_micros() - at.as_micros());
+        if silent >= IDLE_US {
+            context.out.close(1000, "No traffic in 10 minutes");
+        }
+    }
+
+    fn write(
+        &mut self,
+        of: &Subscription,
+        first: u64,
+        last: u64,
+        now: Timestamp,
+        out: &mut Outbox,
+    ) {
+        self.alive_at = Some(now);
+        for first_of_message in (first..=last).step_by(MESSAGE_TRADES) {
+            let text = out.text();
+            text.push_str(r#"{"topic":"publicTrade."#);
+            text.push_str(of.listing.spelling());
+            text.push_str(r#"","ts":"#);
+            millis(text, now);
+            text.push_str(r#","type":"snapshot","data":["#);
+            let trades = (first_of_message..=last).take(MESSAGE_TRADES);
+            for trade in trades.filter_map(|id| of.listing.trade(id)) {
+                if trade.id > first_of_message {
+                    text.push(',');
+                }
+                write_trade(text, &of.listing, &trade);
+            }
+            text.push_str("]}");
+            out.end();
+        }
+    }
+}
+
+fn write_trade(text: &mut String, listing: &Listing, trade: &Trade) {
+    text.push_str(r#"{"i":""#);
+    number(text, trade.id);
+    text.push_str(r#"","T":"#);
+    millis(text, trade.at);
+    text.push_str(r#","p":""#);
+    decimal(text, trade.price);
+    text.push_str(r#"","v":""#);
+    decimal(text, trade.quantity);
+    text.push_str(r#"","S":""#);
+    text.push_str(side(trade.side));
+    text.push_str(r#"","seq":"#);
+    number(text, sequence(listing, trade.id));
+    text.push_str(r#","s":""#);
+    text.push_str(listing.spelling());
+    text.push_str(r#"","BT":false,"RPI":false}"#);
+}
+
+const fn side(side: Side) -> &'static str {
+    match side {
+        Side::Buy => "Buy",
+        Side::Sell => "Sell",
+    }
+}
+
+/// Shared by the trades of one match; it rises, with holes.
+fn sequence(listing: &Listing, id: u64) -> u64 {
+    listing.order(id).map_or(0, |order| order.number * 17)
+}
+
+/// Answers a REST request.
+pub(super) fn rest(market: &Market, path: &[&str], query: &Query, now: Timestamp) -> Reply {
+    let ["v5", "market", route, ..] = path else { return Reply::not_found() };
+    let is_spot = query.get("category") == Some("spot");
+    match *route {
+        "time" => {
+            let micros = now.as_micros();
+            let result =
+                format!(r#"{{"timeSecond":"{}","timeNano":"{micros}000"}}"#, micros / 1_000_000);
+            ok(&result, now)
+        }
+        "instruments-info" => instruments(market, query, now),
+        "recent-trade" => {
+            let name = query.get("symbol").unwrap_or("");
+            match market.spelled(Venue::Bybit, name).filter(|_| is_spot) {
+                Some(listing) => trades(listing, query, now),
+                None => error("Not supported symbols", now),
+            }
+        }
+        _ => Reply::not_found(),
+    }
+}
+
+fn ok(result: &str, now: Timestamp) -> Reply {
+    let time = now.as_millis();
+    Reply::ok(format!(
+        r#"{{"retCode":0,"retMsg":"OK","result":{result},"retExtInfo":{{}},"time":{time}}}"#
+    ))
+}
+
+fn error(message: &str, now: Timestamp) -> Reply {
+    let time = now.as_millis();
+    Reply::ok(format!(
+        r#"{{"retCode":10001,"retMsg":"{message}","result":{{}},"retExtInfo":{{}},"time":{time}}}"#
+    ))
+}
+
+fn trades(listing: &Listing, query: &Query, now: Timestamp) -> Reply {
+    let limit = query.number("limit").unwrap_or(60).clamp(1, 60);
+    let mut list = String::new();
+    if let Some(latest) = listing.latest(now) {
+        let oldest = (latest + 1).saturating_sub(limit).max(listing.first_id());
+        for trade in (oldest..=latest).rev().filter_map(|id| listing.trade(id)) {
+            let Trade { id, price, quantity, side: taker, at } = trade;
+            let separator = if id < latest { "," } else { "" };
+            let written = write!(
+                list,
+                r#"{separator}{{"execId":"{id}","symbol":"{}","price":"{price}","size":"{quantity}","side":"{}","time":"{}","isBlockTrade":false,"isRPITrade":false,"seq":"{}"}}"#,
+                listing.spelling(),
+                side(taker),
+                at.as_millis(),
+                sequence(listing, id),
+            );
+            debug_assert!(written.is_ok(), "a string takes all text");
+        }
+    }
+    ok(&format!(r#"{{"category":"spot","list":[{list}]}}"#), now)
+}
+
+fn instruments(market: &Market, query: &Query, now: Timestamp) -> Reply {
+    let category = match query.get("category") {
+        Some("spot") => "spot",
+        // Other markets exist at Bybit, and are empty here.
+        Some(other @ ("linear" | "inverse" | "option")) => {
+            let result = format!(r#"{{"category":"{other}","list":[],"nextPageCursor":""}}"#);
+            return ok(&result, now);
+        }
+        _ => return error("Illegal category", now),
+    };
+    let only = query.get("symbol");
+    let all: Vec<String> = market
+        .listings(Venue::Bybit)
+        .filter(|listing| only.is_none_or(|name| listing.spelling() == name))
+        .map(|listing| {
+            let (base, quote) = (listing.symbol().base(), listing.symbol().quote());
+            let (tick, lot) = (listing.tick_size(), listing.lot_size());
+            format!(
+                r#"{{"symbol":"{base}{quote}","baseCoin":"{base}","quoteCoin":"{quote}","innovation":"0","status":"Trading","marginTrading":"none","lotSizeFilter":{{"basePrecision":"{lot}","quotePrecision":"0.0000000001","minOrderQty":"{lot}","maxOrderQty":"1000000000","minOrderAmt":"1","maxOrderAmt":"4000000"}},"priceFilter":{{"tickSize":"{tick}"}}}}"#
+            )
+        })
+        .collect();
+    ok(&format!(r#"{{"category":"{category}","list":[{}]}}"#, all.join(",")), now)
+}
+
+#[cfg(test)]
+mod tests;

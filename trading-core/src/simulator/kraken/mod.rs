@@ -1,0 +1,355 @@
+//! Kraken spot as a client sees it: WebSocket v2 with its snapshot of fifty trades, and the REST history by time.
+//!
+//! Prices and quantities are JSON numbers whose trailing zeros count.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::market::{Listing, Market, Trade, Venue};
+use super::outbox::{Outbox, decimal, number, rfc3339};
+use super::reply::{Query, Reply};
+use super::session::{Channel, Context, Protocol, Subscription};
+use crate::domain::{Side, Symbol, Timestamp};
+
+const SECOND_US: i64 = 1_000_000;
+/// Who says nothing and follows nothing is disconnected by then.
+const IDLE_US: i64 = 60 * SECOND_US;
+const SNAPSHOT_TRADES: u64 = 50;
+/// Trades in one message at most.
+const MESSAGE_TRADES: usize = 100;
+
+/// One client's subscriptions.
+#[derive(Debug)]
+pub(super) struct Kraken {
+    market: Market,
+    heard_at: Option<Timestamp>,
+    beat_at: Option<Timestamp>,
+}
+
+impl Kraken {
+    /// Version 2 only: version 1 carries no trade ids.
+    pub(super) fn new(market: Market, path: &[&str]) -> Option<Self> {
+        (path.first() == Some(&"v2")).then_some(Self { market, heard_at: None, beat_at: None })
+    }
+
+    fn subscription(&self, method: &str, request: &Value, context: &mut Context<'_>) {
+        let params = request.get("params");
+        let channel = params.and_then(|params| params.get("channel")).and_then(Value::as_str);
+        let is_snapshot = params
+            .and_then(|params| params.get("snapshot"))
+            .and_then(Value::as_bool)
+            .unwrap_or(false);
+        let symbols = params.and_then(|params| params.get("symbol")).and_then(Value::as_array);
+        let tail = tail(request, context.now);
+        let refuse = |out: &mut Outbox, error: &str, symbol: Option<&str>| {
+            let error = Value::from(error);
+            let symbol = symbol
+                .map_or_else(String::new, |symbol| format!(r#","symbol":{}"#, Value::from(symbol)));
+            out.send(&format!(
+                r#"{{"error":{error},"method":"{method}","success":false{symbol}{tail}"#
+            ));
+        };
+        let (Some("trade"), Some(symbols)) = (channel, symbols) else {
+            refuse(context.out, "Unsupported channel or missing symbol", None);
+            return;
+        };
+        for name in symbols.iter().filter_map(Value::as_str) {
+            let Some(listing) = self.market.spelled(Venue::Kraken, name) else {
+                let error = format!("Currency pair not supported {name}");
+                refuse(context.out, &error, Some(name));
+                continue;
+            };
+            if method == "unsubscribe" {
+                if context.unsubscribe(listing, Channel::Trades) {
+                    context.out.send(&format!(
+                        r#"{{"method":"unsubscribe","result":{{"channel":"trade","symbol":"{name}"}},"success":true{tail}"#
+                    ));
+                } else {
+                    refuse(context.out, "Subscription Not Found", Some(name));
+                }
+                continue;
+            }
+            if !context.subscribe(listing, Channel::Trades) {
+                refuse(context.out, "Already subscribed", Some(name));
+                continue;
+            }
+            context.out.send(&format!(
+                r#"{{"method":"subscribe","result":{{"channel":"trade","snapshot":{is_snapshot},"symbol":"{name}"}},"success":true{tail}"#
+            ));
+            if is_snapshot && let Some(latest) = listing.latest(context.now) {
+                let first = (latest + 1).saturating_sub(SNAPSHOT_TRADES).max(listing.first_id());
+                write_trades("snapshot", listing, first, latest, context.out);
+            }
+        }
+    }
+}
+
+/// What ends each answer: the request's number, if it had one, and the times.
+fn tail(request: &Value, now: Timestamp) -> String {
+    let number = request.get("req_id").filter(|id| id.is_u64());
+    let number = number.map_or_else(String::new, |id| format!(r#","req_id":{id}"#));
+    format!(r#"{number},"time_in":"{now}","time_out":"{now}"}}"#)
+}
+
+impl Protocol for Kraken {
+    fn opened(&mut self, context: &mut Context<'_>) {
+        self.heard_at = Some(context.now);
+        self.beat_at = Some(context.now);
+        // Above what a signed number holds, as real ones are.
+        let connection = (1 << 63) | context.now.as_micros().cast_unsigned();
+        context.out.send(&format!(
+            r#"{{"channel":"status","type":"update","data":[{{"version":"2.0.10","system":"online","api_version":"v2","connection_id":{connection},"upcoming_maintenance":[],"emergency":[]}}]}}"#
+        ));
+    }
+
+    fn text(&mut self, text: &str, context: &mut Context<'_>) {
+        self.heard_at = Some(context.now);
+        let Ok(request) = serde_json::from_str::<Value>(text) else {
+            let tail = tail(&Value::Null, context.now);
+            context.out.send(&format!(r#"{{"error":"Malformed request","success":false{tail}"#));
+            return;
+        };
+        let tail = tail(&request, context.now);
+        match request.get("method").and_then(Value::as_str) {
+            Some(method @ ("subscribe" | "unsubscribe")) => {
+                self.subscription(method, &request, context);
+            }
+            Some("ping") => context.out.send(&format!(r#"{{"method":"pong"{tail}"#)),
+            _ => context
+                .out
+                .send(&format!(r#"{{"error":"Unsupported method","success":false{tail}"#)),
+        }
+    }
+
+    fn tick(&mut self, context: &mut Context<'_>) {
+        let since =
+            |at: Option<Timestamp>| at.map_or(0, |at| context.now.as_micros() - at.as_micros());
+        if context.subscriptions.is_empty() {
+            if since(self.heard_at) >= IDLE_US {
+                context.out.close(1000, "Idle");
+            }
+        } else if since(self.beat_at) >= SECOND_US {
+            self.beat_at = Some(context.now);
+            context.out.send(r#"{"channel":"heartbeat"}"#);
+        }
+    }
+
+    fn write(&mut self, of: &Subscription, first: u64, last: u64, _: Timestamp, out: &mut Outbox) {
+        write_trades("update", &of.listing, first, last, out);
+    }
+}
+
+fn write_trades(kind: &str, listing: &Listing, first: u64, last: u64, out: &mut Outbox) {
+    for first_of_message in (first..=last).step_by(MESSAGE_TRADES) {
+        let text = out.text();
+        text.push_str(r#"{"channel":"trade","type":""#);
+        text.push_str(kind);
+        text.push_str(r#"","data":["#);
+        let trades = (first_of_message..=last).take(MESSAGE_TRADES);
+        for trade in trades.filter_map(|id| listing.trade(id)) {
+            if trade.id > first_of_message {
+                text.push(',');
+            }
+            text.push_str(r#"{"symbol":""#);
+            text.push_str(listing.spelling());
+            text.push_str(r#"","side":""#);
+            text.push_str(trade.side.as_str());
+            text.push_str(r#"","price":"#);
+            decimal(text, trade.price);
+            text.push_str(r#","qty":"#);
+            decimal(text, trade.quantity);
+            text.push_str(r#","ord_type":""#);
+            text.push_str(order_type(listing, trade.id));
+            text.push_str(r#"","trade_id":"#);
+            number(text, trade.id);
+            text.push_str(r#","timestamp":""#);
+            rfc3339(text, trade.at);
+            text.push_str(r#""}"#);
+        }
+        text.push_str("]}");
+        out.end();
+    }
+}
+
+/// The taker's order's type: of all its trades the same.
+fn order_type(listing: &Listing, id: u64) -> &'static str {
+    let head = listing.order(id).map_or(id, |order| order.first);
+    if listing.mark(head, 5).is_multiple_of(3) { "market" } else { "limit" }
+}
+
+/// Answers a REST request.
+pub(super) fn rest(market: &Market, path: &[&str], query: &Query, now: Timestamp) -> Reply {
+    let ["0", "public", route, ..] = path else { return error("EGeneral:Unknown method") };
+    match *route {
+        "Time" => {
+            let seconds = now.as_micros() / SECOND_US;
+            ok(&format!(
+                r#"{{"unixtime":{seconds},"rfc1123":"{}"}}"#,
+                now.to_datetime().to_rfc2822()
+            ))
+        }
+        "SystemStatus" => ok(&format!(r#"{{"status":"online","timestamp":"{now}"}}"#)),
+        "Assets" => assets(market),
+        "AssetPairs" => asset_pairs(market, query),
+        "Trades" => query
+            .get("pair")
+            .and_then(|name| pair(market, name))
+            .map_or_else(|| error("EQuery:Unknown asset pair"), |it| trades(it, query, now)),
+        _ => error("EGeneral:Unknown method"),
+    }
+}
+
+fn ok(result: &str) -> Reply {
+    Reply::ok(format!(r#"{{"error":[],"result":{result}}}"#))
+}
+
+fn error(error: &str) -> Reply {
+    Reply::ok(format!(r#"{{"error":["{error}"]}}"#))
+}
+
+/// Trades after `since`, in nanoseconds, oldest first; or the newest ones.
+fn trades(listing: &Listing, query: &Query, now: Timestamp) -> Reply {
+    let count = query.number("count").unwrap_or(1_000).clamp(1, 1_000);
+    let latest = listing.latest(now).unwrap_or(listing.first_id());
+    let first = query.number("since").map_or_else(
+        || (latest + 1).saturating_sub(count).max(listing.first_id()),
+        |since| after(listing, since),
+    );
+    let mut last = query.number("since").unwrap_or(0);
+    let mut rows = String::new();
+    for trade in
+        (first..=latest.min(first.saturating_add(count - 1))).filter_map(|id| listing.trade(id))
+    {
+        let Trade { id, price, quantity, side, at } = trade;
+        let (seconds, part) = (at.as_micros() / SECOND_US, at.as_micros() % SECOND_US);
+        let side = if side == Side::Buy { "b" } else { "s" };
+        let order = order_type(listing, id).split_at(1).0;
+        let separator = if id > first { "," } else { "" };
+        let written = write!(
+            rows,
+            r#"{separator}["{price}","{quantity}",{seconds}.{part:06},"{side}","{order}","",{id}]"#
+        );
+        debug_assert!(written.is_ok(), "a string takes all text");
+        last = nanos(listing, &trade);
+    }
+    ok(&format!(r#"{{"{}":[{rows}],"last":"{last}"}}"#, Names::of(listing.symbol()).key))
+}
+
+/// The trade's place among those of its microsecond makes its nanoseconds unique, so that paging loses none.
+fn nanos(listing: &Listing, trade: &Trade) -> u64 {
+    let place = trade.id - listing.first_since(trade.at);
+    trade.at.as_micros().cast_unsigned() * 1_000 + place.min(999)
+}
+
+/// The first trade after a time in nanoseconds, or in seconds as some clients send it.
+fn after(listing: &Listing, since: u64) -> u64 {
+    if since < 100_000_000_000 {
+        let at = i64::try_from(since).ok().and_then(|s| Timestamp::from_micros(s * SECOND_US).ok());
+        return at.map_or(listing.first_id(), |at| listing.first_since(at));
+    }
+    let micros = i64::try_from(since / 1_000).unwrap_or(i64::MAX);
+    let Ok(at) = Timestamp::from_micros(micros) else { return u64::MAX };
+    let mut id = listing.first_since(at);
+    while let Some(trade) = listing.trade(id).filter(|trade| trade.at == at) {
+        if nanos(listing, &trade) > since {
+            break;
+        }
+        id += 1;
+    }
+    id
+}
+
+/// Kraken's names of a pair: currencies of old carry an X or a Z, and bitcoin is XBT.
+struct Names {
+    key: String,
+    altname: String,
+    wsname: String,
+    base: String,
+    quote: String,
+}
+
+impl Names {
+    fn of(symbol: &Symbol) -> Self {
+        let (base, quote) = (alternative(symbol.base()), alternative(symbol.quote()));
+        let (base_id, quote_id) = (asset(base), asset(quote));
+        let altname = format!("{base}{quote}");
+        // Only pairs of two old currencies are keyed by their prefixed names.
+        let is_old = base_id != base && quote_id != quote;
+        Self {
+            key: if is_old { format!("{base_id}{quote_id}") } else { altname.clone() },
+            altname,
+            wsname: format!("{base}/{quote}"),
+            base: base_id,
+            quote: quote_id,
+        }
+    }
+}
+
+fn alternative(currency: &str) -> &str {
+    match currency {
+        "BTC" => "XBT",
+        "DOGE" => "XDG",
+        other => other,
+    }
+}
+
+fn asset(alternative: &str) -> String {
+    match alternative {
+        "XBT" | "ETH" | "LTC" | "XRP" | "XLM" | "ETC" | "XDG" => format!("X{alternative}"),
+        "USD" | "EUR" | "GBP" | "JPY" | "CAD" | "AUD" => format!("Z{alternative}"),
+        other => other.to_owned(),
+    }
+}
+
+fn pair<'a>(market: &'a Market, name: &str) -> Option<&'a Arc<Listing>> {
+    market.listings(Venue::Kraken).find(|listing| {
+        let names = Names::of(listing.symbol());
+        [names.key.as_str(), &names.altname, &names.wsname, listing.spelling()].contains(&name)
+            || listing.symbol().as_str() == name
+    })
+}
+
+fn asset_pairs(market: &Market, query: &Query) -> Reply {
+    let named: Option<Vec<_>> = query
+        .get("pair")
+        .map(|list| list.split(',').map(|name| pair(market, name)).collect::<Option<_>>())
+        .unwrap_or_else(|| Some(market.listings(Venue::Kraken).collect()));
+    let Some(listings) = named else { return error("EQuery:Unknown asset pair") };
+    let pairs: Vec<String> = listings
+        .into_iter()
+        .map(|listing| {
+            let Names { key, altname, wsname, base, quote } = Names::of(listing.symbol());
+            let (decimals, lots) = (listing.price_scale(), listing.lot_scale());
+            let tick = listing.tick_size();
+            format!(
+                r#""{key}":{{"altname":"{altname}","wsname":"{wsname}","aclass_base":"currency","base":"{base}","aclass_quote":"currency","quote":"{quote}","lot":"unit","cost_decimals":5,"pair_decimals":{decimals},"lot_decimals":{lots},"lot_multiplier":1,"leverage_buy":[],"leverage_sell":[],"fees":[[0,0.26]],"fees_maker":[[0,0.16]],"fee_volume_currency":"ZUSD","margin_call":80,"margin_stop":40,"ordermin":"0.0001","costmin":"0.5","tick_size":"{tick}","status":"online"}}"#
+            )
+        })
+        .collect();
+    ok(&format!("{{{}}}", pairs.join(",")))
+}
+
+fn assets(market: &Market) -> Reply {
+    let mut names: Vec<&str> = market
+        .listings(Venue::Kraken)
+        .flat_map(|listing| [listing.symbol().base(), listing.symbol().quote()])
+        .map(alternative)
+        .collect();
+    names.sort_unstable();
+    names.dedup();
+    let all: Vec<String> = names
+        .into_iter()
+        .map(|name| {
+            format!(
+                r#""{}":{{"aclass":"currency","altname":"{name}","decimals":10,"display_decimals":5,"status":"enabled"}}"#,
+                asset(name)
+            )
+        })
+        .collect();
+    ok(&format!("{{{}}}", all.join(",")))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,360 @@
+//! One symbol on one venue: its price's level, its steps, and each of its trades.
+//!
+//! Trade n is a function of the seed and n; nothing is stored and nothing moves. Trades come in orders: a taker's
+//! order fills one or more trades in a row, which share side, price and time, as on the venues that aggregate.
+
+use rust_decimal::Decimal;
+
+use super::noise;
+use super::timetable::Timetable;
+use super::venue::{Digits, Venue};
+use crate::domain::{Side, Symbol, Timestamp};
+
+/// One trade of the simulated market: the truth about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Trade {
+    /// The venue's id, consecutive per symbol.
+    pub id: u64,
+    /// The price, with the venue's digits.
+    pub price: Decimal,
+    /// The quantity in units of base, with the venue's digits.
+    pub quantity: Decimal,
+    /// The taker's side.
+    pub side: Side,
+    /// When it was matched, in the venue's resolution.
+    pub at: Timestamp,
+}
+
+/// A taker's order: the trades that it filled, and its own number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TakerOrder {
+    /// Consecutive per symbol, as Binance numbers its aggregated trades.
+    pub number: u64,
+    /// The id of the first trade.
+    pub first: u64,
+    /// The id of the last trade.
+    pub last: u64,
+}
+
+/// One symbol on one venue.
+#[derive(Debug, Clone)]
+pub struct Listing {
+    venue: Venue,
+    symbol: Symbol,
+    spelling: String,
+    timetable: Timetable,
+    stream: u64,
+    first_id: u64,
+    base_ticks: i64,
+    price_scale: u32,
+    typical_lots: u64,
+    lot_scale: u32,
+}
+
+/// Well-known bases: their price in ten-billionths of a dollar.
+const PRICES: [(&str, u64); 24] = [
+    ("BTC", 952_345_000_000_000),
+    ("ETH", 34_251_200_000_000),
+    ("SOL", 1_892_300_000_000),
+    ("BNB", 6_543_000_000_000),
+    ("XRP", 23_456_000_000),
+    ("DOGE", 3_214_000_000),
+    ("ADA", 8_942_000_000),
+    ("AVAX", 372_100_000_000),
+    ("LINK", 221_500_000_000),
+    ("DOT", 68_920_000_000),
+    ("LTC", 1_043_000_000_000),
+    ("BCH", 4_621_000_000_000),
+    ("TRX", 2_514_000_000),
+    ("UNI", 132_700_000_000),
+    ("ATOM", 65_310_000_000),
+    ("XLM", 3_921_000_000),
+    ("ETC", 261_400_000_000),
+    ("NEAR", 52_130_000_000),
+    ("AAVE", 3_127_000_000_000),
+    ("SUI", 41_250_000_000),
+    ("APT", 91_400_000_000),
+    ("SHIB", 224_500),
+    ("PEPE", 183_200),
+    ("TON", 54_700_000_000),
+];
+
+/// Quotes that are no dollar: their price in ten-billionths of a dollar.
+const QUOTE_PRICES: [(&str, u64); 15] = [
+    ("EUR", 10_830_000_000),
+    ("GBP", 12_710_000_000),
+    ("JPY", 64_500_000),
+    ("AUD", 6_530_000_000),
+    ("CAD", 7_010_000_000),
+    ("CHF", 11_320_000_000),
+    ("BRL", 1_650_000_000),
+    ("TRY", 284_000_000),
+    ("KRW", 6_880_000),
+    ("SGD", 7_420_000_000),
+    ("BTC", 952_345_000_000_000),
+    ("ETH", 34_251_200_000_000),
+    ("BNB", 6_543_000_000_000),
+    ("SOL", 1_892_300_000_000),
+    ("XRP", 23_456_000_000),
+];
+
+const DOLLAR: u64 = 10_000_000_000;
+
+/// Trades per block of [`MASKS`], and orders in each.
+const BLOCK: u64 = 16;
+const ORDERS: u64 = 10;
+/// Which trades of a block begin an order: every pattern has ten of them, so that orders can be counted.
+const MASKS: [u16; 8] = [
+    0b0110_1011_0110_1101,
+    0b1011_0110_1101_0101,
+    0b0000_1111_1011_0111,
+    0b1111_1100_0011_0101,
+    0b1101_0101_1010_1011,
+    0b0111_0111_0011_1001,
+    0b1110_0101_1011_0011,
+    0b1010_1010_1111_0101,
+];
+
+/// Streams of one listing; each has its own values.
+const PRICE: u64 = 1;
+const SIDE: u64 = 2;
+const QUANTITY: u64 = 3;
+const PATTERN: u64 = 4;
+
+/// The bases that every venue lists.
+pub(super) fn well_known_bases() -> impl Iterator<Item = &'static str> {
+    PRICES.iter().map(|(base, _)| *base)
+}
+
+impl Listing {
+    pub(super) fn new(seed: u64, venue: Venue, symbol: &Symbol, timetable: &Timetable) -> Self {
+        let stream = noise::stream(seed, &[venue.name(), symbol.as_str()]);
+        let level = level(seed, symbol);
+        let integer_digits = level.checked_div(DOLLAR).and_then(u64::checked_ilog10);
+        let (price_scale, base_ticks) = ticks(venue, level);
+        let (beyond, lot_max) = venue.lot_decimals();
+        let lot_scale = integer_digits.map_or(0, |digits| digits + 1 + beyond).min(lot_max);
+        // A trade is worth about 500 of the quote's dollars.
+        let worth = 500 * u128::from(level_of_quote(symbol.quote()));
+        let lots = worth * u128::from(10_u64.pow(lot_scale)) / u128::from(usd(seed, symbol.base()));
+        Self {
+            venue,
+            symbol: symbol.clone(),
+            spelling: venue.spelling(symbol),
+            timetable: timetable.for_stream(stream, venue.resolution_us()),
+            stream,
+            first_id: venue.first_id(noise::hash(stream, 0) >> 48),
+            base_ticks,
+            price_scale,
+            typical_lots: u64::try_from(lots).unwrap_or(u64::MAX).clamp(1, 1 << 40),
+            lot_scale,
+        }
+    }
+
+    /// The venue.
+    #[must_use]
+    pub const fn venue(&self) -> Venue {
+        self.venue
+    }
+
+    /// The canonical symbol.
+    #[must_use]
+    pub const fn symbol(&self) -> &Symbol {
+        &self.symbol
+    }
+
+    /// The venue's own spelling in its WebSocket frames.
+    #[must_use]
+    pub fn spelling(&self) -> &str {
+        &self.spelling
+    }
+
+    /// The id of the oldest trade there is.
+    #[must_use]
+    pub const fn first_id(&self) -> u64 {
+        self.first_id
+    }
+
+    /// The smallest step of a price.
+    #[must_use]
+    pub fn tick_size(&self) -> Decimal {
+        Decimal::new(1, self.price_scale)
+    }
+
+    /// The smallest step of a quantity.
+    #[must_use]
+    pub fn lot_size(&self) -> Decimal {
+        Decimal::new(1, self.lot_scale)
+    }
+
+    /// Digits after the point of a price's step.
+    pub(in crate::simulator) const fn price_scale(&self) -> u32 {
+        self.price_scale
+    }
+
+    /// Digits after the point of a quantity's step.
+    pub(in crate::simulator) const fn lot_scale(&self) -> u32 {
+        self.lot_scale
+    }
+
+    /// A number that belongs to this trade and looks like nothing else, for order ids and the like.
+    pub(in crate::simulator) fn mark(&self, id: u64, kind: u64) -> u64 {
+        noise::hash(self.stream.wrapping_add(kind << 8), id)
+    }
+
+    /// The trade of an id; `None` below the first id. Ids of the future are answered too: the market is settled.
+    #[must_use]
+    pub fn trade(&self, id: u64) -> Option<Trade> {
+        let n = id.checked_sub(self.first_id)?;
+        let head = head(self.mask(n / BLOCK), n);
+        let side = if noise::hash(self.stream.wrapping_add(SIDE), head) & 1 == 0 {
+            Side::Buy
+        } else {
+            Side::Sell
+        };
+        Some(Trade {
+            id,
+            price: self.price(head, side),
+            quantity: self.quantity(n),
+            side,
+            at: self.timetable.at(head)?,
+        })
+    }
+
+    /// When a trade was matched, without the rest of it.
+    #[must_use]
+    pub fn at(&self, id: u64) -> Option<Timestamp> {
+        let n = id.checked_sub(self.first_id)?;
+        self.timetable.at(head(self.mask(n / BLOCK), n))
+    }
+
+    /// The newest trade at a time; `None` before the first.
+    ///
+    /// Inverse of [`Listing::at`]: the newest id whose time is not later.
+    #[must_use]
+    pub fn latest(&self, now: Timestamp) -> Option<u64> {
+        let order = self.timetable.latest(now, |n| head(self.mask(n / BLOCK), n))?;
+        Some(self.first_id + order)
+    }
+
+    /// The first trade that is not older than a time.
+    #[must_use]
+    pub fn first_since(&self, time: Timestamp) -> u64 {
+        Timestamp::from_micros(time.as_micros() - 1)
+            .ok()
+            .and_then(|before| self.latest(before))
+            .map_or(self.first_id, |id| id + 1)
+    }
+
+    /// The taker's order to which a trade belongs; `None` below the first id.
+    #[must_use]
+    pub fn order(&self, id: u64) -> Option<TakerOrder> {
+        let n = id.checked_sub(self.first_id)?;
+        let (block, place) = (n / BLOCK, n % BLOCK);
+        let mask = self.mask(block);
+        let upto = u64::from(mask) & ((2 << place) - 1);
+        let after = u64::from(mask) >> (place + 1);
+        let length = if after == 0 { BLOCK - place } else { u64::from(after.trailing_zeros()) + 1 };
+        Some(TakerOrder {
+            number: block * ORDERS + u64::from(upto.count_ones()) - 1,
+            first: self.first_id + head(mask, n),
+            last: id + length - 1,
+        })
+    }
+
+    /// The order of a number, as [`TakerOrder::number`] counts.
+    #[must_use]
+    pub fn order_numbered(&self, number: u64) -> Option<TakerOrder> {
+        let mut mask = self.mask(number / ORDERS);
+        for _ in 0..number % ORDERS {
+            mask &= mask.wrapping_sub(1);
+        }
+        let n = (number / ORDERS).checked_mul(BLOCK)? + u64::from(mask.trailing_zeros());
+        self.order(self.first_id.checked_add(n)?)
+    }
+
+    fn mask(&self, block: u64) -> u16 {
+        let pattern = noise::hash(self.stream.wrapping_add(PATTERN), block) % 8;
+        usize::try_from(pattern).ok().and_then(|place| MASKS.get(place)).copied().unwrap_or(1)
+    }
+
+    fn price(&self, head: u64, side: Side) -> Decimal {
+        // The path never passes 35 % of the level; a buyer pays one tick more than a seller gets.
+        let path = noise::fractal(self.stream.wrapping_add(PRICE), head, self.base_ticks / 20 * 7);
+        let ticks = self.base_ticks + path + i64::from(side == Side::Buy);
+        written(ticks, self.price_scale, self.venue.price_digits())
+    }
+
+    fn quantity(&self, n: u64) -> Decimal {
+        // Cubed, so that most trades are small and a few are large.
+        let even = noise::hash(self.stream.wrapping_add(QUANTITY), n) >> 32;
+        let skewed = (((even * even) >> 32) * even) >> 32;
+        let lots = 1 + ((u128::from(self.typical_lots) * 8 * u128::from(skewed)) >> 32);
+        let lots = i64::try_from(lots).unwrap_or(i64::MAX);
+        written(lots, self.lot_scale, self.venue.quantity_digits())
+    }
+}
+
+/// The first trade of the order to which trade `n` belongs: each block begins one.
+fn head(mask: u16, n: u64) -> u64 {
+    let place = n % BLOCK;
+    let upto = u64::from(mask) & ((2 << place) - 1);
+    n - place + u64::from(upto.checked_ilog2().unwrap_or(0))
+}
+
+fn written(steps: i64, scale: u32, digits: Digits) -> Decimal {
+    match digits {
+        Digits::Exact => Decimal::new(steps, scale),
+        Digits::Padded(width) => {
+            let factor = 10_i64.pow(width.saturating_sub(scale));
+            Decimal::from_i128_with_scale(i128::from(steps) * i128::from(factor), width.max(scale))
+        }
+        Digits::Trimmed => {
+            let (mut steps, mut scale) = (steps, scale);
+            while scale > 0 && steps % 10 == 0 {
+                steps /= 10;
+                scale -= 1;
+            }
+            Decimal::new(steps, scale)
+        }
+    }
+}
+
+/// Ten-billionths of a dollar that one unit of a base costs; from its name where it is not well known.
+fn usd(seed: u64, base: &str) -> u64 {
+    let listed = PRICES.iter().chain(&QUOTE_PRICES).find(|(name, _)| *name == base);
+    listed.map_or_else(
+        || {
+            if base.starts_with("USD") || base.ends_with("USD") || base == "DAI" {
+                return DOLLAR;
+            }
+            let hashed = noise::stream(seed, &["price", base]);
+            // From 0.0001 to 1000 dollars, each power of ten as likely as another.
+            let power = u32::try_from(hashed % 7).unwrap_or(0);
+            (1 + (hashed >> 8) % 9) * 1_000_000 * 10_u64.pow(power) + (hashed >> 32) % 1_000_000
+        },
+        |(_, price)| *price,
+    )
+}
+
+fn level_of_quote(quote: &str) -> u64 {
+    QUOTE_PRICES.iter().find(|(name, _)| *name == quote).map_or(DOLLAR, |(_, price)| *price)
+}
+
+/// The price's level in ten-billionths of the quote.
+fn level(seed: u64, symbol: &Symbol) -> u64 {
+    let level = u128::from(usd(seed, symbol.base())) * u128::from(DOLLAR)
+        / u128::from(level_of_quote(symbol.quote()));
+    u64::try_from(level).unwrap_or(u64::MAX).max(1)
+}
+
+/// The price's scale and its level in steps: at least a hundred steps, whatever the venue's rules say.
+fn ticks(venue: Venue, level: u64) -> (u32, i64) {
+    // A level of 10^10 is one: it has one digit in front of the point.
+    let digits_below_ten = level.ilog10();
+    let scale = (venue.significant_digits() + 9)
+        .saturating_sub(digits_below_ten)
+        .min(venue.price_decimals_max());
+    let steps = level / 10_u64.pow(10 - scale.min(10));
+    (scale, steps.clamp(100, 1 << 31).cast_signed())
+}

@@ -1,0 +1,149 @@
+//! The pure market: trade n of a symbol on an exchange is a function of the seed and n, and nothing else.
+//!
+//! So any past trade can be served again, a restarted simulator goes on where the exchange would be, and a stored
+//! table can be checked against the truth without a log. Time is an argument everywhere; there is no state. What
+//! depends on the rate and the bursts is only when a trade happens, never what it is.
+
+mod listing;
+mod noise;
+mod timetable;
+mod venue;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use rust_decimal::Decimal;
+use rust_decimal::prelude::ToPrimitive;
+
+use self::listing::well_known_bases;
+pub(super) use self::noise::{hash, stream};
+use self::timetable::Timetable;
+use crate::domain::{Symbol, Timestamp};
+
+pub use self::listing::{Listing, TakerOrder, Trade};
+pub use self::timetable::Bursts;
+pub use self::venue::{UnknownVenue, Venue};
+
+/// Which market.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MarketOptions {
+    /// The same seed gives the same trades.
+    pub seed: u64,
+    /// Trades per second of each symbol, on average.
+    pub rate: Decimal,
+    /// Trades that arrive together; `None`: the rate is even.
+    pub bursts: Option<Bursts>,
+    /// Symbols that every exchange lists beside the well-known ones.
+    pub symbols: Vec<Symbol>,
+}
+
+impl Default for MarketOptions {
+    fn default() -> Self {
+        Self { seed: 1, rate: Decimal::TEN, bursts: None, symbols: Vec::new() }
+    }
+}
+
+/// A market that cannot be.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum MarketError {
+    /// The rate is out of range.
+    #[error("rate = {0}: a simulated symbol trades 0.001 to 10000000 times a second")]
+    Rate(Decimal),
+    /// The bursts leave no trade between them, or are too long to count.
+    #[error(
+        "bursts of {trades} in every {every} trades: fewer than every, which is at most 10000000"
+    )]
+    Bursts {
+        /// How many trades arrive together.
+        trades: u64,
+        /// Of how many.
+        every: u64,
+    },
+}
+
+/// The market of all simulated exchanges.
+#[derive(Debug, Clone)]
+pub struct Market {
+    seed: u64,
+    listings: Arc<BTreeMap<(Venue, String), Arc<Listing>>>,
+}
+
+impl Market {
+    /// Lists every symbol.
+    ///
+    /// # Errors
+    ///
+    /// When the rate or the bursts are out of range.
+    pub fn new(options: &MarketOptions) -> Result<Self, MarketError> {
+        let period_ns = period_ns(options.rate).ok_or(MarketError::Rate(options.rate))?;
+        if let Some(Bursts { every, trades, .. }) = options.bursts
+            && (!(1..every).contains(&trades) || every > 10_000_000)
+        {
+            return Err(MarketError::Bursts { trades, every });
+        }
+        let timetable = Timetable::new(period_ns, options.bursts);
+        let mut listings = BTreeMap::new();
+        for venue in Venue::ALL {
+            for symbol in well_known(venue).chain(options.symbols.iter().cloned()) {
+                let listing = Listing::new(options.seed, venue, &symbol, &timetable);
+                listings.insert((venue, symbol.as_str().to_owned()), Arc::new(listing));
+            }
+        }
+        Ok(Self { seed: options.seed, listings: Arc::new(listings) })
+    }
+
+    /// The seed.
+    #[must_use]
+    pub const fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    /// A symbol on a venue, by its canonical name in upper case; `None` where the venue does not list it.
+    #[must_use]
+    pub fn listing(&self, venue: Venue, symbol: &str) -> Option<&Arc<Listing>> {
+        self.listings.get(&(venue, symbol.to_owned()))
+    }
+
+    /// A symbol as the venue's own WebSocket frames spell it, exactly.
+    pub(super) fn spelled(&self, venue: Venue, spelling: &str) -> Option<&Arc<Listing>> {
+        let canonical = spelling.replace(['-', '/'], "");
+        self.listing(venue, &canonical).filter(|listing| listing.spelling() == spelling)
+    }
+
+    /// All symbols of a venue, in order of name.
+    pub fn listings(&self, venue: Venue) -> impl Iterator<Item = &Arc<Listing>> {
+        let range = (venue, String::new())..;
+        self.listings.range(range).take_while(move |((of, _), _)| *of == venue).map(|(_, it)| it)
+    }
+
+    /// The truth about one trade: `None` for what is not listed, and below the first id.
+    #[must_use]
+    pub fn trade(&self, exchange: &str, symbol: &Symbol, id: u64) -> Option<Trade> {
+        self.listing(exchange.parse().ok()?, symbol.as_str())?.trade(id)
+    }
+
+    /// The id of the newest trade at a time.
+    #[must_use]
+    pub fn latest(&self, exchange: &str, symbol: &Symbol, now: Timestamp) -> Option<u64> {
+        self.listing(exchange.parse().ok()?, symbol.as_str())?.latest(now)
+    }
+}
+
+fn well_known(venue: Venue) -> impl Iterator<Item = Symbol> {
+    venue.quotes().iter().flat_map(|quote| {
+        well_known_bases()
+            .filter(move |base| base != quote)
+            .filter_map(move |base| Symbol::new(base, quote).ok())
+    })
+}
+
+fn period_ns(rate: Decimal) -> Option<u64> {
+    let range = Decimal::new(1, 3)..=Decimal::new(10_000_000, 0);
+    if !range.contains(&rate) {
+        return None;
+    }
+    Decimal::new(1_000_000_000, 0).checked_div(rate)?.round().to_u64()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,158 @@
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn market(rate: Decimal, bursts: Option<Bursts>) -> Market {
+    Market::new(&MarketOptions {
+        seed: 42,
+        rate,
+        bursts,
+        symbols: vec!["FOO-USDT".parse().unwrap()],
+    })
+    .unwrap()
+}
+
+fn any_listing() -> impl Strategy<Value = (Arc<Listing>, u64)> {
+    let rates = prop_oneof![Just(1_u32), Just(10), Just(3_333), Just(500_000), Just(10_000_000)];
+    let bursts = prop_oneof![
+        Just(None),
+        (2_u64..5_000, 1_u64..5_000, 0_u64..5).prop_map(|(every, trades, ms)| Some(Bursts {
+            every,
+            trades: 1 + trades % (every - 1),
+            within: Duration::from_millis(ms),
+        })),
+    ];
+    (rates, bursts, 0..600_usize, 0..2_000_000_000_u64).prop_map(|(rate, bursts, which, n)| {
+        let market = market(rate.into(), bursts);
+        let all: Vec<_> = market.listings.values().cloned().collect();
+        let listing = Arc::clone(&all[which % all.len()]);
+        let id = listing.first_id() + n;
+        (listing, id)
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn prop_time_never_goes_back_and_is_inverted((listing, id) in any_listing()) {
+        let at = listing.at(id).unwrap();
+        prop_assert!(at <= listing.at(id + 1).unwrap());
+        let latest = listing.latest(at).unwrap();
+        prop_assert!(latest >= id);
+        prop_assert_eq!(listing.at(latest).unwrap(), at);
+        prop_assert!(listing.at(latest + 1).unwrap() > at);
+        prop_assert_eq!(listing.at(listing.first_since(at)).unwrap(), at);
+        prop_assert!(listing.first_since(at) <= id);
+    }
+
+    #[test]
+    fn prop_price_and_quantity_are_positive_and_on_their_steps((listing, id) in any_listing()) {
+        let trade = listing.trade(id).unwrap();
+        prop_assert!(trade.price > Decimal::ZERO && trade.quantity > Decimal::ZERO);
+        prop_assert!((trade.price % listing.tick_size()).is_zero());
+        prop_assert!((trade.quantity % listing.lot_size()).is_zero());
+        prop_assert_eq!(trade.at, listing.at(id).unwrap());
+    }
+
+    #[test]
+    fn prop_orders_follow_each_other_and_share_price_side_and_time((listing, id) in any_listing()) {
+        let order = listing.order(id).unwrap();
+        prop_assert!((order.first..=order.last).contains(&id));
+        prop_assert_eq!(listing.order_numbered(order.number).unwrap(), order);
+        let next = listing.order(order.last + 1).unwrap();
+        prop_assert_eq!((next.first, next.number), (order.last + 1, order.number + 1));
+        let (first, last) = (listing.trade(order.first).unwrap(), listing.trade(order.last).unwrap());
+        prop_assert_eq!((first.price, first.side, first.at), (last.price, last.side, last.at));
+    }
+}
+
+#[test]
+fn a_trade_depends_on_the_seed_and_its_place_but_not_on_the_rate() {
+    let symbol: Symbol = "BTCUSDT".parse().unwrap();
+    let (slow, fast) = (market(Decimal::ONE, None), market(Decimal::ONE_HUNDRED, None));
+    let id = slow.listing(Venue::Binance, "BTCUSDT").unwrap().first_id() + 123_456_789;
+    let (one, other) =
+        (slow.trade("binance", &symbol, id).unwrap(), fast.trade("binance", &symbol, id).unwrap());
+    assert_eq!((one.price, one.quantity, one.side), (other.price, other.quantity, other.side));
+    assert_eq!(market(Decimal::ONE, None).trade("binance", &symbol, id), Some(one));
+    let seeded = Market::new(&MarketOptions { seed: 43, ..MarketOptions::default() }).unwrap();
+    assert_ne!(
+        seeded.trade("binance", &symbol, id).map(|trade| trade.quantity),
+        Some(one.quantity)
+    );
+}
+
+#[test]
+fn the_truth_is_the_same_on_every_machine_and_in_every_version() {
+    let market = market(Decimal::TEN, None);
+    let lines: Vec<String> = [("binance", "BTCUSDT"), ("kraken", "BTCUSD"), ("okx", "FOOUSDT")]
+        .into_iter()
+        .map(|(exchange, symbol)| {
+            let listing = market.listing(exchange.parse().unwrap(), symbol).unwrap();
+            let trade = listing.trade(listing.first_id() + 1_000_000).unwrap();
+            format!(
+                "{} {} {} {} {}",
+                trade.id,
+                trade.price,
+                trade.quantity,
+                trade.side.as_str(),
+                trade.at
+            )
+        })
+        .collect();
+    insta::assert_snapshot!(lines.join("\n"), @r"
+    517961669 90526.71000000 0.01587000 buy 2020-01-02T03:46:40.163000Z
+    6996268 109943.6 0.00003121 sell 2020-01-02T03:46:40.076661Z
+    114728214 0.000881848 1785809 sell 2020-01-02T03:46:40.150000Z
+    ");
+}
+
+#[test]
+fn the_rate_is_kept_over_a_day_and_bursts_come_together() {
+    let bursts = Bursts { every: 1_000, trades: 200, within: Duration::from_millis(2) };
+    let market = market(Decimal::ONE_HUNDRED, Some(bursts));
+    let listing = market.listing(Venue::Kraken, "ETHUSD").unwrap();
+    let noon = Timestamp::from_rfc3339("2026-01-01T12:00:00Z").unwrap();
+    let later = Timestamp::from_rfc3339("2026-01-02T12:00:00Z").unwrap();
+    let traded = listing.latest(later).unwrap() - listing.latest(noon).unwrap();
+    assert!(traded.abs_diff(8_640_000) <= 1_000, "{traded}");
+    let burst = listing.first_id() + 5_800;
+    let lasted =
+        listing.at(burst + 199).unwrap().as_micros() - listing.at(burst + 16).unwrap().as_micros();
+    assert!((1_500..=2_000).contains(&lasted), "{lasted}");
+}
+
+#[test]
+fn prices_look_like_the_venues_own() {
+    let market = market(Decimal::TEN, None);
+    let shape = |venue: Venue, symbol: &str| {
+        let listing = market.listing(venue, symbol).unwrap();
+        let trade = listing.trade(listing.first_id() + 77).unwrap();
+        (trade.price.scale(), trade.quantity.scale())
+    };
+    assert_eq!(shape(Venue::Binance, "BTCUSDT"), (8, 8));
+    assert_eq!(shape(Venue::Binance, "SHIBUSDT"), (8, 8));
+    assert_eq!(shape(Venue::Coinbase, "BTCUSD").0, 2);
+    assert_eq!(shape(Venue::Kraken, "BTCUSD"), (1, 8));
+    assert!(shape(Venue::Okx, "BTCUSDT").0 <= 1);
+    let bitcoin = market.listing(Venue::Coinbase, "BTCUSD").unwrap();
+    let price = bitcoin.trade(bitcoin.first_id() + 5).unwrap().price;
+    assert!((Decimal::from(60_000)..Decimal::from(130_000)).contains(&price), "{price}");
+}
+
+#[test]
+fn what_cannot_be_is_refused() {
+    let with = |rate, bursts| {
+        Market::new(&MarketOptions { rate, bursts, ..MarketOptions::default() }).map(|_| ())
+    };
+    assert_eq!(with(Decimal::ZERO, None), Err(MarketError::Rate(Decimal::ZERO)));
+    let bursts = Bursts { every: 10, trades: 10, within: Duration::ZERO };
+    assert_eq!(
+        with(Decimal::ONE, Some(bursts)),
+        Err(MarketError::Bursts { trades: 10, every: 10 })
+    );
+    assert!(market(Decimal::ONE, None).trade("nowhere", &"BTCUSDT".parse().unwrap(), 1).is_none());
+}

@@ -1,0 +1,115 @@
+//! When trade n happens: a monotone function of n, and its inverse.
+//!
+//! Counted from a fixed origin, so that a simulator that was restarted goes on where the exchange would be by
+//! now. Trades are spread evenly with a jitter inside their own slot, and may be bunched: of every so many
+//! trades the last few arrive together.
+
+use std::time::Duration;
+
+use super::noise;
+use crate::domain::Timestamp;
+
+/// 2020-01-01T00:00:00Z, when every symbol's trade number 0 was due.
+const ORIGIN_US: u64 = 1_577_836_800_000_000;
+
+const JITTER: u64 = 9;
+
+/// Bunches of trades.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bursts {
+    /// Trades from one burst's end to the next one's end.
+    pub every: u64,
+    /// How many of them arrive together.
+    pub trades: u64,
+    /// How long the burst lasts.
+    pub within: Duration,
+}
+
+/// When the trades of one symbol happen.
+#[derive(Debug, Clone)]
+pub(super) struct Timetable {
+    period_ns: u64,
+    bursts: Option<Bursts>,
+    resolution_us: u64,
+    stream: u64,
+    phase_ns: u64,
+}
+
+impl Timetable {
+    /// A trade every `period_ns` on average; not zero.
+    pub(super) fn new(period_ns: u64, bursts: Option<Bursts>) -> Self {
+        Self {
+            period_ns: period_ns.max(1),
+            bursts: bursts.filter(|bursts| (1..bursts.every).contains(&bursts.trades)),
+            resolution_us: 1,
+            stream: 0,
+            phase_ns: 0,
+        }
+    }
+
+    /// The same table for one symbol: its own phase and jitter, and its venue's resolution.
+    pub(super) fn for_stream(&self, stream: u64, resolution_us: u64) -> Self {
+        let phase_ns = noise::hash(stream, JITTER) % self.period_ns;
+        Self { stream: stream.wrapping_add(JITTER), resolution_us, phase_ns, ..self.clone() }
+    }
+
+    /// When trade `n` happens, rounded down to the venue's resolution; `None` beyond the year 2500 or so.
+    pub(super) fn at(&self, n: u64) -> Option<Timestamp> {
+        let us = ORIGIN_US.checked_add(self.since_origin_ns(n)? / 1_000)?;
+        let rounded = us - us % self.resolution_us;
+        Timestamp::from_micros(i64::try_from(rounded).ok()?).ok()
+    }
+
+    /// The newest trade that is not later than `now`, where each trade has the time of its `head`.
+    pub(super) fn latest(&self, now: Timestamp, head: impl Fn(u64) -> u64) -> Option<u64> {
+        let due = |n: u64| self.at(head(n)).is_some_and(|at| at <= now);
+        let elapsed_us = now.as_micros().cast_unsigned().checked_sub(ORIGIN_US)?;
+        let cycle = self.bursts.map_or(1, |bursts| bursts.every);
+        let cycle_ns = u128::from(cycle) * u128::from(self.period_ns);
+        let cycles = u64::try_from(u128::from(elapsed_us) * 1_000 / cycle_ns).ok()?;
+        // Beside the cycle itself: a phase, the venue's resolution, and an order of up to sixteen trades.
+        let blurred = 20 + 2 * self.resolution_us * 1_000 / self.period_ns;
+        let mut low = (cycles * cycle).saturating_sub(cycle + blurred);
+        let mut high = (cycles + 1) * cycle + cycle + blurred;
+        if !due(low) {
+            return None;
+        }
+        while high - low > 1 {
+            let middle = low + (high - low) / 2;
+            if due(middle) {
+                low = middle;
+            } else {
+                high = middle;
+            }
+        }
+        Some(low)
+    }
+
+    fn since_origin_ns(&self, n: u64) -> Option<u64> {
+        let Some(bursts) = self.bursts else {
+            return n
+                .checked_mul(self.period_ns)?
+                .checked_add(self.phase_ns + self.jitter(n, self.period_ns));
+        };
+        let (cycle, place) = (n / bursts.every, n % bursts.every);
+        let cycle_ns = bursts.every.checked_mul(self.period_ns)?;
+        let calm = bursts.every - bursts.trades;
+        let within = u64::try_from(bursts.within.as_nanos())
+            .unwrap_or(u64::MAX)
+            .min(bursts.trades * self.period_ns);
+        let calm_ns = cycle_ns - within;
+        let inside = if place < calm {
+            let slot = calm_ns / calm;
+            place * slot + self.jitter(n, slot)
+        } else {
+            let between = u128::from(within) * u128::from(place - calm) / u128::from(bursts.trades);
+            calm_ns + u64::try_from(between).ok()?
+        };
+        cycle.checked_mul(cycle_ns)?.checked_add(self.phase_ns + inside)
+    }
+
+    /// Within the trade's own slot, so that no trade overtakes another.
+    fn jitter(&self, n: u64, slot_ns: u64) -> u64 {
+        noise::hash(self.stream, n) % slot_ns.max(1)
+    }
+}

@@ -1,0 +1,39 @@
+//! Simulated exchanges on loopback: a pure market, behind the protocols that the exchanges speak.
+//!
+//! A second, independent reading of each venue's protocol, written from its documentation and never from our
+//! decoders: where the two disagree, one of them is wrong. Any client of those exchanges works here with its base
+//! URL changed.
+//!
+//! ```text
+//!  (seed, n) ─▶ market ─▶ session + one protocol per venue ─▶ server ─▶ client
+//!   truth         │            ▲ faults: skip, repeat, stall …
+//!                 └─▶ REST history, always whole
+//! ```
+//!
+//! Promised: trade n is always the same, and every trade due on a subscription is sent or is in the journal.
+//! Not simulated: order books, private routes, and limits per address.
+
+mod binance;
+mod bybit;
+mod coinbase;
+mod control;
+mod faults;
+#[cfg(test)]
+mod harness;
+mod journal;
+mod kraken;
+mod market;
+mod okx;
+mod outbox;
+mod reply;
+mod server;
+mod session;
+
+pub use faults::{
+    Action, FaultError, FaultsHandle, Order, Report, Switches, SwitchesError, Target,
+};
+pub use journal::{Count, Entry, Journal, Kind};
+pub use market::{
+    Bursts, Listing, Market, MarketError, MarketOptions, TakerOrder, Trade, UnknownVenue, Venue,
+};
+pub use server::{Clock, Simulator, SimulatorError, SimulatorOptions, run};

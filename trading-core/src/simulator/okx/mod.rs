@@ -1,0 +1,288 @@
+//! OKX v5 as a client sees it: `trades` (aggregated) on the public socket, `trades-all` on the business one, the
+//! bare-text ping, and the REST history by id.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::binance::total;
+use super::market::{Listing, Market, Trade, Venue, hash};
+use super::outbox::{Outbox, decimal, millis, number};
+use super::reply::{Query, Reply};
+use super::session::{Channel, Context, Protocol, Subscription};
+use crate::domain::Timestamp;
+
+const SECOND_US: i64 = 1_000_000;
+const IDLE_US: i64 = 30 * SECOND_US;
+const HOUR_US: i64 = 3_600 * SECOND_US;
+/// Requests of one connection in an hour, pings aside.
+const REQUESTS_PER_HOUR: usize = 480;
+
+/// One client's channels.
+#[derive(Debug)]
+pub(super) struct Okx {
+    market: Market,
+    channel: Channel,
+    connection: String,
+    /// When something was last pushed, or heard.
+    alive_at: Option<Timestamp>,
+    hour: Option<Timestamp>,
+    requests: usize,
+}
+
+impl Okx {
+    /// `/ws/v5/public` or `/ws/v5/business`.
+    pub(super) fn new(market: Market, path: &[&str], number: u64) -> Option<Self> {
+        let channel = match path {
+            ["ws", "v5", "public", ..] => Channel::Orders,
+            ["ws", "v5", "business", ..] => Channel::Trades,
+            _ => return None,
+        };
+        let connection = format!("{:08x}", hash(market.seed(), number) >> 32);
+        Some(Self { market, channel, connection, alive_at: None, hour: None, requests: 0 })
+    }
+
+    fn error(&self, code: u32, message: &str, out: &mut Outbox) {
+        let (message, connection) = (Value::from(message), &self.connection);
+        out.send(&format!(
+            r#"{{"event":"error","code":"{code}","msg":{message},"connId":"{connection}"}}"#
+        ));
+    }
+
+    fn request(&mut self, text: &str, context: &mut Context<'_>) {
+        let request: Value = serde_json::from_str(text).unwrap_or(Value::Null);
+        let op = request.get("op").and_then(Value::as_str);
+        let args = request.get("args").and_then(Value::as_array);
+        let (Some(op @ ("subscribe" | "unsubscribe")), Some(args)) = (op, args) else {
+            self.error(60012, &format!("Invalid request: {text}"), context.out);
+            return;
+        };
+        let id = request.get("id").map_or_else(String::new, |id| format!(r#""id":{id},"#));
+        for arg in args {
+            let part = |name| arg.get(name).and_then(Value::as_str).unwrap_or("");
+            let (channel, name) = (part("channel"), part("instId"));
+            let listing = self
+                .market
+                .spelled(Venue::Okx, name)
+                .filter(|_| channel == channel_name(self.channel))
+                .map(Arc::clone);
+            let Some(listing) = listing else {
+                let message = format!(
+                    "Wrong URL or channel:{channel},instId:{name} doesn't exist. Please use the correct URL, channel and parameters referring to API document."
+                );
+                self.error(60018, &message, context.out);
+                continue;
+            };
+            let connection = &self.connection;
+            context.out.send(&format!(
+                r#"{{{id}"event":"{op}","arg":{{"channel":"{channel}","instId":"{name}"}},"connId":"{connection}"}}"#
+            ));
+            if op == "unsubscribe" {
+                context.unsubscribe(&listing, self.channel);
+            } else if context.subscribe(&listing, self.channel) {
+                self.push_last(&listing, context);
+            }
+        }
+    }
+
+    /// On subscribing, the last push is sent again, unmarked.
+    fn push_last(&mut self, listing: &Arc<Listing>, context: &mut Context<'_>) {
+        let Some(order) = listing.latest(context.now).and_then(|id| listing.order(id)) else {
+            return;
+        };
+        let first = if self.channel == Channel::Orders { order.first } else { order.last };
+        let of =
+            Subscription { listing: Arc::clone(listing), channel: self.channel, next: order.last };
+        self.write(&of, first, order.last, context.now, context.out);
+    }
+}
+
+const fn channel_name(channel: Channel) -> &'static str {
+    match channel {
+        Channel::Orders => "trades",
+        Channel::Trades => "trades-all",
+    }
+}
+
+impl Protocol for Okx {
+    fn opened(&mut self, context: &mut Context<'_>) {
+        self.alive_at = Some(context.now);
+        self.hour = Some(context.now);
+    }
+
+    fn text(&mut self, text: &str, context: &mut Context<'_>) {
+        self.alive_at = Some(context.now);
+        if text == "ping" {
+            context.out.send("pong");
+            return;
+        }
+        let hour = self.hour.map_or(0, |hour| context.now.as_micros() - hour.as_micros());
+        if hour >= HOUR_US {
+            self.hour = Some(context.now);
+            self.requests = 0;
+        }
+        self.requests += 1;
+        if self.requests > REQUESTS_PER_HOUR {
+            self.error(60014, "Requests too frequent", context.out);
+            return;
+        }
+        self.request(text, context);
+    }
+
+    fn shutdown(&mut self, context: &mut Context<'_>) {
+        let connection = &self.connection;
+        context.out.send(&format!(
+            r#"{{"event":"notice","code":"64008","msg":"The connection will soon be closed for a service upgrade. Please reconnect.","connId":"{connection}"}}"#
+        ));
+    }
+
+    fn tick(&mut self, context: &mut Context<'_>) {
+        let silent = self.alive_at.map_or(0, |at| context.now.as_micros() - at.as_micros());
+        if silent >= IDLE_US {
+            context.out.close(4004, "No data received in 30s.");
+        }
+    }
+
+    fn write(
+        &mut self,
+        of: &Subscription,
+        first: u64,
+        last: u64,
+        now: Timestamp,
+        out: &mut Outbox,
+    ) {
+        self.alive_at = Some(now);
+        let mut id = first;
+        while id <= last {
+            let end = match of.channel {
+                Channel::Orders => of.listing.order(id).map_or(id, |order| order.last),
+                Channel::Trades => id,
+            };
+            let Some(trade) = of.listing.trade(end) else { return };
+            let text = out.text();
+            text.push_str(r#"{"arg":{"channel":""#);
+            text.push_str(channel_name(of.channel));
+            text.push_str(r#"","instId":""#);
+            text.push_str(of.listing.spelling());
+            text.push_str(r#""},"data":[{"instId":""#);
+            text.push_str(of.listing.spelling());
+            text.push_str(r#"","tradeId":""#);
+            number(text, end);
+            text.push_str(r#"","px":""#);
+            decimal(text, trade.price);
+            text.push_str(r#"","sz":""#);
+            decimal(text, total(&of.listing, id, end));
+            text.push_str(r#"","side":""#);
+            text.push_str(trade.side.as_str());
+            text.push_str(r#"","ts":""#);
+            millis(text, trade.at);
+            if of.channel == Channel::Orders {
+                text.push_str(r#"","count":""#);
+                number(text, end + 1 - id);
+            }
+            text.push_str(r#"","source":"0""#);
+            if of.channel == Channel::Orders {
+                text.push_str(r#","seqId":"#);
+                number(text, (end - of.listing.first_id()) * 3);
+            }
+            text.push_str("}]}");
+            out.end();
+            id = end + 1;
+        }
+    }
+}
+
+/// Answers a REST request.
+pub(super) fn rest(market: &Market, path: &[&str], query: &Query, now: Timestamp) -> Reply {
+    let ["api", "v5", room, route, ..] = path else { return Reply::not_found() };
+    match (*room, *route) {
+        ("public", "time") => ok(&format!(r#"{{"ts":"{}"}}"#, now.as_millis())),
+        ("public", "instruments") => instruments(market, query),
+        ("market", "trades" | "history-trades") => {
+            let name = query.get("instId").unwrap_or("");
+            let Some(listing) = market.spelled(Venue::Okx, name) else {
+                return Reply::ok(
+                    r#"{"code":"51001","msg":"Instrument ID doesn't exist","data":[]}"#,
+                );
+            };
+            if *route == "trades" {
+                let limit = query.number("limit").unwrap_or(100).clamp(1, 500);
+                trades(listing, &Query::default(), limit, now)
+            } else {
+                let limit = query.number("limit").unwrap_or(100).clamp(1, 100);
+                trades(listing, query, limit, now)
+            }
+        }
+        _ => Reply::not_found(),
+    }
+}
+
+fn ok(data: &str) -> Reply {
+    Reply::ok(format!(r#"{{"code":"0","msg":"","data":[{data}]}}"#))
+}
+
+/// Newest first: older than `after`, newer than `before`, which are ids (type 1) or times (type 2).
+fn trades(listing: &Listing, query: &Query, limit: u64, now: Timestamp) -> Reply {
+    let Some(latest) = listing.latest(now) else { return ok("") };
+    let is_by_time = query.get("type") == Some("2");
+    let first_since = |value: u64| {
+        let at = i64::try_from(value).ok().and_then(|ms| Timestamp::from_millis(ms).ok());
+        at.map_or(u64::MAX, |at| listing.first_since(at))
+    };
+    let older_than =
+        query.number("after").map(|after| if is_by_time { first_since(after) } else { after });
+    let newer_than = query.number("before").map(|before| {
+        if is_by_time { first_since(before.saturating_add(1)).saturating_sub(1) } else { before }
+    });
+    let newest = older_than.map_or(latest, |id| latest.min(id.saturating_sub(1)));
+    let oldest = newer_than
+        .map_or(0, |id| id.saturating_add(1))
+        .max(listing.first_id())
+        .max((newest + 1).saturating_sub(limit));
+    let mut data = String::new();
+    for trade in (oldest..=newest).rev().filter_map(|id| listing.trade(id)) {
+        let Trade { id, price, quantity, side, at } = trade;
+        let separator = if id < newest { "," } else { "" };
+        let written = write!(
+            data,
+            r#"{separator}{{"instId":"{}","side":"{}","sz":"{quantity}","px":"{price}","source":"0","tradeId":"{id}","ts":"{}"}}"#,
+            listing.spelling(),
+            side.as_str(),
+            at.as_millis(),
+        );
+        debug_assert!(written.is_ok(), "a string takes all text");
+    }
+    ok(&data)
+}
+
+fn instruments(market: &Market, query: &Query) -> Reply {
+    let Some(kind) = query.get("instType") else {
+        return Reply::error(
+            400,
+            r#"{"code":"50014","msg":"Parameter instType can not be empty","data":[]}"#,
+        );
+    };
+    if kind != "SPOT" {
+        return ok("");
+    }
+    let only = query.get("instId");
+    if only.is_some_and(|name| market.spelled(Venue::Okx, name).is_none()) {
+        return Reply::ok(r#"{"code":"51001","msg":"Instrument ID doesn't exist","data":[]}"#);
+    }
+    let all: Vec<String> = market
+        .listings(Venue::Okx)
+        .filter(|listing| only.is_none_or(|name| listing.spelling() == name))
+        .map(|listing| {
+            let (base, quote) = (listing.symbol().base(), listing.symbol().quote());
+            let (tick, lot) = (listing.tick_size(), listing.lot_size());
+            format!(
+                r#"{{"alias":"","baseCcy":"{base}","category":"1","ctMult":"","ctType":"","ctVal":"","ctValCcy":"","expTime":"","instFamily":"","instId":"{base}-{quote}","instType":"SPOT","lever":"","listTime":"1577836800000","lotSz":"{lot}","minSz":"{lot}","optType":"","quoteCcy":"{quote}","settleCcy":"","state":"live","stk":"","tickSz":"{tick}","uly":""}}"#
+            )
+        })
+        .collect();
+    ok(&all.join(","))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,430 @@
+//! The simulator's only I/O: one loopback port, and under it every exchange at `/<exchange>/…`.
+//!
+//! The wall clock and the sockets meet the pure sessions here. A connection takes a turn every few milliseconds,
+//! and the next one at once while it is behind; it waits for its socket after each, so that a slow client costs
+//! no memory and its trades wait in the market.
+
+use std::fmt;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::State;
+use axum::extract::ws::rejection::WebSocketUpgradeRejection;
+use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket, WebSocketUpgrade};
+use axum::http::{HeaderValue, Method, Response, StatusCode, Uri, header};
+use axum::serve::ListenerExt as _;
+use futures_util::SinkExt as _;
+use rust_decimal::Decimal;
+use tokio::net::TcpListener;
+use tokio::time::{Interval, MissedTickBehavior, interval, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{debug, info};
+
+use super::faults::{Admission, FaultsHandle, Switches};
+use super::journal::{Entry, Kind};
+use super::market::{Bursts, Market, MarketError, MarketOptions, Venue};
+use super::outbox::{Frame, Outbox};
+use super::reply::{Query, Reply};
+use super::session::{Protocol, Session, Turned};
+use super::{binance, bybit, coinbase, control, kraken, okx};
+use crate::domain::{Symbol, Timestamp};
+
+/// How often a connection looks whether trades are due.
+const TURN_EVERY: Duration = Duration::from_millis(5);
+/// The largest message that a client may send; no venue takes more.
+const MESSAGE_BYTES_MAX: usize = 64 << 10;
+/// Frames are handed to the socket in pieces of this size.
+const WRITE_BUFFER_BYTES: usize = 128 << 10;
+/// How long a client is given to take the close frame when the simulator stops.
+const CLOSE_WITHIN: Duration = Duration::from_millis(250);
+/// How long open connections may take to end when the simulator stops.
+const STOP_WITHIN: Duration = Duration::from_secs(2);
+
+/// Where the simulator's time comes from.
+#[derive(Clone)]
+pub struct Clock(Arc<dyn Fn() -> Timestamp + Send + Sync>);
+
+impl Clock {
+    /// A clock of the caller's, as a test needs it.
+    pub fn new(now: impl Fn() -> Timestamp + Send + Sync + 'static) -> Self {
+        Self(Arc::new(now))
+    }
+
+    pub(super) fn now(&self) -> Timestamp {
+        (self.0)()
+    }
+}
+
+impl Default for Clock {
+    /// The wall clock.
+    fn default() -> Self {
+        Self::new(Timestamp::now)
+    }
+}
+
+impl fmt::Debug for Clock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Clock")
+    }
+}
+
+/// How the simulated exchanges are.
+#[derive(Debug, Clone)]
+pub struct SimulatorOptions {
+    /// Port on loopback; 0: one that the system chooses.
+    pub port: u16,
+    /// Which market: the same seed gives the same trades.
+    pub seed: u64,
+    /// Trades per second of each symbol, on average.
+    pub rate: Decimal,
+    /// Trades that arrive together; `None`: the rate is even.
+    pub bursts: Option<Bursts>,
+    /// Symbols that every exchange lists beside the well-known ones.
+    pub symbols: Vec<Symbol>,
+    /// Faults that are on from the start.
+    pub faults: Switches,
+    /// Where its time comes from.
+    pub clock: Clock,
+}
+
+impl Default for SimulatorOptions {
+    fn default() -> Self {
+        let MarketOptions { seed, rate, bursts, symbols } = MarketOptions::default();
+        let faults = Switches::default();
+        Self { port: 0, seed, rate, bursts, symbols, faults, clock: Clock::default() }
+    }
+}
+
+/// Why there is no simulator.
+#[derive(Debug, thiserror::Error)]
+pub enum SimulatorError {
+    /// The market cannot be.
+    #[error("the simulated market is not possible")]
+    Market(#[from] MarketError),
+    /// The port is taken, or may not be used.
+    #[error("cannot listen on 127.0.0.1:{port}: choose another port, or 0")]
+    Bind {
+        /// The port asked for.
+        port: u16,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The listener broke.
+    #[error("the simulated exchanges stopped serving")]
+    Serve(#[source] std::io::Error),
+}
+
+/// The simulated exchanges, listening.
+#[derive(Debug)]
+pub struct Simulator {
+    listener: TcpListener,
+    address: SocketAddr,
+    shared: Arc<Shared>,
+}
+
+/// What every connection uses.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) market: Market,
+    pub(super) faults: FaultsHandle,
+    pub(super) clock: Clock,
+    connections: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl Simulator {
+    /// Listens; clients are answered once [`Simulator::run`] runs.
+    ///
+    /// # Errors
+    ///
+    /// When the market is not possible, or the port cannot be used.
+    pub async fn bind(options: SimulatorOptions) -> Result<Self, SimulatorError> {
+        let SimulatorOptions { port, seed, rate, bursts, symbols, faults, clock } = options;
+        let market = Market::new(&MarketOptions { seed, rate, bursts, symbols })?;
+        let failed = |source| SimulatorError::Bind { port, source };
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await.map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        let shared = Shared {
+            market,
+            faults: FaultsHandle::new(seed, faults),
+            clock,
+            connections: TaskTracker::new(),
+            stop: CancellationToken::new(),
+        };
+        Ok(Self { listener, address, shared: Arc::new(shared) })
+    }
+
+    /// Where clients connect to.
+    #[must_use]
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The truth about all trades.
+    #[must_use]
+    pub fn market(&self) -> &Market {
+        &self.shared.market
+    }
+
+    /// The switches of the faults, and the journal.
+    #[must_use]
+    pub fn faults(&self) -> FaultsHandle {
+        self.shared.faults.clone()
+    }
+
+    /// Serves until it is cancelled; then closes every connection.
+    ///
+    /// # Errors
+    ///
+    /// When the listener breaks.
+    pub async fn run(self, cancel: CancellationToken) -> Result<(), SimulatorError> {
+        let Self { listener, shared, .. } = self;
+        // Also ends the connections when this future is dropped.
+        let ending = shared.stop.clone().drop_guard();
+        let listener = listener.tap_io(|socket| {
+            if let Err(error) = socket.set_nodelay(true) {
+                debug!(%error, "TCP_NODELAY is not set");
+            }
+        });
+        let stop = shared.stop.clone();
+        axum::serve(listener, router(Arc::clone(&shared)))
+            .with_graceful_shutdown(async move {
+                cancel.cancelled().await;
+                stop.cancel();
+            })
+            .await
+            .map_err(SimulatorError::Serve)?;
+        drop(ending);
+        shared.connections.close();
+        if timeout(STOP_WITHIN, shared.connections.wait()).await.is_err() {
+            debug!(open = shared.connections.len(), "connections were left to end by themselves");
+        }
+        Ok(())
+    }
+}
+
+/// Binds, says where, and serves until it is cancelled.
+///
+/// # Errors
+///
+/// When it cannot listen, or stops serving by itself.
+pub async fn run(
+    options: SimulatorOptions,
+    cancel: CancellationToken,
+) -> Result<(), SimulatorError> {
+    let simulator = Simulator::bind(options).await?;
+    let address = simulator.address();
+    for venue in Venue::ALL {
+        let name = venue.name();
+        info!("Simulated {name}: ws://{address}/{name} http://{address}/{name}");
+    }
+    simulator.run(cancel).await
+}
+
+pub(super) fn router(shared: Arc<Shared>) -> Router {
+    control::routes().fallback(exchange).with_state(shared)
+}
+
+async fn exchange(
+    State(shared): State<Arc<Shared>>,
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+    method: Method,
+    uri: Uri,
+) -> Response<Body> {
+    let now = shared.clock.now();
+    let path = uri.path().replace("%40", "@");
+    let mut segments = path.split('/').filter(|segment| !segment.is_empty());
+    let venue = segments.next().and_then(|name| name.parse::<Venue>().ok());
+    let segments: Vec<&str> = segments.collect();
+    let query = Query::parse(uri.query().unwrap_or(""));
+    let Some(venue) = venue else {
+        return respond(Reply::not_found());
+    };
+    let Ok(upgrade) = upgrade else {
+        if method != Method::GET {
+            return respond(Reply::error(405, r#"{"message":"method not allowed"}"#));
+        }
+        return respond(rest(&shared.market, venue, &segments, &query, now));
+    };
+    let Some(admission) = shared.faults.admit(venue, now) else {
+        return respond(Reply::error(503, r#"{"message":"service unavailable"}"#));
+    };
+    let number = admission.connection;
+    let Some(protocol) = protocol(&shared.market, venue, &segments, &query, number) else {
+        return respond(Reply::not_found());
+    };
+    let connections = shared.connections.clone();
+    upgrade.max_message_size(MESSAGE_BYTES_MAX).write_buffer_size(WRITE_BUFFER_BYTES).on_upgrade(
+        move |socket| {
+            connections.track_future(connection(socket, shared, venue, admission, protocol))
+        },
+    )
+}
+
+pub(super) fn rest(
+    market: &Market,
+    venue: Venue,
+    path: &[&str],
+    query: &Query,
+    now: Timestamp,
+) -> Reply {
+    match venue {
+        Venue::Binance => binance::rest(market, path, query, now),
+        Venue::Coinbase => coinbase::rest(market, path, query, now),
+        Venue::Kraken => kraken::rest(market, path, query, now),
+        Venue::Okx => okx::rest(market, path, query, now),
+        Venue::Bybit => bybit::rest(market, path, query, now),
+    }
+}
+
+pub(super) fn protocol(
+    market: &Market,
+    venue: Venue,
+    path: &[&str],
+    query: &Query,
+    number: u64,
+) -> Option<Box<dyn Protocol>> {
+    let market = market.clone();
+    Some(match venue {
+        Venue::Binance => Box::new(binance::Binance::new(market, path, query)?),
+        Venue::Coinbase => Box::new(coinbase::Coinbase::new(market)),
+        Venue::Kraken => Box::new(kraken::Kraken::new(market, path)?),
+        Venue::Okx => Box::new(okx::Okx::new(market, path, number)?),
+        Venue::Bybit => Box::new(bybit::Bybit::new(market, path, number)?),
+    })
+}
+
+fn respond(reply: Reply) -> Response<Body> {
+    let mut response = Response::new(Body::from(reply.body.into_owned()));
+    *response.status_mut() = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::OK);
+    let json = HeaderValue::from_static("application/json");
+    response.headers_mut().insert(header::CONTENT_TYPE, json);
+    for (name, value) in reply.headers {
+        if let Ok(value) = HeaderValue::try_from(value) {
+            response.headers_mut().insert(name, value);
+        }
+    }
+    response
+}
+
+/// How a connection ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// By the client, its network, or the venue's rules.
+    Closed,
+    /// By a fault.
+    Cut,
+    /// The simulator stops.
+    Stopped,
+}
+
+async fn connection(
+    mut socket: WebSocket,
+    shared: Arc<Shared>,
+    venue: Venue,
+    admission: Admission,
+    protocol: Box<dyn Protocol>,
+) {
+    let end = tokio::select! {
+        biased;
+        () = shared.stop.cancelled() => End::Stopped,
+        () = admission.cut.cancelled() => {
+            let entry = Entry::new(shared.clock.now(), venue, admission.connection, Kind::Cut, None);
+            shared.faults.record(entry);
+            End::Cut
+        }
+        end = converse(&mut socket, &shared, venue, admission.connection, protocol) => end,
+    };
+    match end {
+        End::Cut => {}
+        End::Closed => {
+            let now = shared.clock.now();
+            let entry = Entry::new(now, venue, admission.connection, Kind::Close, None);
+            shared.faults.record(entry);
+        }
+        End::Stopped => {
+            let reason = Utf8Bytes::from_static("going away");
+            let close = Message::Close(Some(CloseFrame { code: 1001, reason }));
+            // A client that does not take it is gone or stuck; either way it will see the end of the stream.
+            drop(timeout(CLOSE_WITHIN, socket.send(close)).await);
+        }
+    }
+}
+
+async fn converse(
+    socket: &mut WebSocket,
+    shared: &Shared,
+    venue: Venue,
+    connection: u64,
+    protocol: Box<dyn Protocol>,
+) -> End {
+    let mut out = Outbox::default();
+    let faults = shared.faults.clone();
+    let now = shared.clock.now();
+    let mut session = Session::open(venue, connection, protocol, faults, now, &mut out);
+    let mut turns = interval(TURN_EVERY);
+    turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut turned = Turned::Current;
+    loop {
+        if !out.is_empty() {
+            let closes = out.closes();
+            if deliver(socket, &mut out).await.is_err() || closes {
+                return End::Closed;
+            }
+        }
+        tokio::select! {
+            biased;
+            // A stalled venue does not listen either; what the client says waits in its socket.
+            message = socket.recv(), if turned != Turned::Stalled => match message {
+                Some(Ok(Message::Text(text))) => {
+                    session.text(text.as_str(), shared.clock.now(), &mut out);
+                }
+                Some(Ok(Message::Pong(_))) => session.pong(shared.clock.now()),
+                Some(Ok(Message::Ping(_) | Message::Binary(_))) => {}
+                Some(Ok(Message::Close(_)) | Err(_)) | None => return End::Closed,
+            },
+            () = due(&mut turns, turned) => {
+                turned = session.turn(shared.clock.now(), &mut out);
+                if turned == Turned::Cut {
+                    return End::Cut;
+                }
+            }
+        }
+    }
+}
+
+/// Returns when the next turn is due: at once for who is behind. Cancelling it loses nothing.
+async fn due(turns: &mut Interval, turned: Turned) {
+    if turned == Turned::Behind {
+        tokio::task::yield_now().await;
+    } else {
+        turns.tick().await;
+    }
+}
+
+/// Sends all frames, and waits until the socket has taken them.
+async fn deliver(socket: &mut WebSocket, out: &mut Outbox) -> Result<(), axum::Error> {
+    let (text, frames) = out.take();
+    for frame in frames {
+        let message = match frame {
+            Frame::Text(range) => {
+                Message::Text(Utf8Bytes::try_from(text.slice(range)).map_err(axum::Error::new)?)
+            }
+            Frame::Ping(payload) => Message::Ping(payload.into()),
+            Frame::Close(code, reason) => {
+                let reason = Utf8Bytes::from_static(reason);
+                Message::Close(Some(CloseFrame { code, reason }))
+            }
+        };
+        socket.feed(message).await?;
+    }
+    socket.flush().await
+}
+
+#[cfg(test)]
+mod tests;

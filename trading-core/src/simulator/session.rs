@@ -1,0 +1,281 @@
+//! One client's connection without its socket: what it subscribed to, where each symbol stands, what it is sent next.
+//!
+//! Pure: texts and times go in, frames come out. A symbol's place is one number, the next id, so a client that
+//! reads slowly makes nothing grow: its trades wait in the market until the socket takes them. Every trade of a
+//! subscription is sent, or is in the journal as skipped or malformed.
+
+use std::sync::Arc;
+
+use super::faults::{Fate, FaultsHandle, Turn};
+use super::journal::{Entry, Kind};
+use super::market::{Listing, Venue};
+use super::outbox::Outbox;
+use crate::domain::Timestamp;
+
+/// Trades of one symbol that one turn sends at most, before the socket is asked to take them.
+const TURN_TRADES: u64 = 2_048;
+
+/// What a message carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Channel {
+    /// Every trade.
+    Trades,
+    /// Taker's orders, each a sum of its trades.
+    Orders,
+}
+
+/// One symbol that a client follows.
+#[derive(Debug, Clone)]
+pub(super) struct Subscription {
+    /// The symbol.
+    pub(super) listing: Arc<Listing>,
+    /// What its messages carry.
+    pub(super) channel: Channel,
+    /// The id of the next trade to send.
+    pub(super) next: u64,
+}
+
+/// What a protocol may use while it answers.
+#[derive(Debug)]
+pub(super) struct Context<'a> {
+    /// The time.
+    pub(super) now: Timestamp,
+    /// What the client follows.
+    pub(super) subscriptions: &'a mut Vec<Subscription>,
+    /// Where answers go.
+    pub(super) out: &'a mut Outbox,
+}
+
+impl Context<'_> {
+    /// Follows a symbol from the next trade on; false when it is followed already.
+    pub(super) fn subscribe(&mut self, listing: &Arc<Listing>, channel: Channel) -> bool {
+        if self.place(listing, channel).is_some() {
+            return false;
+        }
+        let next = listing.latest(self.now).map_or(listing.first_id(), |id| id + 1);
+        let listing = Arc::clone(listing);
+        self.subscriptions.push(Subscription { listing, channel, next });
+        true
+    }
+
+    /// Follows a symbol no more; false when it was not followed.
+    pub(super) fn unsubscribe(&mut self, listing: &Arc<Listing>, channel: Channel) -> bool {
+        let place = self.place(listing, channel);
+        if let Some(place) = place {
+            self.subscriptions.remove(place);
+        }
+        place.is_some()
+    }
+
+    fn place(&self, listing: &Arc<Listing>, channel: Channel) -> Option<usize> {
+        self.subscriptions
+            .iter()
+            .position(|known| Arc::ptr_eq(&known.listing, listing) && known.channel == channel)
+    }
+}
+
+/// A venue's WebSocket protocol, seen from the venue.
+pub(super) trait Protocol: Send {
+    /// The client has connected.
+    fn opened(&mut self, context: &mut Context<'_>);
+
+    /// The client has sent a text message.
+    fn text(&mut self, text: &str, context: &mut Context<'_>);
+
+    /// The client has answered a ping.
+    fn pong(&mut self, _now: Timestamp) {}
+
+    /// Time has passed: heartbeats, pings, and the end of clients that keep no rules. After the turn's trades.
+    fn tick(&mut self, context: &mut Context<'_>);
+
+    /// The venue announces that it will end the connection, where it has words for it.
+    fn shutdown(&mut self, _context: &mut Context<'_>) {}
+
+    /// Writes the messages of some trades, one after the other; whole orders where the channel carries orders.
+    fn write(&mut self, of: &Subscription, first: u64, last: u64, now: Timestamp, out: &mut Outbox);
+}
+
+/// How a turn ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Turned {
+    /// All that was due is written.
+    Current,
+    /// More is due already: take another turn as soon as the socket has taken this one.
+    Behind,
+    /// Nothing goes in or out for now.
+    Stalled,
+    /// A fault ends the connection, without a word to the client.
+    Cut,
+}
+
+/// One client's connection to one venue.
+pub(super) struct Session {
+    venue: Venue,
+    connection: u64,
+    protocol: Box<dyn Protocol>,
+    subscriptions: Vec<Subscription>,
+    faults: FaultsHandle,
+    opened_at: Timestamp,
+    turned_at: Timestamp,
+    /// Millionths of a trade that a slowed connection has saved up.
+    allowance: u64,
+    stalled: bool,
+    announced: bool,
+}
+
+impl Session {
+    pub(super) fn open(
+        venue: Venue,
+        connection: u64,
+        protocol: Box<dyn Protocol>,
+        faults: FaultsHandle,
+        now: Timestamp,
+        out: &mut Outbox,
+    ) -> Self {
+        let mut session = Self {
+            venue,
+            connection,
+            protocol,
+            subscriptions: Vec::new(),
+            faults,
+            opened_at: now,
+            turned_at: now,
+            allowance: 0,
+            stalled: false,
+            announced: false,
+        };
+        session.with_protocol(now, out, |protocol, context| protocol.opened(context));
+        session
+    }
+
+    /// The client has sent a text message.
+    pub(super) fn text(&mut self, text: &str, now: Timestamp, out: &mut Outbox) {
+        self.with_protocol(now, out, |protocol, context| protocol.text(text, context));
+    }
+
+    /// The client has answered a ping.
+    pub(super) fn pong(&mut self, now: Timestamp) {
+        self.protocol.pong(now);
+    }
+
+    /// Writes what is due.
+    pub(super) fn turn(&mut self, now: Timestamp, out: &mut Outbox) -> Turned {
+        let mut turn = self.faults.turn(self.venue, self.connection, self.opened_at, now);
+        if turn.cut {
+            self.record(Kind::Cut, now, None);
+            return Turned::Cut;
+        }
+        if turn.stalled != self.stalled {
+            self.stalled = turn.stalled;
+            self.record(if turn.stalled { Kind::Stall } else { Kind::Resume }, now, None);
+        }
+        let passed = (now.as_micros() - self.turned_at.as_micros()).max(0).cast_unsigned();
+        self.turned_at = now;
+        if self.stalled {
+            return Turned::Stalled;
+        }
+        let budget = turn.trades_per_second.map_or(u64::MAX, |rate| {
+            // No more than a second's worth is saved.
+            self.allowance =
+                self.allowance.saturating_add(passed.saturating_mul(rate)).min(rate * 1_000_000);
+            self.allowance / 1_000_000
+        });
+        let sent = self.trades(&mut turn, budget, now, out);
+        self.allowance = self.allowance.saturating_sub(sent.count * 1_000_000);
+        let is_announced = turn.is_announced;
+        self.faults.give_back(turn);
+        if is_announced && !self.announced {
+            self.announced = true;
+            self.with_protocol(now, out, |protocol, context| protocol.shutdown(context));
+        }
+        self.with_protocol(now, out, |protocol, context| protocol.tick(context));
+        if sent.behind { Turned::Behind } else { Turned::Current }
+    }
+
+    fn trades(&mut self, turn: &mut Turn, budget: u64, now: Timestamp, out: &mut Outbox) -> Sent {
+        let mut sent = Sent { count: 0, behind: false };
+        let mut subscriptions = std::mem::take(&mut self.subscriptions);
+        for subscription in &mut subscriptions {
+            let Some(latest) = subscription.listing.latest(now) else { continue };
+            let room = TURN_TRADES.min(budget.saturating_sub(sent.count));
+            if latest < subscription.next || room == 0 {
+                continue;
+            }
+            let mut last = latest.min(subscription.next + room - 1);
+            if subscription.channel == Channel::Orders {
+                last = subscription.listing.order(last).map_or(last, |order| order.last);
+            }
+            if turn.is_harmless() {
+                self.protocol.write(subscription, subscription.next, last, now, out);
+            } else {
+                self.faulty(turn, subscription, last, now, out);
+            }
+            sent.count += last + 1 - subscription.next;
+            // Behind its allowance is where a slowed client belongs: only the socket's pace is caught up.
+            sent.behind |= last < latest && room == TURN_TRADES;
+            subscription.next = last + 1;
+        }
+        self.subscriptions = subscriptions;
+        sent
+    }
+
+    /// Writes trades one by one, each with its own fate.
+    fn faulty(
+        &mut self,
+        turn: &mut Turn,
+        subscription: &Subscription,
+        last: u64,
+        now: Timestamp,
+        out: &mut Outbox,
+    ) {
+        let listing = &subscription.listing;
+        // Trades that nothing happens to are written together, up to the next one that something happens to.
+        let mut clean_from = subscription.next;
+        let mut first = subscription.next;
+        while first <= last {
+            let end = match subscription.channel {
+                Channel::Trades => first,
+                Channel::Orders => listing.order(first).map_or(first, |order| order.last),
+            };
+            let fate = turn.fate(listing, first);
+            if fate != Fate::Deliver {
+                let until = if fate == Fate::Repeat { end } else { first - 1 };
+                if clean_from <= until {
+                    self.protocol.write(subscription, clean_from, until, now, out);
+                }
+                if fate != Fate::Skip {
+                    self.protocol.write(subscription, first, end, now, out);
+                }
+                if fate == Fate::Malform {
+                    out.garble_last();
+                }
+                self.record(fate.kind(), now, Some((listing.symbol().as_str(), first, end)));
+                clean_from = end + 1;
+            }
+            first = end + 1;
+        }
+        if clean_from <= last {
+            self.protocol.write(subscription, clean_from, last, now, out);
+        }
+    }
+
+    fn record(&self, kind: Kind, at: Timestamp, trades: Option<(&str, u64, u64)>) {
+        self.faults.record(Entry::new(at, self.venue, self.connection, kind, trades));
+    }
+
+    fn with_protocol(
+        &mut self,
+        now: Timestamp,
+        out: &mut Outbox,
+        then: impl FnOnce(&mut dyn Protocol, &mut Context<'_>),
+    ) {
+        let mut context = Context { now, subscriptions: &mut self.subscriptions, out };
+        then(&mut *self.protocol, &mut context);
+    }
+}
+
+#[derive(Debug)]
+struct Sent {
+    count: u64,
+    behind: bool,
+}

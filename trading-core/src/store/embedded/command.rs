@@ -1,0 +1,261 @@
+//! What `trading-core db start|stop|status|psql` do; the program prints what they return.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use serde::Serialize;
+use sqlx::{Connection, PgConnection};
+use tokio::time::timeout;
+
+use super::home::{Home, bytes_below};
+use super::server::{self, Endpoint, Postmaster};
+use super::{
+    Arrival, Cluster, DATABASE, EmbeddedError, LOCK_WAIT, Options, USER, blocking,
+    default_data_dir, find_binaries, url,
+};
+
+/// How long a running server may take to say its version.
+const ANSWER_WAIT: Duration = Duration::from_secs(2);
+
+/// The cluster as [`status`] and [`start`] found it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Status {
+    /// Its directory.
+    pub data_dir: PathBuf,
+    /// The major version that made it; `None`: it was not made yet.
+    pub data_version: Option<String>,
+    /// Bytes that it takes on disk.
+    pub data_bytes: u64,
+    /// The server, if it runs.
+    pub server: Option<RunningServer>,
+}
+
+/// A server that runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct RunningServer {
+    /// Its process.
+    pub pid: i32,
+    /// Its version, as it says itself; `None`: it does not answer (yet).
+    pub version: Option<String>,
+    /// Its port on 127.0.0.1.
+    pub port: u16,
+    /// The folder of its Unix socket.
+    pub socket_dir: PathBuf,
+    /// For psql and other programs of the same user; holds no password.
+    pub url: String,
+    /// The password for TCP is in this file.
+    pub pgpass: PathBuf,
+    /// Whether a process of trading-core uses it now.
+    pub in_use: bool,
+    /// Whether it runs until `db stop`.
+    pub kept_running: bool,
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.server {
+            Some(server) => write!(f, "{server}")?,
+            None if self.data_version.is_none() => {
+                writeln!(
+                    f,
+                    "not made yet; `trading-core live` or `trading-core db start` makes it"
+                )?;
+            }
+            None => writeln!(f, "stopped; `trading-core db start` starts it")?,
+        }
+        write!(f, "data      {} ({})", self.data_dir.display(), ByteSize(self.data_bytes))
+    }
+}
+
+impl fmt::Display for RunningServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.version {
+            Some(version) => writeln!(f, "running   PostgreSQL {version}, pid {}", self.pid)?,
+            None => writeln!(f, "running   pid {}, does not answer", self.pid)?,
+        }
+        let end = match (self.kept_running, self.in_use) {
+            (true, _) => "`trading-core db stop`",
+            (false, true) => "the last recorder that uses it stops",
+            (false, false) => {
+                "`trading-core db stop` (its recorder was killed), or the next recorder stops"
+            }
+        };
+        writeln!(f, "until     {end}")?;
+        writeln!(f, "psql      psql '{}'", self.url)?;
+        let (port, pgpass) = (self.port, self.pgpass.display());
+        writeln!(
+            f,
+            "tcp       PGPASSFILE='{pgpass}' psql -h 127.0.0.1 -p {port} -U {USER} {DATABASE}"
+        )
+    }
+}
+
+/// What `db start` did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Start {
+    /// Whether it ran before.
+    pub ran_already: bool,
+    /// How it is now.
+    pub status: Status,
+}
+
+impl fmt::Display for Start {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let done = if self.ran_already { "ran already" } else { "started" };
+        write!(
+            f,
+            "the embedded database {done}, and runs until `trading-core db stop`\n{}",
+            self.status
+        )
+    }
+}
+
+/// What `db stop` did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stop {
+    /// It is stopped.
+    Stopped,
+    /// It is stopped, under a recorder that was using it.
+    StoppedInUse,
+    /// It did not run.
+    NotRunning,
+}
+
+impl fmt::Display for Stop {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Stopped => "the embedded database is stopped",
+            Self::StoppedInUse => {
+                "the embedded database is stopped; a running trading-core was using it, and keeps its \
+                 ticks in the spool until `trading-core db start`"
+            }
+            Self::NotRunning => "the embedded database was not running",
+        })
+    }
+}
+
+/// `db start`: starts the server, or joins the one that runs, and keeps it running until [`stop`].
+///
+/// # Errors
+///
+/// As for [`Cluster::start`].
+pub async fn start(options: &Options) -> Result<Start, EmbeddedError> {
+    let cluster = Cluster::start_as(options, true).await?;
+    let ran_already = cluster.arrival() == Arrival::Joined;
+    // Our own use ends here; the server does not.
+    drop(cluster);
+    Ok(Start { ran_already, status: status(options).await? })
+}
+
+/// `db stop`: stops the server, whoever uses it: who types it means it, and a recorder goes on into its spool.
+///
+/// # Errors
+///
+/// When the server does not stop in time.
+pub async fn stop(options: &Options) -> Result<Stop, EmbeddedError> {
+    let Some(home) = existing(options).await? else { return Ok(Stop::NotRunning) };
+    let _lock = home.lock_changes(LOCK_WAIT).await?;
+    let in_use = home.has_users()?;
+    home.set_kept_running(false)?;
+    Ok(match (server::shut_down(&home, &mut None).await?, in_use) {
+        (false, _) => Stop::NotRunning,
+        (true, false) => Stop::Stopped,
+        (true, true) => Stop::StoppedInUse,
+    })
+}
+
+/// `db status`: changes nothing, waits for nobody.
+///
+/// # Errors
+///
+/// When the directory is refused or cannot be read.
+pub async fn status(options: &Options) -> Result<Status, EmbeddedError> {
+    let Some(home) = existing(options).await? else {
+        let data_dir = match &options.data_dir {
+            Some(folder) => folder.clone(),
+            None => default_data_dir()?,
+        };
+        return Ok(Status { data_dir, data_version: None, data_bytes: 0, server: None });
+    };
+    let server = match Postmaster::find(&home)? {
+        Some(Postmaster { pid, endpoint: Some(endpoint) }) => {
+            let version = timeout(ANSWER_WAIT, version(&endpoint)).await.ok().flatten();
+            Some(RunningServer {
+                pid,
+                version,
+                port: endpoint.port,
+                url: url(&endpoint),
+                socket_dir: endpoint.socket_dir,
+                pgpass: home.pgpass(),
+                in_use: in_use(&home).await?,
+                kept_running: home.is_kept_running(),
+            })
+        }
+        _ => None,
+    };
+    let data = home.data();
+    let data_bytes = blocking(move || Ok(bytes_below(&data))).await?;
+    Ok(Status {
+        data_dir: home.folder().to_owned(),
+        data_version: home.data_version()?,
+        data_bytes,
+        server,
+    })
+}
+
+/// `db psql`: the command that opens psql on the running database, with `args` added. The caller replaces itself
+/// with it (`CommandExt::exec`), so that the terminal, signals and the exit code are psql's own.
+///
+/// # Errors
+///
+/// When the server does not run, or psql is not found beside it.
+pub async fn psql(options: &Options, args: Vec<OsString>) -> Result<Command, EmbeddedError> {
+    let not_running = |folder: PathBuf| EmbeddedError::NotRunning { folder };
+    let Some(home) = existing(options).await? else {
+        let folder = match &options.data_dir {
+            Some(folder) => folder.clone(),
+            None => default_data_dir()?,
+        };
+        return Err(not_running(folder));
+    };
+    let Some(Postmaster { endpoint: Some(endpoint), .. }) = Postmaster::find(&home)? else {
+        return Err(not_running(home.folder().to_owned()));
+    };
+    let options = options.clone();
+    blocking(move || {
+        let beside = find_binaries(&home, &options)?.program("psql");
+        // Some distributions put the client elsewhere: then the search path has it.
+        let mut command = Command::new(if beside.is_file() { beside } else { "psql".into() });
+        // As an option, so that every form of `args` may follow, a file or a database name too.
+        command.arg("--dbname").arg(url(&endpoint)).args(args);
+        Ok(command)
+    })
+    .await
+}
+
+async fn existing(options: &Options) -> Result<Option<Home>, EmbeddedError> {
+    let data_dir = options.data_dir.clone();
+    blocking(move || Home::open_existing(data_dir.as_deref())).await
+}
+
+/// Asked under the change lock, or a recorder that stops meanwhile would take our look for another user.
+async fn in_use(home: &Home) -> Result<bool, EmbeddedError> {
+    match home.lock_changes(Duration::ZERO).await {
+        Ok(_lock) => home.has_users(),
+        // Somebody is starting or stopping it just now.
+        Err(EmbeddedError::Busy { .. }) => Ok(true),
+        Err(error) => Err(error),
+    }
+}
+
+async fn version(endpoint: &Endpoint) -> Option<String> {
+    let mut connection = PgConnection::connect_with(&endpoint.options("postgres")).await.ok()?;
+    let version = sqlx::query_scalar("SHOW server_version").fetch_one(&mut connection).await.ok();
+    connection.close().await.ok();
+    version
+}

@@ -1,0 +1,346 @@
+//! The embedded database: a private PostgreSQL cluster for those who have none.
+//!
+//! [`Cluster::start`] makes it where it is missing, starts it where it is stopped, and joins it where it runs.
+//! Promised:
+//!
+//! - What is committed is on disk; a kill of this program, of the server or of the machine at any moment leaves
+//!   a cluster that the next start brings up, and never half of one.
+//! - The server outlives a killed recorder, and the next one takes it over. It stops with the last recorder that
+//!   uses it, and not before; one that was started by `db start` ([`command::start`]) is stopped by `db stop` only.
+//! - Many may start it at once: one does, the others join.
+//! - It runs as an unprivileged user, under root too, and only its user and root get to it: its socket lies in
+//!   a folder of its own, and its loopback port asks for a password that a file keeps.
+//! - A directory, a port or a version that does not fit is refused, and the message says what to do.
+//!
+//! Not promised: that it is reachable from other machines, or tuned for more than a recorder.
+//!
+//! Who uses it is known by locks that the kernel releases when a process dies, so no dead owner is ever believed
+//! to be alive; what lies where is told in `home`.
+
+mod binaries;
+pub mod command;
+mod error;
+mod home;
+mod server;
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::Child;
+use std::time::Duration;
+
+use tokio::sync::Mutex;
+use tokio::time::{Instant, sleep};
+
+use crate::config::DatabaseSettings;
+
+use binaries::Binaries;
+pub use error::EmbeddedError;
+use home::Home;
+pub use home::default_data_dir;
+use server::{Endpoint, Postmaster, Started, Wait};
+
+/// The database in the cluster.
+pub const DATABASE: &str = "trading_core";
+/// The cluster's owner.
+pub const USER: &str = "trading_core";
+
+/// How long another process may hold the right to start or stop the server.
+const LOCK_WAIT: Duration = Duration::from_secs(120);
+/// How long a start that met a passing trouble (a port taken meanwhile, children of a killed server) is tried again.
+const RETRY_WAIT: Duration = Duration::from_secs(20);
+/// The pause between such tries.
+const RETRY_PAUSE: Duration = Duration::from_millis(50);
+
+/// What is kept when the machine stops.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Durability {
+    /// Everything committed.
+    #[default]
+    Full,
+    /// Nothing: for tests, which throw the cluster away.
+    None,
+}
+
+/// Where the cluster lies and how it is run.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Its directory; `None`: [`default_data_dir`].
+    pub data_dir: Option<PathBuf>,
+    /// The folder of the server's programs (`PG_BIN`); `None`: searched for.
+    pub bin_dir: Option<PathBuf>,
+    /// What is kept when the machine stops.
+    pub durability: Durability,
+    /// A new cluster takes any free port of the system's choice, instead of the first from 5433 on: for many
+    /// throw-away clusters beside each other.
+    pub any_port: bool,
+}
+
+impl Options {
+    /// From the settings, and `PG_BIN` where it is set.
+    #[must_use]
+    pub fn new(settings: &DatabaseSettings, bin_dir: Option<PathBuf>) -> Self {
+        Self { data_dir: settings.data_dir.clone(), bin_dir, ..Self::default() }
+    }
+}
+
+/// How a cluster came to be ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Arrival {
+    /// We started the server.
+    Started,
+    /// It ran already: another process uses it, or one that was killed left it, or `db start` keeps it.
+    Joined,
+}
+
+/// How a cluster was left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Departure {
+    /// The server is stopped.
+    Stopped,
+    /// It was stopped before, by `db stop` or by a crash.
+    WasStopped,
+    /// Others still use it; the last of them stops it.
+    LeftToOthers,
+    /// `db start` keeps it running.
+    KeptRunning,
+}
+
+/// The running cluster, in use by this process until [`Cluster::stop`] or the end of the process.
+///
+/// Dropping it leaves the server running, as a kill would: the next start joins it.
+#[derive(Debug)]
+pub struct Cluster {
+    home: Home,
+    options: Options,
+    arrival: Arrival,
+    endpoint: Endpoint,
+    /// The server, when it is our child.
+    child: Mutex<Option<Child>>,
+    /// Our place among the users; the kernel ends it with the process.
+    place: File,
+}
+
+impl Cluster {
+    /// Starts or joins the cluster; on return it answers and holds the database.
+    ///
+    /// Cancelled midway it leaves at most a running server, which the next start joins.
+    ///
+    /// # Errors
+    ///
+    /// When no server is installed, when directory, port or version do not fit, or when the server does not start.
+    pub async fn start(options: &Options) -> Result<Self, EmbeddedError> {
+        Self::start_as(options, false).await
+    }
+
+    /// [`Cluster::start`]; `keep` makes the server outlive its users.
+    async fn start_as(options: &Options, keep: bool) -> Result<Self, EmbeddedError> {
+        let home = {
+            let data_dir = options.data_dir.clone();
+            blocking(move || Home::open(data_dir.as_deref())).await?
+        };
+        let lock = home.lock_changes(LOCK_WAIT).await?;
+        let Up { arrival, endpoint, child } = Box::pin(bring_up(&home, options)).await?;
+        server::furnish(&home, &endpoint).await?;
+        let place = home.join_users()?;
+        if keep || arrival == Arrival::Started {
+            home.set_kept_running(keep)?;
+        }
+        drop(lock);
+        let cluster = Self {
+            home,
+            options: options.clone(),
+            arrival,
+            endpoint,
+            child: Mutex::new(child),
+            place,
+        };
+        tracing::info!(
+            data_dir = %cluster.home.folder().display(),
+            joined = arrival == Arrival::Joined,
+            url = cluster.url(),
+            "embedded database is up"
+        );
+        Ok(cluster)
+    }
+
+    /// Brings the server back after a crash, and says whether it had to. A server that was stopped on purpose
+    /// (`db stop`) stays stopped. For the store's probe, when the database does not answer.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Cluster::start`].
+    pub async fn ensure_running(&self) -> Result<bool, EmbeddedError> {
+        let lock = self.home.lock_changes(LOCK_WAIT).await?;
+        // A server that ends in order takes its pid file with it.
+        let crashed = Postmaster::find(&self.home)?.is_none()
+            && self.home.data().join("postmaster.pid").exists();
+        if !crashed {
+            return Ok(false);
+        }
+        tracing::warn!("the embedded database has crashed; starting it again");
+        let up = Box::pin(bring_up(&self.home, &self.options)).await?;
+        let old = std::mem::replace(&mut *self.child.lock().await, up.child);
+        if let Some(mut old) = old {
+            drop(old.try_wait());
+        }
+        drop(lock);
+        Ok(true)
+    }
+
+    /// Gives up our use of the server, and stops it where nobody else uses it and `db start` does not keep it.
+    ///
+    /// # Errors
+    ///
+    /// When the server does not stop in time; it is then still running, and the message says so.
+    pub async fn stop(self) -> Result<Departure, EmbeddedError> {
+        let lock = self.home.lock_changes(LOCK_WAIT).await?;
+        // Released by name: a child being spawned by another thread may hold a copy of the file for a moment.
+        self.place.unlock().map_err(EmbeddedError::io("leave", self.home.folder()))?;
+        let departure = if self.home.has_users()? {
+            Departure::LeftToOthers
+        } else if self.home.is_kept_running() {
+            Departure::KeptRunning
+        } else if server::shut_down(&self.home, &mut *self.child.lock().await).await? {
+            Departure::Stopped
+        } else {
+            Departure::WasStopped
+        };
+        drop(lock);
+        tracing::info!(?departure, "embedded database left");
+        Ok(departure)
+    }
+
+    /// For sqlx and psql alike, over the Unix socket; holds no password.
+    #[must_use]
+    pub fn url(&self) -> String {
+        url(&self.endpoint)
+    }
+
+    /// Whether we started it or joined it.
+    #[must_use]
+    pub fn arrival(&self) -> Arrival {
+        self.arrival
+    }
+
+    /// Its directory; the spool lies beside it.
+    #[must_use]
+    pub fn data_dir(&self) -> &Path {
+        self.home.folder()
+    }
+
+    /// Its loopback port, which asks for the password in [`Cluster::pgpass`].
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.endpoint.port
+    }
+
+    /// The file with the password for TCP, as `PGPASSFILE` takes it.
+    #[must_use]
+    pub fn pgpass(&self) -> PathBuf {
+        self.home.pgpass()
+    }
+}
+
+/// A server that answers.
+struct Up {
+    arrival: Arrival,
+    endpoint: Endpoint,
+    child: Option<Child>,
+}
+
+/// Finds the running server or starts one. Under the change lock.
+async fn bring_up(home: &Home, options: &Options) -> Result<Up, EmbeddedError> {
+    let deadline = Instant::now() + RETRY_WAIT;
+    loop {
+        let fixed = home.saved_port()?.is_some();
+        let mut started = None;
+        if Postmaster::find(home)?.is_none() {
+            let (home, options) = (home.clone(), options.clone());
+            started = Some(blocking(move || launch(&home, &options)).await?);
+        }
+        let wait = server::wait_ready(home, started.as_mut(), fixed).await;
+        match (wait, started) {
+            (Ok(Wait::Ready(endpoint)), started) => {
+                home.save_port(endpoint.port)?;
+                let arrival = if started.is_some() { Arrival::Started } else { Arrival::Joined };
+                return Ok(Up { arrival, endpoint, child: started.map(|started| started.child) });
+            }
+            (Ok(Wait::Gone), _) if Instant::now() < deadline => sleep(RETRY_PAUSE).await,
+            (Ok(Wait::Gone), _) => return Err(server::gave_up(home)),
+            (Err(error), started) => {
+                // A server of ours that never answered is not left behind.
+                if let Some(Started { child, .. }) = started {
+                    server::shut_down(home, &mut Some(child)).await?;
+                }
+                return Err(error);
+            }
+        }
+    }
+}
+
+/// Everything between "nothing runs" and "a server is starting". Blocks.
+fn launch(home: &Home, options: &Options) -> Result<Started, EmbeddedError> {
+    let version = home.data_version()?;
+    let binaries = find_binaries(home, options)?;
+    if version.is_none() {
+        server::init(home, &binaries, options.durability)?;
+    }
+    let port = server::settle_port(home, options.any_port)?;
+    server::spawn(home, &binaries, port, options.durability)
+}
+
+fn find_binaries(home: &Home, options: &Options) -> Result<Binaries, EmbeddedError> {
+    let version = home.data_version()?;
+    binaries::find(options.bin_dir.as_deref(), &home.data(), version.as_deref())
+}
+
+/// `postgres://…?host=<socket folder>&port=…`, which libpq and sqlx read alike.
+fn url(endpoint: &Endpoint) -> String {
+    let folder = endpoint.socket_dir.to_string_lossy();
+    let mut host = String::with_capacity(folder.len());
+    for byte in folder.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'-' | b'_' | b'.' => {
+                host.push(char::from(byte));
+            }
+            // Everything else, a blank too: `+` means a plus to libpq.
+            _ => host.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    format!("postgres://{USER}@localhost/{DATABASE}?host={host}&port={}", endpoint.port)
+}
+
+/// Runs what waits for the disk or a program, away from the runtime's own threads.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, EmbeddedError> + Send + 'static,
+) -> Result<T, EmbeddedError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => Err(EmbeddedError::Io {
+            what: "finish work for",
+            path: PathBuf::from("the embedded database"),
+            source: std::io::Error::other(error),
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::str::FromStr;
+
+    use sqlx::postgres::PgConnectOptions;
+
+    use super::*;
+
+    #[test]
+    fn the_url_is_read_back_as_it_was_meant_with_blanks_in_the_path_too() {
+        let socket_dir = PathBuf::from("/Users/a b/Library/Application Support/trading-core/run");
+        let text = url(&Endpoint { port: 5433, socket_dir: socket_dir.clone() });
+        assert!(!text.contains(' '), "{text}");
+        let options = PgConnectOptions::from_str(&text).unwrap();
+        assert_eq!(options.get_socket(), Some(&socket_dir));
+        assert_eq!(options.get_port(), 5433);
+        assert_eq!(options.get_database(), Some(DATABASE));
+        assert_eq!(options.get_username(), USER);
+    }
+}
