@@ -3,6 +3,9 @@
 #
 # Nothing is installed that is already there, and nothing is installed without a line that says so.
 
+# A step that fails within $(…) ends it there, as it would outside.
+shopt -s inherit_errexit
+
 # The folder of the clone.
 root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
 # What is kept between runs, for every clone of this user: tools' environments and, in CI, the build.

@@ -84,7 +84,7 @@ const APPLIED: &str = "APPLIED.sha384";
 
 #[test]
 fn rooms_import_only_what_the_table_allows() {
-    report(each_source("trading-core/src", |file, text| {
+    report(&each_source("trading-core/src", |file, text| {
         // What other rooms only reach by `#[cfg(test)]` is test code as a whole.
         if is_test_module(file) { Vec::new() } else { import_problems(file, text) }
     }));
@@ -132,7 +132,7 @@ fn the_import_rule_finds_what_it_forbids() {
 
 #[test]
 fn every_file_says_first_what_it_is_for() {
-    report(each_source("trading-core", |file, text| {
+    report(&each_source("trading-core", |file, text| {
         let first = text.lines().next().unwrap_or_default();
         // A room's own tests need no more than their name.
         if is_test_module(file)
@@ -149,7 +149,7 @@ fn every_file_says_first_what_it_is_for() {
 
 #[test]
 fn files_are_short_enough_to_read() {
-    report(each_source("trading-core", |file, text| {
+    report(&each_source("trading-core", |file, text| {
         let lines = text.lines().count();
         if lines <= LINES_MAX {
             return Vec::new();
@@ -182,7 +182,7 @@ fn folders_have_a_front_page_and_a_name_that_says_something() {
             ));
         }
     }
-    report(problems);
+    report(&problems);
 }
 
 #[test]
@@ -204,7 +204,7 @@ fn nothing_is_left_for_later_in_a_comment() {
             }
         }
     }
-    report(problems);
+    report(&problems);
 }
 
 #[test]
@@ -249,7 +249,7 @@ fn a_migration_that_was_applied_never_changes() {
             "migrations/{APPLIED}:{number}: {name} is gone, and a database that has run it would refuse to start: bring it back"
         ));
     }
-    report(problems);
+    report(&problems);
 }
 
 #[test]
@@ -284,7 +284,7 @@ fn every_test_file_is_run() {
             problems.push(format!("{shown}:1: never run: add `mod {name};` to {}", page.display()));
         }
     }
-    report(problems);
+    report(&problems);
 }
 
 #[test]
@@ -304,16 +304,20 @@ fn the_readme_names_each_command() {
         .collect();
     assert!(commands.contains(&"live"), "no commands found in the help:\n{help}");
     let readme = fs::read_to_string(root().join("README.md")).unwrap();
-    let missing = commands.iter().filter(|name| !readme.contains(&format!("trading-core {name}")));
-    report(
-        missing
-            .map(|name| format!("README.md:1: says nothing of `trading-core {name}`: add it to the table of commands"))
-            .collect(),
-    );
+    let problems: Vec<String> = commands
+        .iter()
+        .filter(|name| !readme.contains(&format!("trading-core {name}")))
+        .map(|name| {
+            format!(
+                "README.md:1: says nothing of `trading-core {name}`: add it to the table of commands"
+            )
+        })
+        .collect();
+    report(&problems);
 }
 
 /// Fails with all of them.
-fn report(problems: Vec<String>) {
+fn report(problems: &[String]) {
     assert!(problems.is_empty(), "\n{}\n", problems.join("\n"));
 }
 
