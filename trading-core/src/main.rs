@@ -1,5 +1,7 @@
 //! The `trading-core` program: arguments, then the log, then the settings, then the command, then an exit code.
 
+mod commands;
+
 use std::collections::BTreeMap;
 
 use serde_json::json;
@@ -24,17 +26,11 @@ fn run() -> ExitCode {
     match &cli.command {
         Command::Config(command) => configuration(&cli, command, &environment),
         Command::Completions { shell } => output::result(&cli::completions(*shell)),
-        Command::Live(_) | Command::Simulate(_) | Command::Db(_) => {
-            output::complain(&NotBuiltYet);
-            ExitCode::Failed
-        }
+        Command::Live(arguments) => commands::live(&cli, arguments, &environment),
+        Command::Simulate(arguments) => commands::simulate(&cli, arguments, &environment),
+        Command::Db(command) => commands::db(&cli, command, &environment),
     }
 }
-
-/// The commands whose rooms are not joined to the program yet.
-#[derive(Debug, thiserror::Error)]
-#[error("this command is not part of the program yet")]
-struct NotBuiltYet;
 
 fn load(cli: &Cli, environment: &BTreeMap<String, String>) -> Result<Loaded, ConfigError> {
     config::read(cli.common.config.as_deref(), environment, &cli.overrides())

@@ -8,7 +8,9 @@ use std::process::{Command, Stdio};
 use std::{env, fs};
 
 use trading_core::store::embedded::command::{self, Stop};
-use trading_core::store::embedded::{Arrival, Cluster, Departure, EmbeddedError, Options};
+use trading_core::store::embedded::{
+    Arrival, Cluster, Departure, Durability, EmbeddedError, Options,
+};
 
 use crate::support::postgres::{Scratch, connect, crash, database, gone, server_pid};
 
@@ -29,6 +31,11 @@ async fn keep_a_row(url: &str) {
         .await
         .unwrap();
     pool.close().await;
+}
+
+/// For tests that crash: what is committed must be there.
+fn durable(scratch: &Scratch) -> Options {
+    Options { durability: Durability::Full, ..scratch.options() }
 }
 
 #[tokio::test]
@@ -57,6 +64,23 @@ async fn a_path_with_blanks_quotes_and_commas_works_for_sqlx_and_psql() {
     let args = ["-Atc", "SELECT count(*) FROM kept"].map(Into::into).to_vec();
     let output = command::psql(&options, args).await.unwrap().output().unwrap();
     assert_eq!(String::from_utf8_lossy(&output.stdout), "1\n", "{output:?}");
+    let socket_dir = command::status(&options).await.unwrap().server.unwrap().socket_dir;
+    cluster.stop().await.unwrap();
+    // Not beside the data: no URL can say a comma.
+    assert!(!socket_dir.starts_with(scratch.path()));
+    fs::remove_dir_all(socket_dir).unwrap();
+}
+
+#[tokio::test]
+async fn a_path_with_blanks_and_quotes_keeps_its_socket_beside_the_data() {
+    let scratch = Scratch::new(" a \"b\" c'd");
+    let options = scratch.options();
+    let cluster = Cluster::start(&options).await.unwrap();
+    let args = ["-Atc", "SELECT 1"].map(Into::into).to_vec();
+    let output = command::psql(&options, args).await.unwrap().output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "1\n", "{output:?}");
+    let socket_dir = command::status(&options).await.unwrap().server.unwrap().socket_dir;
+    assert!(socket_dir.ends_with("run"));
     cluster.stop().await.unwrap();
 }
 
@@ -164,7 +188,7 @@ async fn a_killed_recorder_leaves_its_server_and_the_next_takes_it_over_and_stop
 #[tokio::test]
 async fn a_crashed_server_is_brought_back_with_what_was_committed() {
     let scratch = Scratch::new("");
-    let options = scratch.options();
+    let options = durable(&scratch);
     let cluster = Cluster::start(&options).await.unwrap();
     keep_a_row(&cluster.url()).await;
     crash(&cluster, &options).await;
@@ -176,7 +200,7 @@ async fn a_crashed_server_is_brought_back_with_what_was_committed() {
 #[tokio::test]
 async fn a_process_number_left_by_a_power_cut_and_taken_by_another_program_is_no_obstacle() {
     let scratch = Scratch::new("");
-    let options = scratch.options();
+    let options = durable(&scratch);
     let cluster = Cluster::start(&options).await.unwrap();
     keep_a_row(&cluster.url()).await;
     let pid_file = scratch.path().join("postgres/postmaster.pid");
@@ -184,7 +208,7 @@ async fn a_process_number_left_by_a_power_cut_and_taken_by_another_program_is_no
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::SIGKILL).unwrap();
     gone(&options).await;
     // The number is now that of a program which lives, of the same user where we are not root.
-    let mut other = Command::new("sleep").arg("600").spawn().unwrap();
+    let mut other = Command::new("sleep").arg("60").stdout(Stdio::null()).spawn().unwrap();
     let text = fs::read_to_string(&pid_file).unwrap();
     let text = text.replacen(&pid.to_string(), &other.id().to_string(), 1);
     fs::write(&pid_file, text).unwrap();

@@ -131,8 +131,8 @@ impl fmt::Display for Stop {
         f.write_str(match self {
             Self::Stopped => "the embedded database is stopped",
             Self::StoppedInUse => {
-                "the embedded database is stopped; a running trading-core was using it, and keeps its \
-                 ticks in the spool until `trading-core db start`"
+                "the embedded database is stopped; a running trading-core was using it, and holds its feeds \
+                 until `trading-core db start`"
             }
             Self::NotRunning => "the embedded database was not running",
         })

@@ -172,7 +172,7 @@ impl Home {
             }
             refuse_shut_folders(&folder, servant)?;
         }
-        let socket_dir = socket_dir(&folder, servant)?;
+        let socket_dir = socket_dir(&folder, servant);
         Ok(Self { folder, owner, servant, socket_dir })
     }
 
@@ -471,20 +471,18 @@ fn refuse_shut_folders(folder: &Path, servant: Servant) -> Result<(), EmbeddedEr
     Ok(())
 }
 
-/// The socket's folder: beside the data, or a short one of our own name where that path is too long.
-fn socket_dir(folder: &Path, servant: Servant) -> Result<PathBuf, EmbeddedError> {
+/// The socket's folder: beside the data, or a short one of our own name where no socket can have that path, or
+/// no URL can say it: libpq takes a comma for the end of a host, and URLs are UTF-8.
+fn socket_dir(folder: &Path, servant: Servant) -> PathBuf {
     let beside = folder.join("run");
-    if beside.to_str().is_none() {
-        let why = "its path is not UTF-8, which no database URL can say".to_owned();
-        return Err(EmbeddedError::Foreign { folder: folder.to_owned(), why });
+    let short = beside.as_os_str().as_bytes().len() + SOCKET_NAME_LEN <= SOCKET_PATH_MAX;
+    if short && beside.to_str().is_some_and(|path| !path.contains(',')) {
+        return beside;
     }
-    if beside.as_os_str().as_bytes().len() + SOCKET_NAME_LEN <= SOCKET_PATH_MAX {
-        return Ok(beside);
-    }
-    // Not sacred: a path that hashes like another's would only be refused as in use.
+    // 64 bits: two clusters of one user do not meet there.
     let mut hasher = rustc_hash::FxHasher::default();
     (folder, servant.uid).hash(&mut hasher);
-    Ok(PathBuf::from(format!("/tmp/trading-core-{:016x}", hasher.finish())))
+    PathBuf::from(format!("/tmp/trading-core-{:016x}", hasher.finish()))
 }
 
 /// Makes the directory and what is missing above it; under root each can be passed through by the server.
@@ -551,14 +549,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_too_long_for_a_socket_gets_a_short_folder_of_its_own() {
+    fn a_path_that_no_socket_or_no_url_can_have_gets_a_short_folder_of_its_own() {
         let servant = Servant::of_this_process();
-        let short = socket_dir(Path::new("/var/lib/trading-core"), servant).unwrap();
-        assert_eq!(short, Path::new("/var/lib/trading-core/run"));
-        let long = PathBuf::from(format!("/{}", "x".repeat(100)));
-        let short = socket_dir(&long, servant).unwrap();
-        assert!(short.as_os_str().len() + SOCKET_NAME_LEN <= SOCKET_PATH_MAX, "{short:?}");
-        assert_eq!(short, socket_dir(&long, servant).unwrap(), "the same at every start");
+        let beside = socket_dir(Path::new("/var/lib/trading-core"), servant);
+        assert_eq!(beside, Path::new("/var/lib/trading-core/run"));
+        for path in [format!("/{}", "x".repeat(100)), "/data/a,b".to_owned()] {
+            let folder = socket_dir(Path::new(&path), servant);
+            assert!(folder.starts_with("/tmp"), "{folder:?}");
+            assert!(folder.as_os_str().len() + SOCKET_NAME_LEN <= SOCKET_PATH_MAX, "{folder:?}");
+            assert_eq!(folder, socket_dir(Path::new(&path), servant), "the same at every start");
+        }
     }
 
     #[test]

@@ -1,0 +1,148 @@
+//! The commands that run the recorder, the simulated exchanges and the embedded database.
+
+use std::collections::BTreeMap;
+use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
+
+use tokio_util::sync::CancellationToken;
+use trading_core::app::{Database, LiveOptions, Outcome, StopSignals, live as run_live};
+use trading_core::cli::{Cli, DbCommand, ExitCode, LiveArgs, SimulateArgs};
+use trading_core::config::{Settings, SimulateSettings};
+use trading_core::output;
+use trading_core::simulator::{self, SimulatorOptions, Switches, SwitchesError};
+use trading_core::store::embedded::{Options, command};
+
+use super::load;
+
+type Environment = BTreeMap<String, String>;
+
+/// `live`
+pub(super) fn live(cli: &Cli, arguments: &LiveArgs, environment: &Environment) -> ExitCode {
+    with_settings(cli, environment, async |settings| {
+        let simulate = arguments.simulate.then(|| {
+            // A port of its own: one that stands in the settings may be taken by `simulate`.
+            let mut options = simulated(&settings.simulate, Switches::default());
+            options.port = 0;
+            let recorded = settings.exchanges.iter().filter(|exchange| exchange.enabled);
+            options.symbols = recorded.flat_map(|exchange| exchange.symbols.clone()).collect();
+            options
+        });
+        let options = LiveOptions {
+            simulate,
+            paper_trading: arguments.paper_trading,
+            pg_bin: pg_bin(environment),
+        };
+        match run_live(&settings, options).await {
+            Ok(Outcome::Clean) => ExitCode::Clean,
+            Ok(Outcome::StageEnded(_)) => ExitCode::Failed,
+            Ok(Outcome::Loss(_)) => ExitCode::Loss,
+            Err(error) => failed(&error),
+        }
+    })
+}
+
+/// `simulate`
+pub(super) fn simulate(cli: &Cli, arguments: &SimulateArgs, environment: &Environment) -> ExitCode {
+    let faults: Result<Switches, SwitchesError> = arguments.fault.join(",").parse();
+    let faults = match faults {
+        Ok(faults) => faults,
+        Err(error) => {
+            output::complain(&error);
+            return ExitCode::Usage;
+        }
+    };
+    with_settings(cli, environment, async |settings| {
+        let cancel = CancellationToken::new();
+        let mut signals = match StopSignals::listen() {
+            Ok(signals) => signals,
+            Err(error) => return failed(&error),
+        };
+        let mut serving =
+            std::pin::pin!(simulator::run(simulated(&settings.simulate, faults), cancel.clone()));
+        let ended = tokio::select! {
+            ended = &mut serving => ended,
+            _ = signals.next() => {
+                cancel.cancel();
+                serving.await
+            }
+        };
+        match ended {
+            Ok(()) => ExitCode::Clean,
+            Err(error) => failed(&error),
+        }
+    })
+}
+
+/// `db`
+pub(super) fn db(cli: &Cli, db_command: &DbCommand, environment: &Environment) -> ExitCode {
+    with_settings(cli, environment, async |settings| {
+        let options = Options::new(&settings.database, pg_bin(environment));
+        match db_command {
+            DbCommand::Start => told(command::start(&options).await),
+            DbCommand::Stop => told(command::stop(&options).await),
+            DbCommand::Status => told(command::status(&options).await),
+            DbCommand::Psql { args } => {
+                let args = args.iter().map(Into::into).collect();
+                match command::psql(&options, args).await {
+                    // Returns only when psql could not take this process over.
+                    Ok(mut psql) => failed(&psql.exec()),
+                    Err(error) => failed(&error),
+                }
+            }
+            DbCommand::Migrate => migrate(&settings, environment).await,
+        }
+    })
+}
+
+async fn migrate(settings: &Settings, environment: &Environment) -> ExitCode {
+    let database = match Database::open(settings, pg_bin(environment)).await {
+        Ok(database) => database,
+        Err(error) => return failed(&error),
+    };
+    let migrated = database.migrated_pool(1).await;
+    if let Ok(pool) = &migrated {
+        pool.close().await;
+    }
+    database.close().await;
+    match migrated {
+        Ok(_closed) => output::result("the tables are up to date"),
+        Err(error) => failed(&error),
+    }
+}
+
+/// Runs a command with the checked settings, or tells what is wrong with them.
+fn with_settings(
+    cli: &Cli,
+    environment: &Environment,
+    run: impl AsyncFnOnce(Settings) -> ExitCode,
+) -> ExitCode {
+    let loaded = match load(cli, environment) {
+        Ok(loaded) => loaded,
+        Err(error) => return output::bad_settings(&error, cli.common.log_format),
+    };
+    match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime.block_on(run(loaded.settings)),
+        Err(error) => failed(&error),
+    }
+}
+
+fn simulated(settings: &SimulateSettings, faults: Switches) -> SimulatorOptions {
+    let SimulateSettings { port, seed, rate } = *settings;
+    SimulatorOptions { port, seed, rate, faults, ..SimulatorOptions::default() }
+}
+
+fn pg_bin(environment: &Environment) -> Option<PathBuf> {
+    environment.get("PG_BIN").filter(|folder| !folder.is_empty()).map(PathBuf::from)
+}
+
+fn told(result: Result<impl std::fmt::Display, impl std::error::Error>) -> ExitCode {
+    match result {
+        Ok(answer) => output::result(&answer.to_string()),
+        Err(error) => failed(&error),
+    }
+}
+
+fn failed(error: &dyn std::error::Error) -> ExitCode {
+    output::complain(error);
+    ExitCode::Failed
+}
