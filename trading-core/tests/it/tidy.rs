@@ -73,7 +73,7 @@ const ROOMS: &[(&str, &[&str], &str)] = &[
 /// What every room may import.
 const BASE: &[&str] = &["config", "domain", "telemetry"];
 /// Files of the command line, which is one room with `main.rs`.
-const MAIN: [&str; 3] = ["main", "cli", "output"];
+const MAIN: [&str; 4] = ["main", "cli", "commands", "output"];
 /// Names that say nothing of what is inside, so that everything ends up there.
 const EMPTY_NAMES: [&str; 8] =
     ["common", "helper", "helpers", "imp", "manager", "misc", "util", "utils"];
