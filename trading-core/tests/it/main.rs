@@ -14,3 +14,4 @@ mod feed;
 mod recorder;
 mod store;
 mod support;
+mod tidy;
