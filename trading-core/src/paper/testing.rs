@@ -5,6 +5,9 @@ use std::time::Duration;
 
 use rust_decimal::Decimal;
 
+use super::desk::{Book, Desk};
+use super::fills::Terms;
+use super::money::Overflow;
 use super::strategy::{Signal, Strategy, View};
 use crate::config::{PaperSettings, StrategySettings};
 use crate::domain::{Instrument, Side, Source, Tick, Timestamp, TradeId};
@@ -79,4 +82,72 @@ pub(super) fn settings(kind: &str) -> PaperSettings {
             parameters: std::collections::BTreeMap::new(),
         }],
     }
+}
+
+/// Says what it was told to, one entry a tick, whatever the market does.
+#[derive(Debug)]
+pub(super) struct Scripted(std::vec::IntoIter<Option<Signal>>);
+
+impl Scripted {
+    pub(super) fn new(signals: Vec<Option<Signal>>) -> Self {
+        Self(signals.into_iter())
+    }
+}
+
+impl Strategy for Scripted {
+    fn on_tick(&mut self, _: &Tick, _: &View) -> Result<Option<Signal>, Overflow> {
+        Ok(self.0.next().flatten())
+    }
+}
+
+/// A desk on the terms of [`settings`].
+pub(super) fn desk(
+    name: &str,
+    instruments: &[Instrument],
+    strategy: impl Fn() -> Box<dyn Strategy>,
+) -> Desk {
+    let settings = settings("sma_crossover").strategies.remove(0);
+    let terms = Terms {
+        fee_rate: settings.fee_rate,
+        slippage: settings.slippage,
+        position_limit: settings.position_limit,
+    };
+    let books = instruments.iter().map(|instrument| (*instrument, Book::new(strategy())));
+    Desk::new(
+        (name, "scripted"),
+        ("binance", "USDT"),
+        terms,
+        settings.cash,
+        10_000_000,
+        books.collect(),
+    )
+}
+
+/// Ticks of two symbols that walk at random, each at ten a second: steps of up to 0.02 %.
+pub(super) fn walk(seed: u64, count: usize) -> Vec<Tick> {
+    let mut state = seed | 1;
+    let mut random = move |below: u64| {
+        // xorshift64*: https://en.wikipedia.org/wiki/Xorshift
+        state ^= state >> 12;
+        state ^= state << 25;
+        state ^= state >> 27;
+        i64::try_from((state.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33) % below).unwrap()
+    };
+    let mut cents = [9_500_000_i64, 350_000];
+    let instruments = [btc(), instrument("ETHUSDT")];
+    (0..count)
+        .map(|number| {
+            let which = number % 2;
+            let step = cents[which] / 5_000;
+            cents[which] += random(u64::try_from(2 * step + 1).unwrap()) - step;
+            let id = u64::try_from(number).unwrap();
+            let micros = 1_700_000_000_000_000 + i64::try_from(number).unwrap() * 50_000;
+            Tick {
+                instrument: instruments[which],
+                price: Decimal::new(cents[which], 2),
+                quantity: Decimal::new(random(1_000_000) + 1, 6),
+                ..tick(id, micros, "1", "1")
+            }
+        })
+        .collect()
 }

@@ -196,6 +196,9 @@ fn check_account(strategy: &StrategySettings, section: &str, problems: &mut Vec<
             allowed: allowed.to_owned(),
         });
     };
+    if strategy.symbols.is_empty() {
+        problem("symbols", "none".to_owned(), "at least one symbol");
+    }
     let mut quotes: Vec<&str> = strategy.symbols.iter().map(|symbol| symbol.quote()).collect();
     quotes.dedup();
     if quotes.len() > 1 {
