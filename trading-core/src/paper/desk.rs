@@ -365,5 +365,7 @@ fn new_order(id: u64, side: Side, quantity: Decimal, reason: Option<Reason>, tic
 }
 
 fn cancel(order: Order, reason: Reason, at: Timestamp) -> Order {
-    Order { status: OrderStatus::Cancelled, reason: Some(reason), updated_at: at, ..order }
+    // A tick of another symbol, whose clock may be behind, can end an order.
+    let updated_at = order.updated_at.max(at);
+    Order { status: OrderStatus::Cancelled, reason: Some(reason), updated_at, ..order }
 }
