@@ -23,6 +23,9 @@ pub mod pipeline;
 // Where ticks end: PostgreSQL, by binary COPY, each tick once; and the private cluster for those who have none.
 pub mod store;
 
+// Strategies that trade on paper against the live ticks; recording never waits for them.
+pub mod paper;
+
 // The simulated exchanges: a pure market behind the real protocols, on loopback.
 pub mod simulator;
 
