@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use serde_json::json;
 use trading_core::cli::{self, Cli, Command, ConfigCommand, ExitCode};
 use trading_core::config::{self, ConfigError, Loaded};
-use trading_core::{output, telemetry};
+use trading_core::{output, paper, telemetry};
 
 fn main() -> std::process::ExitCode {
     run().into()
@@ -32,8 +32,15 @@ fn run() -> ExitCode {
     }
 }
 
+/// The settings, checked by the configuration and by the rooms that know more of them.
 fn load(cli: &Cli, environment: &BTreeMap<String, String>) -> Result<Loaded, ConfigError> {
-    config::read(cli.common.config.as_deref(), environment, &cli.overrides())
+    let loaded = config::read(cli.common.config.as_deref(), environment, &cli.overrides())?;
+    let mut problems = ConfigError::default();
+    for problem in paper::check(&loaded.settings.paper) {
+        problems.push(loaded.effective.problem(&problem.key, problem.allowed));
+    }
+    problems.into_result()?;
+    Ok(loaded)
 }
 
 fn configuration(

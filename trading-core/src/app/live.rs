@@ -14,6 +14,9 @@ use super::recorder::{Outcome, Recorder, Venue, VenueError, venues};
 use super::signals::StopSignals;
 use super::tasks::Tasks;
 use crate::config::{DatabaseUrl, Settings};
+use crate::domain::Timestamp;
+use crate::paper::{self, PgStore, SummaryHandle};
+use crate::pipeline::{Onlooker, tap};
 use crate::simulator::{Simulator, SimulatorError, SimulatorOptions};
 use crate::store::embedded::{Cluster, EmbeddedError, Options};
 use crate::store::postgres::{
@@ -153,14 +156,64 @@ async fn record(
     introduce(&world.venues, database);
 
     let store = PostgresStore::new(database.options.clone());
-    let taps = Vec::new();
-    let mut recorder = Recorder::start(settings, &world.venues, store, &pool, taps).await?;
+    let feeds = CancellationToken::new();
+    let (onlookers, paper) = if options.paper_trading {
+        let (onlooker, task) = paper_trading(settings, &world.venues, &pool, feeds.clone());
+        (vec![onlooker], Some(task))
+    } else {
+        (Vec::new(), None)
+    };
+    let mut recorder =
+        Recorder::start(settings, &world.venues, store, &pool, onlookers, feeds.clone()).await?;
+    if let Some(task) = paper {
+        recorder.join("paper trading", task);
+    }
     if let Some(cluster) = &database.cluster {
-        recorder.join("guard", guard(Arc::clone(cluster), recorder.stop_token()));
+        recorder.join("guard", guard(Arc::clone(cluster), feeds));
     }
     let outcome = recorder.run(signals).await;
     pool.close().await;
     Ok(outcome)
+}
+
+/// Paper trading beside the recorder: what the pipeline is given, and the task to run.
+fn paper_trading(
+    settings: &Settings,
+    venues: &[Venue],
+    pool: &PgPool,
+    stop: CancellationToken,
+) -> (Onlooker, impl Future<Output = ()> + Send + 'static) {
+    let settings = settings.paper.clone();
+    for strategy in &settings.strategies {
+        for symbol in &strategy.symbols {
+            if !venues.iter().any(|venue| venue.records(&strategy.exchange, symbol)) {
+                let (name, exchange) = (&strategy.name, &strategy.exchange);
+                warn!(
+                    "Strategy {name} will see no ticks of {exchange}:{symbol}: it is not recorded"
+                );
+            }
+        }
+    }
+    let (sender, receiver) = tap(settings.channel_capacity.get());
+    let summary = SummaryHandle::default();
+    let shown = summary.clone();
+    let onlooker = Onlooker { tap: sender, report: Box::new(move || shown.get().to_string()) };
+    let store = PgStore::new(pool.clone(), Timestamp::now());
+    let task = async move {
+        let ended = paper::run(settings, receiver, store, summary.clone()).await;
+        match &ended {
+            Ok(()) => info!("{}", summary.get()),
+            Err(error) => error!(
+                cause = std::error::Error::source(&error).map(ToString::to_string),
+                "Paper trading has ended; recording goes on: {error}"
+            ),
+        }
+        if ended.is_err() {
+            // Its end is no reason to end the recorder, which is told of every stage that ends.
+            stop.cancelled().await;
+        }
+    };
+    (onlooker, task)
 }
 
 /// Tells a newcomer what runs, where the data is and how to look at it.

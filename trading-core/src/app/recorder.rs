@@ -14,10 +14,10 @@ use tracing::{error, info, warn};
 use super::signals::StopSignals;
 use super::tasks::Tasks;
 use crate::config::{ExchangeSettings, Settings};
-use crate::domain::{Instrument, Timestamp};
+use crate::domain::{Instrument, Symbol, Timestamp};
 use crate::exchange::{self, Exchange};
 use crate::feed::{self, ConnectGate, FeedContext};
-use crate::pipeline::{Ledger, LedgerReading, Pipeline, TapSender, TickSender, channel};
+use crate::pipeline::{Ledger, LedgerReading, Onlooker, Pipeline, TickSender, channel};
 use crate::store::journal::{Journal, journal};
 use crate::store::postgres::{self, PostgresStore};
 
@@ -81,6 +81,12 @@ pub fn venues(settings: &Settings, simulated: Option<&str>) -> Result<Vec<Venue>
 }
 
 impl Venue {
+    /// Whether this symbol of this exchange is recorded.
+    pub(super) fn records(&self, exchange: &str, symbol: &Symbol) -> bool {
+        self.exchange.name() == exchange
+            && self.instruments.iter().any(|item| item.symbol() == symbol)
+    }
+
     /// Each instrument with the venue's spelling.
     fn spellings(&self) -> impl Iterator<Item = (Instrument, String)> {
         self.instruments.iter().map(|item| (*item, self.exchange.venue_symbol(item.symbol())))
@@ -125,7 +131,8 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// Notes the instruments and starts the stages. `taps` are given every tick that is recorded.
+    /// Notes the instruments and starts the stages. The onlookers are given every tick that is recorded; `feeds` is
+    /// cancelled when the stop begins.
     ///
     /// # Errors
     ///
@@ -135,7 +142,8 @@ impl Recorder {
         venues: &[Venue],
         store: PostgresStore,
         pool: &PgPool,
-        taps: Vec<TapSender>,
+        onlookers: Vec<Onlooker>,
+        feeds: CancellationToken,
     ) -> Result<Self, postgres::MaintenanceError> {
         let instruments: Vec<_> = venues.iter().flat_map(Venue::spellings).collect();
         postgres::upsert_instruments(pool, &instruments).await?;
@@ -148,11 +156,10 @@ impl Recorder {
             receiver,
             Arc::new(store),
             Arc::clone(&ledger),
-            taps,
+            onlookers,
             &settings.pipeline,
             &settings.batch,
         );
-        let feeds = CancellationToken::new();
         let mut tasks = Tasks::default();
         tasks.spawn("pipeline", pipeline.run());
         tasks.spawn("journal", journal_writer.run(pool.clone()));
@@ -171,12 +178,6 @@ impl Recorder {
     /// Adds a task that ends by itself when its input does; it is waited for at the stop.
     pub fn join(&mut self, name: &str, task: impl Future<Output = ()> + Send + 'static) {
         self.tasks.spawn(name, task);
-    }
-
-    /// What ends the feeds; a task that never ends by itself watches it.
-    #[must_use]
-    pub fn stop_token(&self) -> CancellationToken {
-        self.feeds.clone()
     }
 
     /// The counters.

@@ -51,7 +51,7 @@ fn the_defaults_are_those_of_the_contract() {
     assert_eq!(pipeline.health_interval, Duration::from_secs(30));
     assert_eq!(pipeline.stop_deadline, Duration::from_secs(30));
     assert_eq!((batch.max_size.get(), batch.max_time), (500, Duration::from_secs(5)));
-    assert_eq!((batch.max_coalesced.get(), batch.writers.get()), (10_000, 2));
+    assert_eq!((batch.max_coalesced.get(), batch.writers.get()), (10_000, 3));
     assert_eq!((batch.max_retry_attempts, batch.retry_delay), (3, Duration::from_secs(1)));
     assert_eq!(exchanges.iter().map(|exchange| exchange.name).collect::<Vec<_>>(), EXCHANGES);
     assert!(exchanges.iter().all(|exchange| exchange.enabled && exchange.symbols.len() == 10));

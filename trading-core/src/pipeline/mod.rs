@@ -28,7 +28,7 @@ pub use batcher::Batcher;
 pub use channel::{ChannelClosed, TickReceiver, TickSender, Utilization, channel};
 pub use health::Circuit;
 pub use ledger::{Ledger, LedgerReading};
-pub use tap::{Chunk, Delivery, TapReceiver, TapSender, tap};
+pub use tap::{Chunk, Delivery, Onlooker, TapReceiver, TapSender, tap};
 
 use crate::config::{BatchSettings, PipelineSettings};
 use crate::domain::Tick;
@@ -43,7 +43,7 @@ pub struct Pipeline<S> {
     /// Ticks that were received and not yet given to the batcher; empty between two turns.
     incoming: Vec<Tick>,
     batcher: Batcher,
-    taps: Vec<TapSender>,
+    onlookers: Vec<Onlooker>,
     writer: Arc<Writer<S>>,
     writers_max: usize,
     writes: JoinSet<Vec<Tick>>,
@@ -62,7 +62,7 @@ impl<S: Store> Pipeline<S> {
         ticks: TickReceiver,
         store: Arc<S>,
         ledger: Arc<Ledger>,
-        taps: Vec<TapSender>,
+        onlookers: Vec<Onlooker>,
         pipeline: &PipelineSettings,
         batch: &BatchSettings,
     ) -> Self {
@@ -70,7 +70,7 @@ impl<S: Store> Pipeline<S> {
             ticks,
             incoming: Vec::with_capacity(batch.max_size.get()),
             batcher: Batcher::new(batch),
-            taps,
+            onlookers,
             writer: Arc::new(Writer::new(store, Arc::clone(&ledger), batch)),
             writers_max: batch.writers.get(),
             writes: JoinSet::new(),
@@ -119,9 +119,9 @@ impl<S: Store> Pipeline<S> {
             self.input_ended = true;
             return;
         }
-        if !self.taps.is_empty() {
+        if !self.onlookers.is_empty() {
             let chunk: Chunk = self.incoming.as_slice().into();
-            self.taps.iter_mut().for_each(|tap| tap.offer(&chunk));
+            self.onlookers.iter_mut().for_each(|onlooker| onlooker.tap.offer(&chunk));
         }
         self.batcher.append(&mut self.incoming, Instant::now());
     }
@@ -156,6 +156,7 @@ impl<S: Store> Pipeline<S> {
             circuit: if self.writer.store_is_away() { Circuit::Open } else { Circuit::Closed },
         };
         info!("{line}");
+        self.onlookers.iter().for_each(|onlooker| info!("{}", (onlooker.report)()));
         debug!("Ledger: {now}");
         if line.is_slow() {
             warn!(

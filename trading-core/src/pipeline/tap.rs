@@ -37,6 +37,20 @@ pub struct TapSender {
     missed: u64,
 }
 
+/// Who looks on: a tap, and a line beside the health line.
+pub struct Onlooker {
+    /// Where it is given the ticks.
+    pub tap: TapSender,
+    /// What it has to say of itself every time health is told.
+    pub report: Box<dyn Fn() -> String + Send>,
+}
+
+impl std::fmt::Debug for Onlooker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Onlooker").field("tap", &self.tap).finish_non_exhaustive()
+    }
+}
+
 /// The onlooker's end of a tap.
 #[derive(Debug)]
 pub struct TapReceiver {

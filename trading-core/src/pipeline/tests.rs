@@ -141,11 +141,19 @@ struct Bench {
 }
 
 fn start(store: &Arc<ScriptedStore>, taps: Vec<TapSender>) -> Bench {
+    let report = || -> Box<dyn Fn() -> String + Send> { Box::new(|| "Onlooker: fine".to_owned()) };
+    let onlookers = taps.into_iter().map(|tap| Onlooker { tap, report: report() }).collect();
     let (pipeline, batch) = settings();
     let ledger = Arc::new(Ledger::default());
     let (sender, receiver) = channel(pipeline.channel_capacity.get(), Arc::clone(&ledger));
-    let pipeline =
-        Pipeline::new(receiver, Arc::clone(store), Arc::clone(&ledger), taps, &pipeline, &batch);
+    let pipeline = Pipeline::new(
+        receiver,
+        Arc::clone(store),
+        Arc::clone(&ledger),
+        onlookers,
+        &pipeline,
+        &batch,
+    );
     let mut set = JoinSet::new();
     set.spawn(pipeline.run());
     // The set is moved into a task of its own so that the test can go on beside it.
@@ -260,7 +268,8 @@ async fn the_health_line_comes_every_thirty_seconds_and_warns_of_a_buffer_that_f
     let log = Log::default();
     let _guard = log.capture();
     let store = ScriptedStore::new(0);
-    let bench = start(&store, Vec::new());
+    let (onlooker, _receiver) = tap(10_000);
+    let bench = start(&store, vec![onlooker]);
     bench.send(ticks(0..1_460)).await;
     tokio::time::sleep(Duration::from_secs(31)).await;
     assert_eq!(
@@ -272,6 +281,7 @@ async fn the_health_line_comes_every_thirty_seconds_and_warns_of_a_buffer_that_f
         "{:#?}",
         log.lines()
     );
+    assert_eq!(log.count("INFO Onlooker: fine"), 1);
     let slow = "WARN Batch buffer 92% full (460/500), database writes may be slow";
     assert_eq!(log.count(slow), 1, "{:#?}", log.lines());
     store.permits.add_permits(100);

@@ -27,8 +27,8 @@ const PATIENCE: Duration = Duration::from_secs(90);
 /// What the recorder may use at the most, through any fault.
 const MEMORY_MAX: u64 = 64 * 1024 * 1024;
 
-fn setting(key: &str, value: impl ToString) -> (String, String) {
-    (format!("TRADING_CORE__{key}"), value.to_string())
+fn setting(key: &str, value: impl std::fmt::Display) -> (String, String) {
+    (format!("TRADING_CORE__{key}"), format!("{value}"))
 }
 
 async fn count(pool: &PgPool, exchange: &str) -> i64 {
@@ -153,6 +153,31 @@ fn was_away(sessions: &[Session], exchange: &str, at: DateTime<Utc>) -> bool {
     !own.any(|(_, from, to)| *from + to_subscribe < at && at < *to - before_cut)
 }
 
+/// Two rounds of every fault, each after the recorder has recovered from the one before.
+async fn break_everything(
+    exchanges: &Exchanges,
+    scratch: &Scratch,
+    program: &mut Program,
+    pool: &PgPool,
+) {
+    for _round in 0..2 {
+        exchanges.act(Action::Skip(5));
+        exchanges.act(Action::Repeat(200));
+        exchanges.act(Action::Malformed(5));
+        grown(pool, 300).await;
+        exchanges.act(Action::Stall(Duration::from_secs(1)));
+        grown(pool, 300).await;
+        exchanges.act(Action::Cut);
+        grown(pool, 300).await;
+        let server = server_pid(&scratch.options()).await.unwrap();
+        kill(Pid::from_raw(server), Signal::SIGKILL).unwrap();
+        program.logged("The embedded database runs again").await;
+        grown(pool, 300).await;
+        exchanges.act(Action::Shutdown(Duration::from_secs(2)));
+        grown(pool, 300).await;
+    }
+}
+
 #[tokio::test]
 async fn through_cuts_stalls_repeats_broken_frames_and_a_crashed_database_only_what_a_fault_dropped_is_missing()
  {
@@ -167,22 +192,7 @@ async fn through_cuts_stalls_repeats_broken_frames_and_a_crashed_database_only_w
     let pool = connect(&cluster_url(&program.log()), 2).await;
     grown(&pool, 500).await;
 
-    for _round in 0..2 {
-        exchanges.act(Action::Skip(5));
-        exchanges.act(Action::Repeat(200));
-        exchanges.act(Action::Malformed(5));
-        grown(&pool, 300).await;
-        exchanges.act(Action::Stall(Duration::from_secs(1)));
-        grown(&pool, 300).await;
-        exchanges.act(Action::Cut);
-        grown(&pool, 300).await;
-        let server = server_pid(&scratch.options()).await.unwrap();
-        kill(Pid::from_raw(server), Signal::SIGKILL).unwrap();
-        program.logged("The embedded database runs again").await;
-        grown(&pool, 300).await;
-        exchanges.act(Action::Shutdown(Duration::from_secs(2)));
-        grown(&pool, 300).await;
-    }
+    break_everything(&exchanges, &scratch, &mut program, &pool).await;
     pool.close().await;
     assert!(program.peak_memory() < MEMORY_MAX, "{} bytes", program.peak_memory());
     let status = program.stop().await;

@@ -95,9 +95,8 @@ impl Drop for Program {
 pub(crate) fn command() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_trading-core"));
     command.current_dir("/");
-    for (name, _) in std::env::vars_os() {
-        let text = name.to_string_lossy();
-        if text.starts_with("TRADING_CORE") || text == "DATABASE_URL" || text == "RUST_LOG" {
+    for name in trading_core::config::environment().into_keys() {
+        if name.starts_with("TRADING_CORE") || name == "DATABASE_URL" || name == "RUST_LOG" {
             command.env_remove(&name);
         }
     }
