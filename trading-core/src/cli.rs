@@ -127,10 +127,10 @@ pub enum Command {
 #[derive(Debug, Clone, Args)]
 pub struct LiveArgs {
     /// Run the strategies of the settings against the live ticks
-    #[arg(long)]
+    #[arg(long, overrides_with = "paper_trading")]
     pub paper_trading: bool,
     /// Record simulated exchanges, started inside this process, instead of the real ones
-    #[arg(long)]
+    #[arg(long, overrides_with = "simulate")]
     pub simulate: bool,
     /// Record these exchanges and no others (binance, bybit, coinbase, kraken, okx)
     #[arg(long, value_name = "NAME", num_args = 1.., value_delimiter = ',')]

@@ -100,13 +100,18 @@ fn database_remedy(error: &sqlx::Error) -> Remedy {
     match error {
         sqlx::Error::Io(_)
         | sqlx::Error::Tls(_)
+        | sqlx::Error::Protocol(_)
         | sqlx::Error::PoolTimedOut
         | sqlx::Error::BeginFailed
         | sqlx::Error::WorkerCrashed => Remedy::Retry,
-        // Connection lost, rolled back by a conflict, out of resources, stopped by an operator, system error:
+        // Connection lost, rolled back by a conflict, out of resources, locked, stopped by an operator, system
+        // error, read-only while it switches over:
         // https://www.postgresql.org/docs/current/errcodes-appendix.html
         sqlx::Error::Database(refusal) => match refusal.code() {
-            Some(code) if matches!(code.get(..2), Some("08" | "40" | "53" | "57" | "58")) => {
+            Some(code)
+                if matches!(code.get(..2), Some("08" | "40" | "53" | "55" | "57" | "58"))
+                    || code == "25006" =>
+            {
                 Remedy::Retry
             }
             _ => Remedy::Stop,

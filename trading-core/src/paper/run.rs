@@ -377,6 +377,16 @@ mod tests {
         }
     }
 
+    /// Has a fault.
+    #[derive(Debug)]
+    struct Faulty;
+
+    impl Strategy for Faulty {
+        fn on_tick(&mut self, _: &Tick, _: &View) -> Result<Option<Signal>, Overflow> {
+            panic!("a strategy with a fault")
+        }
+    }
+
     fn chunk(ids: std::ops::Range<u64>) -> Chunk {
         ids.map(|id| tick(id, i64::try_from(id).unwrap(), "100", "1")).collect()
     }
@@ -454,6 +464,18 @@ mod tests {
         drop(sender);
         let mut store = Memory { failures: usize::MAX, ..Memory::default() };
         assert!(start(&settings, &mut receiver, &mut store).await.unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn a_strategy_that_panics_ends_paper_trading_and_nothing_else() {
+        let (mut sender, receiver) = tap(100);
+        sender.offer(&chunk(0..5));
+        let engine = Engine::of(vec![desk("test", &[btc()], || Box::new(Faulty))]);
+        let error =
+            drive(engine, receiver, Memory::default(), SummaryHandle::default()).await.unwrap_err();
+        assert!(matches!(error, PaperError::Panicked), "{error}");
+        sender.offer(&chunk(5..7));
+        assert_eq!(sender.missed_total(), 2);
     }
 
     #[tokio::test(start_paused = true)]

@@ -11,6 +11,7 @@
 mod captures;
 mod embedded;
 mod feed;
+mod paper;
 mod recorder;
 mod store;
 mod support;
