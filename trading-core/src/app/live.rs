@@ -1,12 +1,14 @@
 //! `trading-core live`: the world around the recorder. The database is up before the first feed connects, and goes
 //! after the last tick is stored; the same holds for the simulated exchanges, where they stand for the real ones.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use sqlx::{ConnectOptions as _, Connection as _};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
@@ -25,6 +27,8 @@ use crate::store::postgres::{
 
 /// How often the embedded server is looked at: a crashed one is brought back.
 const GUARD_INTERVAL: Duration = Duration::from_secs(2);
+/// How long a server may take to let us in at the start.
+const CONNECT_MAX: Duration = Duration::from_secs(10);
 /// How long the pool waits for a connection: longer than a server takes to restart.
 const ACQUIRE_MAX: Duration = Duration::from_secs(30);
 
@@ -71,12 +75,18 @@ pub enum LiveError {
     Maintenance(#[from] MaintenanceError),
 }
 
-/// A database that answers.
-#[derive(Debug)]
+/// A database to record into.
 pub struct Database {
     cluster: Option<Arc<Cluster>>,
     options: PgConnectOptions,
     shown: String,
+}
+
+/// Says nothing of the options: they may hold a password.
+impl fmt::Debug for Database {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Database").field("url", &self.shown).finish_non_exhaustive()
+    }
 }
 
 impl Database {
@@ -106,12 +116,18 @@ impl Database {
     ///
     /// When the server does not answer or a migration fails.
     pub async fn migrated_pool(&self, connections: u32) -> Result<PgPool, LiveError> {
+        let options = self.options.clone().application_name("trading-core");
+        let unreachable = |error| LiveError::Database { url: self.shown.clone(), error };
+        // Asked for once without the pool, which would try for long and then say no more than that it did.
+        let first = tokio::time::timeout(CONNECT_MAX, options.connect()).await;
+        let first = first.unwrap_or(Err(sqlx::Error::PoolTimedOut)).map_err(unreachable)?;
+        first.close().await.map_err(unreachable)?;
         let pool = PgPoolOptions::new()
             .max_connections(connections)
             .acquire_timeout(ACQUIRE_MAX)
-            .connect_with(self.options.clone().application_name("trading-core"))
+            .connect_with(options)
             .await
-            .map_err(|error| LiveError::Database { url: self.shown.clone(), error })?;
+            .map_err(unreachable)?;
         migrate(&pool).await?;
         Ok(pool)
     }
@@ -231,11 +247,16 @@ fn introduce(venues: &[Venue], database: &Database) {
 /// Brings a crashed embedded server back.
 async fn guard(cluster: Arc<Cluster>, stop: CancellationToken) {
     loop {
-        tokio::select! {
+        // A start that is given up midway leaves at most a running server.
+        let looked = async {
+            tokio::time::sleep(GUARD_INTERVAL).await;
+            cluster.ensure_running().await
+        };
+        let running = tokio::select! {
             () = stop.cancelled() => return,
-            () = tokio::time::sleep(GUARD_INTERVAL) => {}
-        }
-        match cluster.ensure_running().await {
+            running = looked => running,
+        };
+        match running {
             Ok(true) => info!("The embedded database runs again"),
             Ok(false) => {}
             Err(error) => error!(%error, "The embedded database cannot be brought back"),

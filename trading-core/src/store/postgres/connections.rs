@@ -3,16 +3,23 @@
 //! Not a pool: there are as many as writes under way at once, each is used again only after it did its work well, and
 //! one that failed or fell silent is dropped whole, socket and all, whatever state the server left it in.
 
+use std::fmt;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions as _, PgConnection};
 
-#[derive(Debug)]
 pub(super) struct Connections {
     options: PgConnectOptions,
     idle: Mutex<Vec<PgConnection>>,
+}
+
+/// Says nothing of the options: they may hold a password.
+impl fmt::Debug for Connections {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connections").finish_non_exhaustive()
+    }
 }
 
 impl Connections {
