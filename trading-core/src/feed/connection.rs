@@ -13,11 +13,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
 
 use super::FeedContext;
-use super::sequence::Sequence;
+use super::sequence::{Gap, Sequence};
 use super::session::{End, Event, Session, requests};
 use crate::domain::{Tick, Timestamp};
 use crate::exchange::Subscribed;
-use crate::store::journal::{QuarantinedFrame, SessionRecord};
+use crate::store::journal::{GapRecord, QuarantinedFrame, SessionRecord};
 use crate::telemetry::RepeatLimiter;
 
 /// From the first packet to the WebSocket handshake's end.
@@ -235,13 +235,13 @@ impl Connection<'_> {
         } else {
             let instruments = self.ticks.iter().map(|tick| tick.instrument);
             events.append(&mut self.session.record_trades(instruments, Instant::now()));
-            self.send_on().await?;
+            self.send_on(received_at).await?;
         }
         events.into_iter().try_for_each(|event| self.on_event(event))
     }
 
     /// Sends the new ones of the ticks at hand on.
-    async fn send_on(&mut self) -> Result<(), End> {
+    async fn send_on(&mut self, received_at: Timestamp) -> Result<(), End> {
         let received = self.ticks.len();
         // Held while sending, so that two connections of this feed keep the order of each symbol.
         let mut sequence = self.sequence.lock().await;
@@ -250,13 +250,17 @@ impl Connection<'_> {
         self.counts.ticks += u64::try_from(received).unwrap_or(u64::MAX);
         self.counts.duplicates += u64::try_from(findings.duplicates).unwrap_or(u64::MAX);
         for gap in &findings.gaps {
+            let Gap { instrument, first_id, last_id } = *gap;
             warn!(
-                "Gap: {} is missing {} trades, ids {} to {}",
-                gap.instrument,
-                gap.trades(),
-                gap.first_id,
-                gap.last_id
+                "Gap: {instrument} is missing {} trades, ids {first_id} to {last_id}",
+                gap.trades()
             );
+            self.context.journal.gap(GapRecord {
+                instrument,
+                first_id,
+                last_id,
+                seen_at: received_at,
+            });
         }
         for instrument in &findings.resets {
             warn!("Ids of {instrument} have gone back: the exchange counts anew");

@@ -195,3 +195,19 @@ struct Runner<'a> {
     relieved: CancellationToken,
     relieve_at: Instant,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exchange::Binance;
+
+    #[test]
+    fn symbols_are_shared_out_over_connections_by_the_limit_of_the_exchange() {
+        let symbol = |n: usize| format!("COIN{n}-USDT").parse().unwrap();
+        let all: Vec<_> =
+            (0..1_025).map(|n| Instrument::intern("binance", &symbol(n)).unwrap()).collect();
+        let sizes: Vec<_> = shards(&all, Binance.limits()).map(<[Instrument]>::len).collect();
+        assert_eq!(sizes, [1_024, 1]);
+        assert_eq!(shards(&all, Binance.limits()).flatten().count(), 1_025);
+    }
+}

@@ -1,4 +1,4 @@
-//! What is noted beside the ticks: each connection to an exchange, and frames that could not be read.
+//! What is noted beside the ticks: each connection to an exchange, gaps of its ids, and frames that could not be read.
 //!
 //! A note is never worth a tick: the queue is bounded, a note that does not fit is dropped and counted, and recording
 //! does not wait for it.
@@ -11,7 +11,7 @@ use sqlx::PgPool;
 use tokio::sync::mpsc;
 use tracing::{debug, warn};
 
-use crate::domain::Timestamp;
+use crate::domain::{Instrument, Timestamp};
 
 /// Notes that may wait.
 const NOTES_MAX: usize = 1_000;
@@ -62,9 +62,23 @@ pub struct QuarantinedFrame {
     pub seen_at: Timestamp,
 }
 
+/// Trade ids that an exchange never sent us.
+#[derive(Debug, Clone, Copy)]
+pub struct GapRecord {
+    /// Whose.
+    pub instrument: Instrument,
+    /// The first that is missing.
+    pub first_id: u64,
+    /// The last that is missing.
+    pub last_id: u64,
+    /// When the trade after it was read from the socket.
+    pub seen_at: Timestamp,
+}
+
 #[derive(Debug)]
 enum Note {
     Session(SessionRecord),
+    Gap(GapRecord),
     Frame(QuarantinedFrame),
 }
 
@@ -97,6 +111,11 @@ impl Journal {
     /// Notes a connection that has ended.
     pub fn session(&self, record: SessionRecord) {
         self.offer(Note::Session(record));
+    }
+
+    /// Lists a gap.
+    pub fn gap(&self, gap: GapRecord) {
+        self.offer(Note::Gap(gap));
     }
 
     /// Keeps a frame that could not be read.
@@ -147,6 +166,7 @@ async fn write_patiently(pool: &PgPool, note: &Note) -> Result<(), sqlx::Error> 
 async fn write(pool: &PgPool, note: &Note) -> Result<(), sqlx::Error> {
     match note {
         Note::Session(record) => write_session(pool, record).await,
+        Note::Gap(gap) => write_gap(pool, gap).await,
         Note::Frame(frame) => write_frame(pool, frame).await,
     }
 }
@@ -167,6 +187,21 @@ async fn write_session(pool: &PgPool, record: &SessionRecord) -> Result<(), sqlx
     .bind(record.ticks)
     .bind(record.duplicates)
     .bind(record.malformed)
+    .execute(pool)
+    .await
+    .map(|_done| ())
+}
+
+async fn write_gap(pool: &PgPool, gap: &GapRecord) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "INSERT INTO tick_gaps (exchange, symbol, first_id, last_id, cause, opened_at) \
+         VALUES ($1, $2, $3, $4, 'the ids jumped', $5)",
+    )
+    .bind(gap.instrument.exchange())
+    .bind(gap.instrument.symbol().as_str())
+    .bind(gap.first_id.to_string())
+    .bind(gap.last_id.to_string())
+    .bind(gap.seen_at.to_datetime())
     .execute(pool)
     .await
     .map(|_done| ())

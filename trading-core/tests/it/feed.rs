@@ -233,7 +233,7 @@ async fn heartbeats_alone_do_not_keep_a_connection() {
 }
 
 #[tokio::test]
-async fn a_frame_that_is_not_understood_is_kept_aside_and_the_connection_lives() {
+async fn a_frame_that_is_not_understood_is_kept_aside_a_gap_is_listed_and_the_connection_lives() {
     let database = database().await;
     migrate(&database.pool).await.unwrap();
     let mut world = World::new(&Kraken, 1_000, |limits| limits).await;
@@ -243,7 +243,8 @@ async fn a_frame_that_is_not_understood_is_kept_aside_and_the_connection_lives()
     server.send("{broken").await;
     server.send(r#"{"channel":"trade","type":"update","data":[{"symbol":"BTC/USD","side":"sideways","price":1,"qty":1,"trade_id":1,"timestamp":"2026-09-26T18:09:13.157776Z"}]}"#).await;
     server.send_kraken(2..=3).await;
-    assert_eq!(world.ids(2).await, [2, 3]);
+    server.send_kraken(7..=7).await;
+    assert_eq!(world.ids(3).await, [2, 3, 7]);
     let (_, ledger, journal) = world.stop().await;
     assert_eq!(ledger.read().malformed, 3);
     journal.run(database.pool.clone()).await;
@@ -260,7 +261,13 @@ async fn a_frame_that_is_not_understood_is_kept_aside_and_the_connection_lives()
             .fetch_all(&database.pool)
             .await
             .unwrap();
-    assert_eq!(sessions, [("stopped".to_owned(), 2, 3)]);
+    assert_eq!(sessions, [("stopped".to_owned(), 3, 3)]);
+    let gaps: Vec<(String, String, String)> =
+        sqlx::query_as("SELECT symbol, first_id, last_id FROM open_gaps")
+            .fetch_all(&database.pool)
+            .await
+            .unwrap();
+    assert_eq!(gaps, [("BTCUSD".to_owned(), "4".to_owned(), "6".to_owned())]);
 }
 
 #[tokio::test]
