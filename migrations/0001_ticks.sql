@@ -62,8 +62,10 @@ BEGIN
 END
 $$;
 
--- Drops the partitions of the days before one, and says how many.
-CREATE FUNCTION drop_tick_partitions_before(first_kept date) RETURNS integer LANGUAGE plpgsql AS $$
+-- Drops the partitions of the days before one, and says how many. Gives up soon where somebody reads them: every write
+-- would wait behind the drop.
+CREATE FUNCTION drop_tick_partitions_before(first_kept date) RETURNS integer LANGUAGE plpgsql
+SET lock_timeout = '2s' AS $$
 DECLARE
     partition regclass;
     dropped integer := 0;

@@ -170,7 +170,11 @@ pub enum DbCommand {
     /// Stop it
     Stop,
     /// Say whether it runs, where, and how large it is
-    Status,
+    Status {
+        /// Answer in JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Open psql on it
     ///
     /// What follows goes to psql as it is. Write -- before it: trading-core db psql -- -c 'SELECT 1'

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 use trading_core::app::{Database, LiveOptions, Outcome, StopSignals, live as run_live};
 use trading_core::cli::{Cli, DbCommand, ExitCode, LiveArgs, SimulateArgs};
-use trading_core::config::{Settings, SimulateSettings};
+use trading_core::config::{DatabaseUrl, Settings, SimulateSettings};
 use trading_core::output;
 use trading_core::simulator::{self, SimulatorOptions, Switches, SwitchesError};
 use trading_core::store::embedded::{Options, command};
@@ -23,8 +24,6 @@ pub(super) fn live(cli: &Cli, arguments: &LiveArgs, environment: &Environment) -
             // A port of its own: one that stands in the settings may be taken by `simulate`.
             let mut options = simulated(&settings.simulate, Switches::default());
             options.port = 0;
-            let recorded = settings.exchanges.iter().filter(|exchange| exchange.enabled);
-            options.symbols = recorded.flat_map(|exchange| exchange.symbols.clone()).collect();
             options
         });
         let options = LiveOptions {
@@ -77,10 +76,19 @@ pub(super) fn simulate(cli: &Cli, arguments: &SimulateArgs, environment: &Enviro
 pub(super) fn db(cli: &Cli, db_command: &DbCommand, environment: &Environment) -> ExitCode {
     with_settings(cli, environment, async |settings| {
         let options = Options::new(&settings.database, pg_bin(environment));
+        let elsewhere = settings.database.url != DatabaseUrl::Embedded;
+        if elsewhere && !matches!(db_command, DbCommand::Migrate) {
+            output::complain(&Elsewhere { url: settings.database.url.to_string() });
+            return ExitCode::Usage;
+        }
         match db_command {
             DbCommand::Start => told(command::start(&options).await),
             DbCommand::Stop => told(command::stop(&options).await),
-            DbCommand::Status => told(command::status(&options).await),
+            DbCommand::Status { json: false } => told(command::status(&options).await),
+            DbCommand::Status { json: true } => match command::status(&options).await {
+                Ok(status) => output::result(&format!("{:#}", serde_json::json!(status))),
+                Err(error) => failed(&error),
+            },
             DbCommand::Psql { args } => {
                 let args = args.iter().map(Into::into).collect();
                 match command::psql(&options, args).await {
@@ -92,6 +100,15 @@ pub(super) fn db(cli: &Cli, db_command: &DbCommand, environment: &Environment) -
             DbCommand::Migrate => migrate(&settings, environment).await,
         }
     })
+}
+
+/// A command for the embedded database, where the settings name another.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "this is for the embedded database, and database.url is {url}: use that server's own tools"
+)]
+struct Elsewhere {
+    url: String,
 }
 
 async fn migrate(settings: &Settings, environment: &Environment) -> ExitCode {
@@ -121,7 +138,12 @@ fn with_settings(
         Err(error) => return output::bad_settings(&error, cli.common.log_format),
     };
     match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime.block_on(run(loaded.settings)),
+        Ok(runtime) => {
+            let code = runtime.block_on(run(loaded.settings));
+            // A thread that still asks for a host's address must not hold the end up.
+            runtime.shutdown_timeout(Duration::from_secs(1));
+            code
+        }
         Err(error) => failed(&error),
     }
 }

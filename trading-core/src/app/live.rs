@@ -29,6 +29,8 @@ use crate::store::postgres::{
 const GUARD_INTERVAL: Duration = Duration::from_secs(2);
 /// How long a server may take to let us in at the start.
 const CONNECT_MAX: Duration = Duration::from_secs(10);
+/// How long the pool may take to close.
+const CLOSE_MAX: Duration = Duration::from_secs(5);
 /// How long the pool waits for a connection: longer than a server takes to restart.
 const ACQUIRE_MAX: Duration = Duration::from_secs(30);
 
@@ -77,7 +79,7 @@ pub enum LiveError {
 
 /// A database to record into.
 pub struct Database {
-    cluster: Option<Arc<Cluster>>,
+    cluster: Option<Guarded>,
     options: PgConnectOptions,
     shown: String,
 }
@@ -100,7 +102,7 @@ impl Database {
             DatabaseUrl::Embedded => {
                 let cluster = Cluster::start(&Options::new(&settings.database, pg_bin)).await?;
                 let url = cluster.url();
-                (Some(Arc::new(cluster)), url.clone(), url)
+                (Some(Guarded::new(cluster)), url.clone(), url)
             }
             url @ DatabaseUrl::Server(text) => (None, text.clone(), url.to_string()),
         };
@@ -134,14 +136,13 @@ impl Database {
 
     /// Leaves the embedded cluster, which stops with the last that uses it.
     pub async fn close(self) {
-        let Some(cluster) = self.cluster.and_then(Arc::into_inner) else { return };
-        if let Err(error) = cluster.stop().await {
-            warn!(%error, "The embedded database was not stopped");
+        if let Some(cluster) = self.cluster {
+            cluster.stop().await;
         }
     }
 }
 
-/// Records until it is told to stop.
+/// Records until it is told to stop. The last line it logs is the ledger.
 ///
 /// # Errors
 ///
@@ -149,21 +150,59 @@ impl Database {
 pub async fn live(settings: &Settings, options: LiveOptions) -> Result<Outcome, LiveError> {
     // Before anything is started: from here on a signal means an orderly stop.
     let mut signals = StopSignals::listen().map_err(LiveError::Signals)?;
-    let world = World::build(settings, &options).await?;
-    let database = Database::open(settings, options.pg_bin.clone()).await?;
-    let outcome = record(settings, &options, &world, &database, &mut signals).await;
+    let started = tokio::select! {
+        signal = signals.next() => {
+            info!("{signal}: stopped before anything was recorded");
+            return Ok(Outcome::Clean);
+        }
+        // Given up midway it leaves at most a running embedded server, which the next start joins.
+        started = start(settings, &options) => started?,
+    };
+    let Started { world, database, pool, recorder } = started;
+    let ledger = recorder.ledger();
+    let outcome = recorder.run(&mut signals).await;
     world.end().await;
+    if tokio::time::timeout(CLOSE_MAX, pool.close()).await.is_err() {
+        warn!("The database does not answer the farewell");
+    }
     database.close().await;
-    outcome
+    info!("Ledger: {}", ledger.read());
+    Ok(outcome)
 }
 
-async fn record(
+/// Everything that runs.
+struct Started {
+    world: World,
+    database: Database,
+    pool: PgPool,
+    recorder: Recorder,
+}
+
+async fn start(settings: &Settings, options: &LiveOptions) -> Result<Started, LiveError> {
+    let world = World::build(settings, options).await?;
+    let database = match Database::open(settings, options.pg_bin.clone()).await {
+        Ok(database) => database,
+        Err(error) => {
+            world.end().await;
+            return Err(error);
+        }
+    };
+    match start_recorder(settings, options, &world, &database).await {
+        Ok((pool, recorder)) => Ok(Started { world, database, pool, recorder }),
+        Err(error) => {
+            world.end().await;
+            database.close().await;
+            Err(error)
+        }
+    }
+}
+
+async fn start_recorder(
     settings: &Settings,
     options: &LiveOptions,
     world: &World,
     database: &Database,
-    signals: &mut StopSignals,
-) -> Result<Outcome, LiveError> {
+) -> Result<(PgPool, Recorder), LiveError> {
     // The writers have connections of their own.
     let writers = u32::try_from(settings.batch.writers.get()).unwrap_or(u32::MAX);
     let pooled = settings.database.max_connections.get().saturating_sub(writers).max(1);
@@ -180,16 +219,11 @@ async fn record(
         (Vec::new(), None)
     };
     let mut recorder =
-        Recorder::start(settings, &world.venues, store, &pool, onlookers, feeds.clone()).await?;
+        Recorder::start(settings, &world.venues, store, &pool, onlookers, feeds).await?;
     if let Some(task) = paper {
         recorder.join("paper trading", task);
     }
-    if let Some(cluster) = &database.cluster {
-        recorder.join("guard", guard(Arc::clone(cluster), feeds));
-    }
-    let outcome = recorder.run(signals).await;
-    pool.close().await;
-    Ok(outcome)
+    Ok((pool, recorder))
 }
 
 /// Paper trading beside the recorder: what the pipeline is given, and the task to run.
@@ -238,25 +272,45 @@ fn introduce(venues: &[Venue], database: &Database) {
         info!("Recording {venue}");
     }
     info!("Stored in {}", database.shown);
+    // Without a password psql asks for it, or takes it from PGPASSWORD.
+    let url = database.shown.replace(":***@", "@");
     info!(
-        "Look at it: psql '{}' -c \"SELECT symbol, COUNT(*) FROM tick_data GROUP BY symbol ORDER BY symbol;\"",
-        database.shown
+        "Look at it: psql '{url}' -c \"SELECT symbol, COUNT(*) FROM tick_data GROUP BY symbol ORDER BY symbol;\""
     );
 }
 
-/// Brings a crashed embedded server back.
-async fn guard(cluster: Arc<Cluster>, stop: CancellationToken) {
+/// The embedded cluster, and a task that brings a crashed server back, to the very end: what was accepted is still
+/// stored then.
+struct Guarded {
+    cluster: Arc<Cluster>,
+    guard: Tasks,
+}
+
+impl Guarded {
+    fn new(cluster: Cluster) -> Self {
+        let (cluster, mut guard) = (Arc::new(cluster), Tasks::default());
+        guard.spawn("guard", bring_back(Arc::clone(&cluster)));
+        Self { cluster, guard }
+    }
+
+    async fn stop(mut self) {
+        // A start that is given up midway leaves at most a running server, which is stopped next.
+        self.guard.abort().await;
+        match Arc::into_inner(self.cluster).map(Cluster::stop) {
+            Some(stopping) => {
+                if let Err(error) = stopping.await {
+                    warn!(%error, "The embedded database was not stopped");
+                }
+            }
+            None => warn!("The embedded database is still looked at, and left running"),
+        }
+    }
+}
+
+async fn bring_back(cluster: Arc<Cluster>) {
     loop {
-        // A start that is given up midway leaves at most a running server.
-        let looked = async {
-            tokio::time::sleep(GUARD_INTERVAL).await;
-            cluster.ensure_running().await
-        };
-        let running = tokio::select! {
-            () = stop.cancelled() => return,
-            running = looked => running,
-        };
-        match running {
+        tokio::time::sleep(GUARD_INTERVAL).await;
+        match cluster.ensure_running().await {
             Ok(true) => info!("The embedded database runs again"),
             Ok(false) => {}
             Err(error) => error!(%error, "The embedded database cannot be brought back"),

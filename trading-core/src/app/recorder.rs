@@ -3,9 +3,11 @@
 //! Feeds are stopped first; every later stage ends when its input ends. So what was accepted is stored, unless the
 //! deadline comes first: then the late stages are named, and the ledger says how many ticks are not stored.
 
+use std::hash::BuildHasher as _;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustc_hash::FxBuildHasher;
 use sqlx::PgPool;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -17,7 +19,7 @@ use crate::config::{ExchangeSettings, Settings};
 use crate::domain::{Instrument, Symbol, Timestamp};
 use crate::exchange::{self, Exchange};
 use crate::feed::{self, ConnectGate, FeedContext};
-use crate::pipeline::{Ledger, LedgerReading, Onlooker, Pipeline, TickSender, channel};
+use crate::pipeline::{Ledger, Onlooker, Pipeline, TickSender, channel};
 use crate::store::journal::{Journal, journal};
 use crate::store::postgres::{self, PostgresStore};
 
@@ -115,7 +117,7 @@ impl Venue {
                 ledger: Arc::clone(ledger),
                 journal: journal.clone(),
                 gate: Arc::clone(&gate),
-                seed: seed.wrapping_add(number),
+                seed: seed ^ FxBuildHasher.hash_one((self.exchange.name(), number)),
             })
             .collect()
     }
@@ -186,7 +188,7 @@ impl Recorder {
         Arc::clone(&self.ledger)
     }
 
-    /// Runs until a signal or the end of a stage, then stops in order and tells the ledger.
+    /// Runs until a signal or the end of a stage, then stops in order.
     pub async fn run(mut self, signals: &mut StopSignals) -> Outcome {
         let unasked = tokio::select! {
             signal = signals.next() => {
@@ -203,9 +205,16 @@ impl Recorder {
         };
         let in_time = self.stop(signals).await;
         let reading = self.ledger.read();
-        tell(&reading, in_time);
+        let lost = reading.in_flight + reading.dropped;
+        if lost > 0 {
+            error!(
+                "{lost} ticks are not stored: they were in memory when the recorder had to stop"
+            );
+        } else if !in_time {
+            warn!("Every tick is stored all the same");
+        }
         match unasked {
-            _ if reading.in_flight > 0 => Outcome::Loss(reading.in_flight),
+            _ if lost > 0 => Outcome::Loss(lost),
             Some(name) => Outcome::StageEnded(name),
             None => Outcome::Clean,
         }
@@ -215,6 +224,12 @@ impl Recorder {
     async fn stop(&mut self, signals: &mut StopSignals) -> bool {
         self.feeds.cancel();
         let deadline = Instant::now() + self.stop_deadline;
+        let in_time = self.drain(signals, deadline).await;
+        self.tasks.abort().await;
+        in_time
+    }
+
+    async fn drain(&mut self, signals: &mut StopSignals, deadline: Instant) -> bool {
         loop {
             tokio::select! {
                 biased;
@@ -235,18 +250,6 @@ impl Recorder {
             }
         }
     }
-}
-
-fn tell(reading: &LedgerReading, in_time: bool) {
-    if reading.in_flight > 0 {
-        error!(
-            "{} ticks are not stored: they were in memory when the recorder had to stop",
-            reading.in_flight
-        );
-    } else if !in_time {
-        warn!("Every tick is stored all the same");
-    }
-    info!("Ledger: {reading}");
 }
 
 /// Drops the partitions that are older than the retention, now and every hour.

@@ -41,6 +41,12 @@ impl Tasks {
         Some(Ended { name: self.names.remove(&id).unwrap_or_default(), panic })
     }
 
+    /// Ends them where they are, and waits until they have let go of what they held.
+    pub async fn abort(&mut self) {
+        self.set.shutdown().await;
+        self.names.clear();
+    }
+
     /// The names of those that still run, sorted.
     #[must_use]
     pub fn running(&self) -> Vec<&str> {

@@ -1,6 +1,7 @@
 //! Written values to trusted types. Every value is looked at, also behind a wrong one, and each that is
 //! wrong becomes a problem.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::ops::RangeInclusive;
@@ -42,6 +43,7 @@ pub(super) fn check(
     let exchanges = checker.exchanges();
     let paper = checker.paper();
     let simulate = checker.simulate();
+    checker.connections(database.as_ref(), batch.as_ref());
     let clean = checker.problems.is_empty();
     problems.append(&mut checker.problems);
     let settings = || {
@@ -62,7 +64,8 @@ impl Checker<'_> {
     fn database(&mut self) -> Option<DatabaseSettings> {
         let url = self.take(
             "database.url",
-            "\"embedded\", or postgres://user:password@host/db with special characters percent-encoded",
+            "\"embedded\", or postgres://user:password@host/db with special characters percent-encoded, and no options \
+             but those of a connection (sslmode, sslrootcert, sslcert, sslkey, host, port, options …)",
             |value| database_url(value.scalar()?),
         );
         // PostgreSQL itself admits a hundred by default; a thousand is past what any server bears.
@@ -91,11 +94,23 @@ impl Checker<'_> {
         })
     }
 
+    /// The writers take connections of their own out of the same number.
+    fn connections(&mut self, database: Option<&DatabaseSettings>, batch: Option<&BatchSettings>) {
+        let (Some(database), Some(batch)) = (database, batch) else { return };
+        let connections = usize::try_from(database.max_connections.get()).unwrap_or(usize::MAX);
+        if connections <= batch.writers.get() {
+            let writers = batch.writers;
+            let allowed =
+                format!("more than batch.writers, which is {writers}: each writes on its own");
+            self.refuse("database.max_connections", allowed);
+        }
+    }
+
     fn pipeline(&mut self) -> Option<PipelineSettings> {
         // 80 bytes a tick: ten millions are 800 MB, past which memory and not the channel is the limit.
         let channel_capacity =
             self.whole::<NonZeroUsize>("pipeline.channel_capacity", 1..=10_000_000);
-        let health_interval = self.duration("pipeline.health_interval", SECOND / 10..=DAY);
+        let health_interval = self.duration("pipeline.health_interval", SECOND..=DAY);
         let stop_deadline = self.duration("pipeline.stop_deadline", SECOND / 10..=HOUR);
         Some(PipelineSettings {
             channel_capacity: channel_capacity?,
@@ -362,12 +377,40 @@ impl Checker<'_> {
     }
 }
 
+/// What sqlx takes in the query of a URL.
+const CONNECT_OPTIONS: [&str; 18] = [
+    "application_name",
+    "dbname",
+    "host",
+    "hostaddr",
+    "options",
+    "password",
+    "port",
+    "ssl-ca",
+    "ssl-cert",
+    "ssl-key",
+    "ssl-mode",
+    "ssl-root-cert",
+    "sslcert",
+    "sslkey",
+    "sslmode",
+    "sslrootcert",
+    "statement-cache-capacity",
+    "user",
+];
+
 fn database_url(text: &str) -> Option<DatabaseUrl> {
     if text == "embedded" {
         return Some(DatabaseUrl::Embedded);
     }
     let url = Url::parse(text).ok()?;
-    let server = matches!(url.scheme(), "postgres" | "postgresql") && !url.cannot_be_a_base();
+    // sqlx would log the value of an option that it does not know, and it may be a secret.
+    let known = |(key, _): (Cow<'_, str>, Cow<'_, str>)| {
+        CONNECT_OPTIONS.contains(&key.as_ref()) || key.starts_with("options[")
+    };
+    let server = matches!(url.scheme(), "postgres" | "postgresql")
+        && !url.cannot_be_a_base()
+        && url.query_pairs().all(known);
     server.then(|| DatabaseUrl::Server(text.to_owned()))
 }
 

@@ -148,8 +148,8 @@ max_bytes = "4GiB"
       spool.max_bytes = "4GiB": unknown key; the nearest is batch.max_size (my.toml:15)
       database.max_conections = "7": unknown key; the nearest is database.max_connections, as TRADING_CORE__DATABASE__MAX_CONNECTIONS (environment TRADING_CORE__DATABASE__MAX_CONECTIONS)
       --exchange = "krakn": one of binance, bybit, coinbase, kraken, okx (flag --exchange)
-      database.url = "mysql://me:***@host/db": "embedded", or postgres://user:password@host/db with special characters percent-encoded (my.toml:3)
-      pipeline.health_interval = {}: a duration with its unit from "100ms" to "1day" (my.toml:16)
+      database.url = "mysql://me:***@host/db": "embedded", or postgres://user:password@host/db with special characters percent-encoded, and no options but those of a connection (sslmode, sslrootcert, sslcert, sslkey, host, port, options …) (my.toml:3)
+      pipeline.health_interval = {}: a duration with its unit from "1s" to "1day" (my.toml:16)
       batch.max_size = 0: a whole number from 1 to 100000 (my.toml:6)
       batch.max_time = 5: a duration with its unit from "1ms" to "1h" (my.toml:7)
       batch.max_coalesced = "many": a whole number from 1 to 1000000 (my.toml:8)
@@ -326,7 +326,7 @@ fn what_is_shown_can_be_read_back_and_gives_the_same() {
 
 #[test]
 fn a_password_is_used_but_never_shown() {
-    let url = "postgres://me:hunter2@db.example/ticks?sslpassword=hunter2";
+    let url = "postgres://me:hunter2@db.example/ticks?password=hunter2";
     let loaded = from_env(&[("DATABASE_URL", url)]).unwrap();
     assert_eq!(loaded.settings.database.url, DatabaseUrl::Server(url.to_owned()));
     let shown = [
@@ -339,6 +339,19 @@ fn a_password_is_used_but_never_shown() {
         assert!(!text.contains("hunter2"), "{text}");
         assert!(text.contains("db.example"), "{text}");
     }
+}
+
+#[test]
+fn an_option_of_the_url_that_is_not_known_is_refused_and_its_value_not_shown() {
+    let url = "postgres://me@db.example/ticks?sslpassword=hunter2";
+    let told = from_env(&[("DATABASE_URL", url)]).unwrap_err().to_string();
+    assert!(told.contains("database.url") && !told.contains("hunter2"), "{told}");
+}
+
+#[test]
+fn the_writers_leave_a_connection_for_the_rest() {
+    let told = from_env(&[("TRADING_CORE__DATABASE__MAX_CONNECTIONS", "3")]).unwrap_err();
+    assert!(told.to_string().contains("more than batch.writers, which is 3"), "{told}");
 }
 
 #[test]

@@ -6,8 +6,8 @@ use backon::BackoffBuilder as _;
 
 /// The first wait.
 const DELAY_MIN: Duration = Duration::from_secs(1);
-/// No wait is longer, jitter apart.
-const DELAY_MAX: Duration = Duration::from_secs(60);
+/// Jitter may double a wait, and none is to be longer than a minute.
+const DELAY_MAX: Duration = Duration::from_secs(30);
 /// A connection that brought trades and lived this long was well; one that was cut sooner was not.
 const LIVED_MIN: Duration = Duration::from_secs(10);
 
@@ -21,6 +21,10 @@ pub(super) struct Backoff {
 impl Backoff {
     /// The seed decides the jitter, so that feeds cut together do not come back together.
     pub(super) fn new(seed: u64) -> Self {
+        // Seeds that lie beside each other would give the same jitter: spread them (the mixer of splitmix64).
+        let seed = (seed ^ (seed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let seed = (seed ^ (seed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        let seed = seed ^ (seed >> 31);
         Self { seed, delays: Self::delays(seed) }
     }
 
@@ -57,8 +61,15 @@ mod tests {
         for (attempt, wait) in waits.iter().enumerate() {
             let least = DELAY_MAX.min(DELAY_MIN * 2_u32.pow(u32::try_from(attempt).unwrap()));
             assert!(*wait >= least, "wait {attempt} is {wait:?}, shorter than {least:?}");
-            assert!(*wait <= DELAY_MAX + DELAY_MAX, "wait {attempt} is {wait:?}");
+            assert!(*wait <= Duration::from_secs(60), "wait {attempt} is {wait:?}");
         }
+    }
+
+    #[test]
+    fn feeds_that_are_cut_together_do_not_come_back_together() {
+        let waits: std::collections::BTreeSet<Duration> =
+            (1..=5).map(|seed| Backoff::new(seed).after_connection(Duration::ZERO, 0)).collect();
+        assert_eq!(waits.len(), 5, "{waits:?}");
     }
 
     #[test]
@@ -68,7 +79,7 @@ mod tests {
             backoff.after_connection(Duration::ZERO, 0);
         }
         assert!(
-            backoff.after_connection(Duration::from_secs(3600), 0) > Duration::from_secs(30),
+            backoff.after_connection(Duration::from_secs(3600), 0) >= Duration::from_secs(30),
             "it brought nothing"
         );
         let wait = backoff.after_connection(Duration::from_secs(11), 1);

@@ -16,7 +16,7 @@ use super::FeedContext;
 use super::sequence::{Gap, Sequence};
 use super::session::{End, Event, Session, requests};
 use crate::domain::{Tick, Timestamp};
-use crate::exchange::Subscribed;
+use crate::exchange::{Subscribed, reason_text};
 use crate::store::journal::{GapRecord, QuarantinedFrame, SessionRecord};
 use crate::telemetry::RepeatLimiter;
 
@@ -24,6 +24,9 @@ use crate::telemetry::RepeatLimiter;
 const CONNECT_MAX: Duration = Duration::from_secs(10);
 /// A message of ours that the socket does not take for so long will not be taken.
 const SEND_MAX: Duration = Duration::from_secs(10);
+/// A connection that is relieved reads on for so long: what was traded before the next one was subscribed may still be
+/// on its way.
+const RELIEF_GRACE: Duration = Duration::from_secs(1);
 /// How often deadlines are looked at; also the finest spacing of what we send.
 const PULSE: Duration = Duration::from_millis(100);
 /// One read takes what the kernel has, up to this: many frames in one call when the market is busy.
@@ -57,7 +60,10 @@ impl Orders {
     async fn given(&self) -> End {
         tokio::select! {
             () = self.stop.cancelled() => End::Stopped,
-            () = self.relieved.cancelled() => End::Replaced,
+            () = async {
+                self.relieved.cancelled().await;
+                tokio::time::sleep(RELIEF_GRACE).await;
+            } => End::Replaced,
         }
     }
 }
@@ -208,7 +214,8 @@ impl Connection<'_> {
                 self.take_text(&text, received_at).await?;
             }
             Some(Ok(Frame::Close(reason))) => {
-                let reason = reason.map(|close| format!(": {} {}", close.code, close.reason));
+                let reason =
+                    reason.map(|close| format!(": {} {}", close.code, reason_text(&close.reason)));
                 return Err(End::Closed(reason.unwrap_or_default()));
             }
             // Pings are answered by the library with the next read.
@@ -216,7 +223,6 @@ impl Connection<'_> {
             Some(Err(error)) => return Err(End::Failed(error.to_string())),
             None => return Err(End::Closed(String::new())),
         }
-        // After the channel took the ticks: time spent waiting for it is ours, not the exchange's silence.
         self.session.record_frame(Instant::now());
         Ok(())
     }
@@ -242,6 +248,7 @@ impl Connection<'_> {
 
     /// Sends the new ones of the ticks at hand on.
     async fn send_on(&mut self, received_at: Timestamp) -> Result<(), End> {
+        let since = Instant::now();
         let received = self.ticks.len();
         // Held while sending, so that two connections of this feed keep the order of each symbol.
         let mut sequence = self.sequence.lock().await;
@@ -266,6 +273,7 @@ impl Connection<'_> {
             warn!("Ids of {instrument} have gone back: the exchange counts anew");
         }
         let sent = self.context.sender.send_all(&mut self.ticks).await;
+        self.session.excuse(since.elapsed());
         sent.map_err(|_closed| End::PipelineEnded)
     }
 

@@ -31,6 +31,9 @@ use crate::store::journal::Journal;
 
 /// A planned cut is met this long before it comes.
 const AGE_MARGIN: Duration = Duration::from_secs(300);
+/// The least time between two hand-overs, and after one that failed: an exchange that announces its end to each new
+/// connection must not be connected to in a loop.
+const HAND_OVER_INTERVAL: Duration = Duration::from_secs(60);
 /// Notices of one connection that may wait: it sends two at most, and a refused one is only a late replacement.
 const NOTICES_MAX: usize = 8;
 
@@ -108,8 +111,10 @@ impl Feed<'_> {
     async fn run_relay(&self, connections: &mut u64) -> Report {
         let mut runner = self.connect(connections);
         let mut is_subscribed = false;
+        let mut handed_over_at: Option<Instant> = None;
         loop {
-            let relieve_at = runner.relieve_at;
+            let may_at = handed_over_at.map(|at| at + HAND_OVER_INTERVAL);
+            let relieve_at = may_at.map_or(runner.relieve_at, |may| may.max(runner.relieve_at));
             tokio::select! {
                 biased;
                 report = &mut runner.ended => return report,
@@ -118,10 +123,18 @@ impl Feed<'_> {
                         is_subscribed = true;
                         self.tell_connected();
                     }
-                    if notice == Notice::Subscribed { continue; }
+                    match (notice, may_at) {
+                        (Notice::Subscribed, _) => continue,
+                        (Notice::Closing, Some(may)) if Instant::now() < may => {
+                            runner.relieve_at = may;
+                            continue;
+                        }
+                        (Notice::Closing, _) => {}
+                    }
                 }
                 () = sleep_until(relieve_at) => {}
             }
+            handed_over_at = Some(Instant::now());
             match self.hand_over(runner, connections).await {
                 Ok(next) => runner = next,
                 Err(report) => return report,
@@ -143,8 +156,10 @@ impl Feed<'_> {
                 biased;
                 // Either one ends too soon: the other goes on.
                 report = &mut next.ended => {
-                    warn!(feed = %self.context.name, "Next connection failed: {}", report.end);
-                    old.relieve_at = Instant::now() + Duration::from_secs(60);
+                    if report.end != End::Stopped {
+                        warn!(feed = %self.context.name, "Next connection failed: {}", report.end);
+                    }
+                    old.relieve_at = Instant::now() + HAND_OVER_INTERVAL;
                     return Ok(old);
                 }
                 _report = &mut old.ended => return Ok(next),

@@ -164,6 +164,13 @@ impl Session {
         self.last_frame = now;
     }
 
+    /// Time went by in which we did not read: it is not the exchange's silence.
+    pub(super) fn excuse(&mut self, blocked: Duration) {
+        self.last_frame += blocked;
+        self.last_trade += blocked;
+        self.asked_at += blocked;
+    }
+
     /// Trades came, of these symbols: whoever delivers is subscribed, confirmed or not.
     pub(super) fn record_trades(
         &mut self,
@@ -373,6 +380,17 @@ mod tests {
         assert_eq!(session.overdue(late), None);
         let silent = start + Duration::from_secs(10) + limits.silence;
         assert_eq!(session.overdue(silent), Some(End::Silent(limits.silence)));
+    }
+
+    #[test]
+    fn time_spent_waiting_for_our_own_channel_is_not_the_exchange_s_silence() {
+        let start = Instant::now();
+        let mut session = session(&Binance, 1, false, start);
+        let (_, _) = send_requests(&mut session, start);
+        let blocked = Binance.limits().idle * 2;
+        session.excuse(blocked);
+        assert_eq!(session.overdue(start + blocked), None);
+        assert!(session.overdue(start + blocked + Binance.limits().silence).is_some());
     }
 
     #[test]

@@ -3,7 +3,6 @@
 //! Bounded in ticks. A feed tries; when the channel is full it says so and waits, so that backpressure reaches the
 //! socket. Nothing is lost here: a tick is delivered, or counted as dropped when the channel closed during a stop.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::mpsc::{self, error::TrySendError};
@@ -38,8 +37,6 @@ struct Limiters {
     half: Mutex<RepeatLimiter>,
     behind: Mutex<RepeatLimiter>,
     full: Mutex<RepeatLimiter>,
-    /// The largest depth since the last health line, for the operator who was not looking.
-    peak: AtomicUsize,
 }
 
 /// How full a channel is.
@@ -124,7 +121,6 @@ impl TickSender {
     /// Says when the channel fills up.
     fn observe(&self) {
         let now = self.utilization();
-        self.limits.peak.fetch_max(now.used, Ordering::Relaxed);
         let Utilization { used, capacity } = now;
         let percent = now.percent();
         if used * 10 > capacity * 8 {

@@ -264,6 +264,20 @@ async fn a_failed_write_is_retried_and_the_store_is_called_away_after_three_retr
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_store_that_does_not_answer_is_told_and_shows_in_the_health_line() {
+    let log = Log::default();
+    let _guard = log.capture();
+    let store = ScriptedStore::new(0);
+    let bench = start(&store, Vec::new());
+    bench.send(ticks(0..500)).await;
+    tokio::time::sleep(Duration::from_secs(31)).await;
+    assert_eq!(log.count("WARN No answer from the store for 10 s"), 1, "{:#?}", log.lines());
+    assert_eq!(log.count("Circuit: OPEN"), 1);
+    store.permits.add_permits(1);
+    assert_eq!(bench.end().await.stored, 500);
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_health_line_comes_every_thirty_seconds_and_warns_of_a_buffer_that_fills() {
     let log = Log::default();
     let _guard = log.capture();
@@ -275,7 +289,7 @@ async fn the_health_line_comes_every_thirty_seconds_and_warns_of_a_buffer_that_f
     assert_eq!(
         log.count(
             "INFO Pipeline Health: 1460 ticks/30s | Total: 1460 | Batches: 0 | Failed: 0 | Retries: 0 | \
-             Buffer: 460/500 | Channel: 0% (0/10000) | Spool: 0 | Circuit: CLOSED"
+             Buffer: 460/500 | Channel: 0% (0/10000) | Spool: 0 | Circuit: OPEN"
         ),
         1,
         "{:#?}",

@@ -62,8 +62,8 @@ impl From<sqlx::Error> for StoreError {
 fn remedy_of(sqlstate: Option<&str>) -> Remedy {
     let Some(code) = sqlstate else { return Remedy::Retry };
     match (code.get(..2).unwrap_or_default(), code) {
-        // A value of a row: data exception, constraint violation.
-        ("22" | "23", _) => Remedy::Reject,
+        // A value of a row: data exception, constraint violation, more than an index or a row can hold.
+        ("22" | "23" | "54", _) => Remedy::Reject,
         // Connection, rolled back (serialization, deadlock), resources, lock or state, operator, system.
         ("08" | "40" | "53" | "55" | "57" | "58", _) => Remedy::Retry,
         // A server that is switching over or was restored read-only.
@@ -94,6 +94,7 @@ mod tests {
             ("22003", Remedy::Reject), // numeric_value_out_of_range
             ("23514", Remedy::Reject), // check_violation
             ("23502", Remedy::Reject), // not_null_violation
+            ("54000", Remedy::Reject), // program_limit_exceeded (index row too large)
             ("42P01", Remedy::Stop),   // undefined_table
             ("42501", Remedy::Stop),   // insufficient_privilege
             ("28P01", Remedy::Stop),   // invalid_password

@@ -11,6 +11,7 @@ use sqlx::PgPool;
 use tokio::sync::mpsc;
 use tracing::{debug, warn};
 
+use super::{Remedy, StoreError};
 use crate::domain::{Instrument, Timestamp};
 
 /// Notes that may wait.
@@ -19,10 +20,10 @@ const NOTES_MAX: usize = 1_000;
 const QUARANTINED_MAX: i64 = 10_000;
 /// Of a frame, this much is kept.
 const FRAME_CHARS_MAX: usize = 65_536;
-/// How long a database that is away is waited for before a note is dropped.
+/// The wait before a note is written again to a database that is away.
 const RETRY_DELAY: Duration = Duration::from_secs(5);
-/// Attempts at one note.
-const ATTEMPTS_MAX: u32 = 3;
+/// Attempts at one note when the recorder stops.
+const ATTEMPTS_AT_END_MAX: u32 = 2;
 
 /// One connection to an exchange, from start to end.
 #[derive(Debug, Clone)]
@@ -118,8 +119,11 @@ impl Journal {
         self.offer(Note::Gap(gap));
     }
 
-    /// Keeps a frame that could not be read.
-    pub fn quarantine(&self, frame: QuarantinedFrame) {
+    /// Keeps a frame that could not be read, as much of it as is kept.
+    pub fn quarantine(&self, mut frame: QuarantinedFrame) {
+        // PostgreSQL's text cannot hold NUL.
+        let kept = frame.frame.chars().take(FRAME_CHARS_MAX);
+        frame.frame = kept.map(|it| if it == '\0' { '\u{fffd}' } else { it }).collect();
         self.offer(Note::Frame(frame));
     }
 
@@ -140,25 +144,27 @@ impl JournalWriter {
     /// Writes until the last [`Journal`] has gone and every note is written or dropped.
     pub async fn run(mut self, pool: PgPool) {
         while let Some(note) = self.notes.recv().await {
-            if let Err(error) = write_patiently(&pool, &note).await {
+            if let Err(error) = self.write_patiently(&pool, &note).await {
                 self.dropped.fetch_add(1, Ordering::Relaxed);
                 warn!(%error, "Note dropped");
             }
         }
         debug!(dropped = self.dropped.load(Ordering::Relaxed), "Journal closed");
     }
-}
 
-async fn write_patiently(pool: &PgPool, note: &Note) -> Result<(), sqlx::Error> {
-    let mut attempt = 1;
-    loop {
-        match write(pool, note).await {
-            Err(error) if attempt < ATTEMPTS_MAX => {
-                debug!(attempt, %error, "Note not written");
-                attempt += 1;
-                tokio::time::sleep(RETRY_DELAY).await;
+    /// Tries for as long as the error can pass; once nothing more will come, only so often.
+    async fn write_patiently(&self, pool: &PgPool, note: &Note) -> Result<(), StoreError> {
+        let mut attempts_at_end = 0;
+        loop {
+            let Err(error) = write(pool, note).await.map_err(StoreError::from) else {
+                return Ok(());
+            };
+            attempts_at_end += u32::from(self.notes.is_closed());
+            if error.remedy() != Remedy::Retry || attempts_at_end == ATTEMPTS_AT_END_MAX {
+                return Err(error);
             }
-            written => return written,
+            debug!(%error, "Note not written");
+            tokio::time::sleep(RETRY_DELAY).await;
         }
     }
 }
@@ -208,12 +214,6 @@ async fn write_gap(pool: &PgPool, gap: &GapRecord) -> Result<(), sqlx::Error> {
 }
 
 async fn write_frame(pool: &PgPool, frame: &QuarantinedFrame) -> Result<(), sqlx::Error> {
-    let text: String = frame
-        .frame
-        .chars()
-        .take(FRAME_CHARS_MAX)
-        .map(|character| if character == '\0' { '\u{fffd}' } else { character })
-        .collect();
     sqlx::query(
         "INSERT INTO quarantined_frames (exchange, hash, frame, reason, first_seen, last_seen) \
          SELECT $1, key, $2, $3, $4, $4 FROM sha256(convert_to($2, 'UTF8')) AS key \
@@ -224,7 +224,7 @@ async fn write_frame(pool: &PgPool, frame: &QuarantinedFrame) -> Result<(), sqlx
              last_seen = greatest(quarantined_frames.last_seen, EXCLUDED.last_seen)",
     )
     .bind(frame.exchange)
-    .bind(text)
+    .bind(&frame.frame)
     .bind(&frame.reason)
     .bind(frame.seen_at.to_datetime())
     .bind(QUARANTINED_MAX)

@@ -98,16 +98,16 @@ pub fn start_logs(options: &LogOptions) -> Result<(), LogError> {
     Ok(())
 }
 
-/// The libraries are held one step back: their debug lines would bury ours.
+/// The libraries are held one step back: their debug lines would bury ours, and what sqlx notices we tell ourselves.
 fn filter(options: &LogOptions) -> Result<EnvFilter, LogError> {
     let directives = match (options.level, options.verbose, &options.directives) {
         (Some(level @ (Level::Debug | Level::Trace)), _, _) => {
-            format!("info,trading_core={}", level.as_str())
+            format!("info,sqlx=error,trading_core={}", level.as_str())
         }
         (Some(level), _, _) => level.as_str().to_owned(),
         (None, 0, Some(directives)) if !directives.trim().is_empty() => directives.clone(),
-        (None, 0, _) => "info".to_owned(),
-        (None, 1, _) => "info,trading_core=debug".to_owned(),
+        (None, 0, _) => "info,sqlx=error".to_owned(),
+        (None, 1, _) => "info,sqlx=error,trading_core=debug".to_owned(),
         (None, 2, _) => "debug,trading_core=trace".to_owned(),
         (None, _, _) => "trace".to_owned(),
     };
@@ -307,7 +307,7 @@ mod tests {
         };
         assert_eq!(level(Some(Level::Error), 2, "trace"), "error");
         assert_eq!(level(None, 0, "warn"), "warn");
-        assert_eq!(level(None, 0, ""), "info");
+        assert_eq!(level(None, 0, ""), "sqlx=error,info");
         assert!(level(None, 1, "warn").contains("trading_core=debug"));
     }
 

@@ -156,9 +156,12 @@ impl Cluster {
         };
         tracing::info!(
             data_dir = %cluster.home.folder().display(),
-            joined = arrival == Arrival::Joined,
-            url = cluster.url(),
-            "embedded database is up"
+            port = cluster.endpoint.port,
+            "Embedded database {}",
+            match arrival {
+                Arrival::Started => "started",
+                Arrival::Joined => "joined: it was running",
+            }
         );
         Ok(cluster)
     }
@@ -206,7 +209,15 @@ impl Cluster {
             Departure::WasStopped
         };
         drop(lock);
-        tracing::info!(?departure, "embedded database left");
+        tracing::info!(
+            "Embedded database {}",
+            match departure {
+                Departure::Stopped => "stopped",
+                Departure::WasStopped => "had been stopped before",
+                Departure::LeftToOthers => "left running: another recorder uses it",
+                Departure::KeptRunning => "left running, as `db start` asked",
+            }
+        );
         Ok(departure)
     }
 

@@ -33,8 +33,10 @@ pub use origin::{Origin, OriginError, claim};
 use super::{Store, StoreError, Written};
 use crate::domain::{Tick, Timestamp};
 
-/// The server's time for one statement, and ours to wait for it before the connection is given up.
+/// The server's time for one statement.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(30);
+/// Ours to wait for an answer: long enough that a server which lives gives up first, and says so.
+const ANSWER_MAX: Duration = Duration::from_secs(40);
 
 /// Over TCP, batches of up to this many ticks are inserted rather than copied: below it the 40 ms of a COPY
 /// weigh more than what the INSERT costs (measured by `benches/write.rs`).
@@ -101,6 +103,16 @@ impl PostgresStore {
         Ok(Written { stored, duplicates, rejected: 0 })
     }
 
+    /// Bounds one step of a write: a server that does not answer is given up, connection and all.
+    async fn within<T, E: Into<StoreError>>(
+        step: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, StoreError> {
+        match tokio::time::timeout(ANSWER_MAX, step).await {
+            Ok(done) => done.map_err(Into::into),
+            Err(_elapsed) => Err(StoreError::Silent(ANSWER_MAX)),
+        }
+    }
+
     /// Writes a batch; where rows of it are refused, finds each by halving, and sets it aside.
     async fn write_halving(
         &self,
@@ -110,14 +122,14 @@ impl PostgresStore {
         let mut written = Written::default();
         let mut parts = vec![batch];
         while let Some(part) = parts.pop() {
-            match self.write_whole(connection, part).await {
+            match Self::within(self.write_whole(connection, part)).await {
                 Ok(more) => {
                     written.stored += more.stored;
                     written.duplicates += more.duplicates;
                 }
                 Err(StoreError::Refused(reason)) => match part {
                     [tick] => {
-                        reject::set_aside(connection, tick, &reason).await?;
+                        Self::within(reject::set_aside(connection, tick, &reason)).await?;
                         written.rejected += 1;
                     }
                     _ => {
@@ -136,12 +148,27 @@ impl PostgresStore {
         connection: &mut PgConnection,
         batch: &[Tick],
     ) -> Result<Written, StoreError> {
-        let (batch, out_of_range) =
-            self.partitions.prepare(connection, batch, Timestamp::now()).await?;
-        let mut written = self.write_halving(connection, &batch).await?;
+        let now = Timestamp::now();
+        let prepared = Self::within(self.partitions.prepare(connection, batch, now)).await?;
+        let (batch, out_of_range) = prepared;
+        let mut written = match Self::within(self.write_whole(connection, &batch)).await {
+            // Perhaps no row's fault: a partition that was there may have gone (retention, a restored server).
+            Err(StoreError::Refused(_)) => {
+                self.partitions.forget();
+                Self::within(self.partitions.prepare(connection, &batch, now)).await?;
+                self.write_halving(connection, &batch).await?
+            }
+            written => written?,
+        };
         for tick in &out_of_range {
-            reject::set_aside_out_of_range(connection, tick).await?;
+            Self::within(reject::set_aside_out_of_range(connection, tick)).await?;
             written.rejected += 1;
+        }
+        if written.rejected > 0 {
+            tracing::warn!(
+                ticks = written.rejected,
+                "Ticks refused, and set aside in rejected_ticks"
+            );
         }
         Ok(written)
     }
@@ -153,23 +180,18 @@ impl Store for PostgresStore {
             return Ok(Written::default());
         }
         let write = async {
-            let mut connection = self.connections.take().await?;
+            let mut connection = Self::within(self.connections.take()).await?;
             let written = self.write_connected(&mut connection, batch).await?;
             // Only a connection that did its work well is used again.
             self.connections.give_back(connection);
             Ok(written)
         };
-        match tokio::time::timeout(STATEMENT_TIMEOUT, write).await {
-            Ok(Err(error)) => {
-                // What broke one connection (a restart of the server) has broken the idle ones too.
-                self.connections.clear();
-                Err(error)
-            }
-            Ok(written) => written,
-            Err(_elapsed) => {
-                self.connections.clear();
-                Err(StoreError::Silent(STATEMENT_TIMEOUT))
-            }
+        let written = write.await;
+        if written.is_err() {
+            // What broke one connection (a restart of the server) has broken the idle ones too.
+            self.connections.clear();
+            self.partitions.forget();
         }
+        written
     }
 }

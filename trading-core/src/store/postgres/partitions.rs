@@ -47,6 +47,11 @@ impl Partitions {
         Ok((batch, out_of_range))
     }
 
+    /// Asks the database again before the next write.
+    pub(super) fn forget(&self) {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
     /// The days of the batch, of today and of the next ones that are not known to have a partition.
     fn missing(&self, batch: &[Tick], now: Timestamp) -> BTreeSet<i64> {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);

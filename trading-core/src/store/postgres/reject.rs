@@ -28,22 +28,24 @@ pub(super) async fn set_aside_out_of_range(
     insert(connection, tick, None, "time is before 2009 or more than two days ahead").await
 }
 
+/// The id as far as a key of the table can hold it: without NUL, and no longer than a page bears.
+fn kept_id(tick: &Tick) -> String {
+    let id = tick.trade_id.to_string();
+    id.chars().take(200).map(|it| if it == '\0' { '\u{fffd}' } else { it }).collect()
+}
+
 async fn insert(
     connection: &mut PgConnection,
     tick: &Tick,
     sqlstate: Option<&str>,
     reason: &str,
 ) -> Result<(), sqlx::Error> {
-    tracing::warn!(
-        instrument = %tick.instrument, trade_id = %tick.trade_id, reason, "Tick refused and set aside in rejected_ticks"
-    );
     sqlx::query(STATEMENT)
         .bind(tick.exchange_at.to_datetime())
         .bind(tick.received_at.to_datetime())
         .bind(tick.instrument.exchange())
         .bind(tick.instrument.symbol().as_str())
-        // A text cannot hold NUL in PostgreSQL; the id is kept legible all the same.
-        .bind(tick.trade_id.to_string().replace('\0', "\u{fffd}"))
+        .bind(kept_id(tick))
         .bind(tick.side.as_str())
         .bind(tick.price)
         .bind(tick.quantity)
