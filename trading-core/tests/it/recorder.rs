@@ -17,6 +17,7 @@ use trading_core::simulator::{
     Action, FaultsHandle, Kind, Market, MarketOptions, Simulator, SimulatorOptions, Target,
 };
 use trading_core::store::embedded::Cluster;
+use trading_core::store::embedded::command::stop;
 
 use crate::support::postgres::{Scratch, connect, server_pid};
 use crate::support::process::{Program, command};
@@ -242,6 +243,29 @@ async fn through_cuts_stalls_repeats_broken_frames_and_a_crashed_database_only_w
     assert!(malformed > 0, "broken frames are kept aside");
     pool.close().await;
     cluster.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_stop_while_the_database_is_away_says_what_is_not_stored_and_exits_70() {
+    let scratch = Scratch::new("");
+    let folder = tempfile::tempdir().unwrap();
+    let settings = [
+        setting("DATABASE__DATA_DIR", scratch.path().display()),
+        setting("PIPELINE__STOP_DEADLINE", "2s"),
+        setting("BATCH__MAX_RETRY_ATTEMPTS", "0"),
+        setting("BATCH__MAX_TIME", "1s"),
+    ];
+    let mut program = Program::start(folder.path(), &["live", "--simulate"], &settings);
+    program.logged("Feed connected").await;
+    stop(&scratch.options()).await.unwrap();
+    program.logged("Store away").await;
+    let status = program.stop().await;
+    let log = program.log();
+    assert_eq!(status.code(), Some(70), "{log}");
+    let late = log.lines().find(|line| line.contains("Not stopped within 2 s: ")).unwrap();
+    assert!(late.contains("pipeline"), "{log}");
+    assert!(log.contains("ticks are not stored"), "{log}");
+    assert!(log.lines().last().unwrap().contains("Ledger: received"), "{log}");
 }
 
 #[test]

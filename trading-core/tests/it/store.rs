@@ -241,6 +241,18 @@ async fn old_partitions_are_dropped_and_the_kept_days_stay() {
 }
 
 #[tokio::test]
+async fn a_partition_that_has_gone_is_made_again_and_no_row_is_blamed() {
+    for (way, database, options) in both_ways().await {
+        let store = PostgresStore::new(options);
+        store.write(&ticks(0..10)).await.unwrap();
+        database.pool.execute("SELECT drop_tick_partitions_before('9999-01-01')").await.unwrap();
+        let written = store.write(&ticks(10..20)).await.unwrap();
+        assert_eq!(written, Written { stored: 10, ..Written::default() }, "{way}");
+        assert_eq!(count(&database.pool, "rejected_ticks").await, 0, "{way}");
+    }
+}
+
+#[tokio::test]
 async fn the_views_answer_what_people_ask_first() {
     let database = migrated().await;
     let store = PostgresStore::new(database.socket());
