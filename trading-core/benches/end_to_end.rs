@@ -16,7 +16,6 @@ mod support;
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{TcpListener, TcpStream};
-use std::num::NonZeroUsize;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,18 +26,15 @@ use sqlx::postgres::{PgConnectOptions, PgPool};
 use support::server::Server;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use trading_core::config::{BatchSettings, PipelineSettings};
-use trading_core::domain::{Instrument, Tick, Timestamp};
+use trading_core::domain::{Tick, Timestamp};
 use trading_core::exchange::{Binance, Exchange as _};
 use trading_core::feed::{self, ConnectGate, FeedContext};
-use trading_core::pipeline::{Ledger, Pipeline, TickReceiver, TickSender, channel};
+use trading_core::pipeline::{Ledger, TickSender, channel};
 use trading_core::store::journal::journal;
-use trading_core::store::postgres::{PostgresStore, migrate};
+use trading_core::store::postgres::migrate;
 
 const FLOOD: u64 = 400_000;
 const ROUNDS: usize = 3;
-const SYMBOLS: [&str; 10] =
-    ["BTC", "ETH", "SOL", "XRP", "DOGE", "ADA", "AVAX", "LINK", "DOT", "LTC"];
 
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
@@ -136,25 +132,7 @@ async fn socket_to_channel() -> f64 {
 /// Records so many ticks, sent at so many a second (0: as fast as they are taken), and says how long it took from the
 /// first frame to the last commit.
 async fn record(options: PgConnectOptions, number: u64, rate: u64) -> Duration {
-    let size = |number| NonZeroUsize::new(number).unwrap();
-    let pipeline = PipelineSettings {
-        channel_capacity: size(10_000),
-        health_interval: Duration::from_secs(3600),
-        stop_deadline: Duration::from_secs(30),
-    };
-    let batch = BatchSettings {
-        max_size: size(500),
-        max_time: Duration::from_secs(5),
-        max_coalesced: size(10_000),
-        max_retry_attempts: 3,
-        retry_delay: Duration::from_secs(1),
-        writers: size(3),
-    };
-    let ledger = Arc::new(Ledger::default());
-    let (sender, receiver): (TickSender, TickReceiver) = channel(10_000, Arc::clone(&ledger));
-    let store = Arc::new(PostgresStore::new(options));
-    let pipeline =
-        Pipeline::new(receiver, store, Arc::clone(&ledger), Vec::new(), &pipeline, &batch);
+    let (sender, ledger, pipeline) = support::pipeline(options, 10_000);
     let source = Source::start(number, rate);
     let stop = CancellationToken::new();
     let feed = feed::run(context(source.port, sender, &ledger), stop.clone());
@@ -176,16 +154,13 @@ async fn record(options: PgConnectOptions, number: u64, rate: u64) -> Duration {
 }
 
 fn context(port: u16, sender: TickSender, ledger: &Arc<Ledger>) -> FeedContext {
-    let instruments = SYMBOLS.map(|base| {
-        Instrument::intern("binance", &format!("{base}-USDT").parse().unwrap()).unwrap()
-    });
     let (journal, _nobody_reads_it) = journal();
     FeedContext {
         name: "binance-1".into(),
         exchange: &Binance,
         url: Binance.connect_url(&format!("ws://127.0.0.1:{port}")),
         limits: Binance.limits(),
-        instruments: instruments.to_vec(),
+        instruments: support::instruments().to_vec(),
         sender,
         ledger: Arc::clone(ledger),
         journal,
@@ -263,7 +238,7 @@ fn frames(number: u64) -> Vec<Vec<u8>> {
     let now = Timestamp::now().as_millis();
     (0..number)
         .map(|n| {
-            let base = SYMBOLS[usize::try_from(n % 10).unwrap()];
+            let base = support::BASES[usize::try_from(n % 10).unwrap()];
             let (id, cents) = (3_735_683_259 + n / 10, 6_183_763 + n % 9_973);
             let text = format!(
                 r#"{{"stream":"{}usdt@trade","data":{{"e":"trade","E":{now},"s":"{base}USDT","t":{id},"p":"{}.{:02}000000","q":"0.000{:05}","T":{now},"m":{},"M":true}}}}"#,

@@ -10,18 +10,14 @@
 
 mod support;
 
-use std::num::NonZeroUsize;
-use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::Executor as _;
 use sqlx::postgres::{PgConnectOptions, PgPool};
 use support::server::Server;
 use tokio::time::Instant;
-use trading_core::config::{BatchSettings, PipelineSettings};
-use trading_core::domain::{Instrument, Side, Source, Tick, Timestamp, TradeId};
-use trading_core::pipeline::{Ledger, Pipeline, channel};
-use trading_core::store::postgres::{PostgresStore, migrate};
+use trading_core::domain::{Side, Source, Tick, Timestamp, TradeId};
+use trading_core::store::postgres::migrate;
 
 const TICKS: u64 = 200_000;
 const ROUNDS: usize = 3;
@@ -86,25 +82,7 @@ async fn reset(pool: &PgPool) {
 }
 
 async fn write(ticks: &[Tick], case: &Case) -> Duration {
-    let size = |number| NonZeroUsize::new(number).unwrap();
-    let pipeline = PipelineSettings {
-        channel_capacity: size(10_000),
-        health_interval: Duration::from_secs(3600),
-        stop_deadline: Duration::from_secs(30),
-    };
-    let batch = BatchSettings {
-        max_size: size(500),
-        max_time: Duration::from_secs(5),
-        max_coalesced: size(case.max_coalesced),
-        max_retry_attempts: 3,
-        retry_delay: Duration::from_secs(1),
-        writers: size(3),
-    };
-    let ledger = Arc::new(Ledger::default());
-    let store = Arc::new(PostgresStore::new(case.options.clone()));
-    let (sender, receiver) = channel(10_000, Arc::clone(&ledger));
-    let pipeline =
-        Pipeline::new(receiver, store, Arc::clone(&ledger), Vec::new(), &pipeline, &batch);
+    let (sender, ledger, pipeline) = support::pipeline(case.options.clone(), case.max_coalesced);
     let mut ticks: Vec<Vec<Tick>> = ticks.chunks(50).map(<[Tick]>::to_vec).collect();
     let start = Instant::now();
     let feed = async move {
@@ -123,10 +101,7 @@ async fn write(ticks: &[Tick], case: &Case) -> Duration {
 
 /// Ticks of ten Binance symbols, all of today.
 fn ticks(number: u64) -> Vec<Tick> {
-    let symbols = ["BTC", "ETH", "SOL", "XRP", "DOGE", "ADA", "AVAX", "LINK", "DOT", "LTC"];
-    let instruments = symbols.map(|base| {
-        Instrument::intern("binance", &format!("{base}-USDT").parse().unwrap()).unwrap()
-    });
+    let instruments = support::instruments();
     let day = Timestamp::now().day() * 86_400_000_000;
     (0..number)
         .map(|n| {

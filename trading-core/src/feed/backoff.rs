@@ -21,14 +21,14 @@ pub(super) struct Backoff {
 impl Backoff {
     /// The seed decides the jitter, so that feeds cut together do not come back together.
     pub(super) fn new(seed: u64) -> Self {
-        // Seeds that lie beside each other would give the same jitter: spread them (the mixer of splitmix64).
-        let seed = (seed ^ (seed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let seed = (seed ^ (seed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        let seed = seed ^ (seed >> 31);
         Self { seed, delays: Self::delays(seed) }
     }
 
     fn delays(seed: u64) -> backon::ExponentialBackoff {
+        // Seeds that lie beside each other would give the same jitter: spread them (the mixer of splitmix64).
+        let seed = (seed ^ (seed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let seed = (seed ^ (seed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        let seed = seed ^ (seed >> 31);
         backon::ExponentialBuilder::new()
             .with_min_delay(DELAY_MIN)
             .with_max_delay(DELAY_MAX)

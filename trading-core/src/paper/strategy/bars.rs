@@ -4,11 +4,24 @@
 //! tick comes: decisions fall at the first tick after a bar.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use rust_decimal::Decimal;
 
+use super::parameters::{Parameter, Range};
 use crate::domain::Tick;
 use crate::paper::money::Overflow;
+
+/// The setting of every strategy that looks at bars.
+pub(super) static BAR: Parameter = Parameter {
+    name: "bar",
+    meaning: "length of a bar, in exchange time",
+    range: Range::Time {
+        default: Duration::from_secs(1),
+        min: Duration::from_millis(100),
+        max: Duration::from_secs(86_400),
+    },
+};
 
 /// Cuts exchange time into bars.
 #[derive(Debug)]

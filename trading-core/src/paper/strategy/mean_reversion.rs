@@ -6,26 +6,14 @@
 //! a window in which nothing moves has no score. Squares are compared, so that no root is taken and the same
 //! ticks give the same signals.
 
-use std::cmp::Ordering;
-use std::time::Duration;
-
 use rust_decimal::Decimal;
+use std::cmp::Ordering;
 
-use super::bars::{Bars, Window};
+use super::bars::{BAR, Bars, Window};
 use super::parameters::{Parameter, Range, Values};
 use super::{Kind, Signal, Size, Strategy, View};
 use crate::domain::Tick;
 use crate::paper::money::Overflow;
-
-static BAR: Parameter = Parameter {
-    name: "bar",
-    meaning: "length of a bar, in exchange time",
-    range: Range::Time {
-        default: Duration::from_secs(1),
-        min: Duration::from_millis(100),
-        max: Duration::from_secs(86_400),
-    },
-};
 
 static WINDOW: Parameter = Parameter {
     name: "window",

@@ -4,23 +4,11 @@
 //! Averages are over closes of bars of exchange time (see [`super::bars`]). It is warm after `slow` bars; the
 //! first crossing after that is the first signal. Averages that touch do not cross.
 
-use std::time::Duration;
-
-use super::bars::{Bars, Window};
+use super::bars::{BAR, Bars, Window};
 use super::parameters::{Parameter, Range, Values};
 use super::{Kind, Signal, Size, Strategy, View};
 use crate::domain::Tick;
 use crate::paper::money::Overflow;
-
-static BAR: Parameter = Parameter {
-    name: "bar",
-    meaning: "length of a bar, in exchange time",
-    range: Range::Time {
-        default: Duration::from_secs(1),
-        min: Duration::from_millis(100),
-        max: Duration::from_secs(86_400),
-    },
-};
 
 static FAST: Parameter = Parameter {
     name: "fast",

@@ -152,7 +152,7 @@ pub async fn start(options: &Options) -> Result<Start, EmbeddedError> {
     Ok(Start { ran_already, status: status(options).await? })
 }
 
-/// `db stop`: stops the server, whoever uses it: who types it means it, and a recorder goes on into its spool.
+/// `db stop`: stops the server, whoever uses it: who types it means it, and a recorder holds its feeds until it is back.
 ///
 /// # Errors
 ///

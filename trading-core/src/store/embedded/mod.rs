@@ -233,7 +233,7 @@ impl Cluster {
         self.arrival
     }
 
-    /// Its directory; the spool lies beside it.
+    /// Its directory.
     #[must_use]
     pub fn data_dir(&self) -> &Path {
         self.home.folder()
