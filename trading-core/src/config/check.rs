@@ -14,14 +14,17 @@ use url::Url;
 use super::merge::{Merged, STRATEGIES, strategy_key};
 use super::value::{Origin, Value};
 use super::{
-    BatchSettings, DatabaseSettings, DatabaseUrl, EXCHANGES, ExchangeSettings, PaperSettings,
-    PipelineSettings, Problem, Settings, SimulateSettings, StrategySettings,
+    BackfillSettings, BatchSettings, DatabaseSettings, DatabaseUrl, EXCHANGES, ExchangeSettings,
+    PaperSettings, PipelineSettings, Problem, Settings, SimulateSettings, SpoolSettings,
+    StrategySettings,
 };
 use crate::domain::{Symbol, parse_decimal};
 
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(24 * 3600);
+/// Less than a mebibyte would not hold one large write.
+const SPOOL_BYTES: RangeInclusive<u64> = 1 << 20..=1 << 40;
 
 /// Reads values by key and keeps what is wrong with them.
 pub(super) struct Checker<'a> {
@@ -40,6 +43,8 @@ pub(super) fn check(
     let database = checker.database();
     let pipeline = checker.pipeline();
     let batch = checker.batch();
+    let spool = checker.spool();
+    let backfill = checker.backfill();
     let exchanges = checker.exchanges();
     let paper = checker.paper();
     let simulate = checker.simulate();
@@ -51,6 +56,8 @@ pub(super) fn check(
             database: database?,
             pipeline: pipeline?,
             batch: batch?,
+            spool: spool?,
+            backfill: backfill?,
             exchanges: exchanges?,
             paper: paper?,
             simulate: simulate?,
@@ -70,15 +77,7 @@ impl Checker<'_> {
         );
         // PostgreSQL itself admits a hundred by default; a thousand is past what any server bears.
         let max_connections = self.whole::<NonZeroU32>("database.max_connections", 1..=1000);
-        let data_dir = self.take(
-            "database.data_dir",
-            "a path, written in full (~ has no meaning here), or \"\" for the platform's data directory",
-            |value| match value {
-                Value::Text(text) if text.is_empty() => Some(None),
-                Value::Text(text) if !text.starts_with('~') => Some(Some(PathBuf::from(text))),
-                _ => None,
-            },
-        );
+        let data_dir = self.folder("database.data_dir", "the platform's data directory");
         let retention =
             self.take("database.retention", "\"none\", or from \"1d\" to \"36500d\"", |value| {
                 match value {
@@ -143,6 +142,28 @@ impl Checker<'_> {
         })
     }
 
+    fn spool(&mut self) -> Option<SpoolSettings> {
+        let dir = self.folder("spool.dir", "a place beside the embedded database");
+        let max_bytes = self.take(
+            "spool.max_bytes",
+            "a size with its unit from \"1MiB\" to \"1TiB\"",
+            |value| {
+                let Value::Text(text) = value else { return None };
+                let size: bytesize::ByteSize = text.trim().parse().ok()?;
+                let has_unit = text.trim().ends_with(['B', 'b']);
+                (has_unit && SPOOL_BYTES.contains(&size.as_u64())).then(|| size.as_u64())
+            },
+        );
+        Some(SpoolSettings { dir: dir?, max_bytes: max_bytes? })
+    }
+
+    fn backfill(&mut self) -> Option<BackfillSettings> {
+        let enabled =
+            self.take("backfill.enabled", "true or false", |it| it.scalar()?.parse().ok());
+        let max_age = self.duration("backfill.max_age", SECOND..=DAY * 365);
+        Some(BackfillSettings { enabled: enabled?, max_age: max_age? })
+    }
+
     fn exchanges(&mut self) -> Option<Vec<ExchangeSettings>> {
         let all: Vec<_> = EXCHANGES.iter().map(|name| self.exchange(name)).collect();
         if all.iter().flatten().count() == all.len() && !all.iter().flatten().any(|it| it.enabled) {
@@ -170,6 +191,8 @@ impl Checker<'_> {
                 value => duration(value, SECOND..=DAY).map(Some),
             },
         );
+        // Each venue bounds the connections of one address; four are more than any outage of one needs.
+        let connections = self.whole::<NonZeroUsize>(&key("connections"), 1..=4);
         Some(ExchangeSettings {
             name,
             enabled: enabled?,
@@ -177,6 +200,7 @@ impl Checker<'_> {
             ws_url: ws_url?,
             rest_url: rest_url?,
             idle: idle?,
+            connections: connections?,
         })
     }
 
@@ -321,6 +345,16 @@ impl Checker<'_> {
         holds: impl FnOnce(&Decimal) -> bool,
     ) -> Option<Decimal> {
         self.take(key, allowed, |value| parse_decimal(value.scalar()?).ok().filter(holds))
+    }
+
+    /// A folder; `Some(None)` where the program's own choice is meant.
+    fn folder(&mut self, key: &str, own: &str) -> Option<Option<PathBuf>> {
+        let allowed = format!("a path, written in full (~ has no meaning here), or \"\" for {own}");
+        self.take(key, &allowed, |value| match value {
+            Value::Text(text) if text.is_empty() => Some(None),
+            Value::Text(text) if !text.starts_with('~') => Some(Some(PathBuf::from(text))),
+            _ => None,
+        })
     }
 
     /// A base URL without trailing slash; `Some(None)` where the venue's own is meant.

@@ -26,8 +26,8 @@ pub use effective::Effective;
 pub use layer::Overrides;
 pub use problem::{ConfigError, Problem};
 pub use settings::{
-    BatchSettings, DatabaseSettings, DatabaseUrl, ExchangeSettings, PaperSettings,
-    PipelineSettings, Settings, SimulateSettings, StrategySettings,
+    BackfillSettings, BatchSettings, DatabaseSettings, DatabaseUrl, ExchangeSettings,
+    PaperSettings, PipelineSettings, Settings, SimulateSettings, SpoolSettings, StrategySettings,
 };
 pub use value::Origin;
 

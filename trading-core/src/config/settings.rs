@@ -20,6 +20,10 @@ pub struct Settings {
     pub pipeline: PipelineSettings,
     /// The batcher and its writes.
     pub batch: BatchSettings,
+    /// What the store could not take.
+    pub spool: SpoolSettings,
+    /// What was missed.
+    pub backfill: BackfillSettings,
     /// The venues, in order of name; disabled ones are here too.
     pub exchanges: Vec<ExchangeSettings>,
     /// Paper trading.
@@ -93,6 +97,24 @@ pub struct BatchSettings {
     pub writers: NonZeroUsize,
 }
 
+/// `[spool]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SpoolSettings {
+    /// Where it lives; `None`: beside the embedded database, or in the platform's data directory.
+    pub dir: Option<PathBuf>,
+    /// Bytes it may take on disk; when they are taken, the feeds wait.
+    pub max_bytes: u64,
+}
+
+/// `[backfill]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BackfillSettings {
+    /// Whether `live` repairs gaps by itself.
+    pub enabled: bool,
+    /// Gaps that begin longer ago are left to the command `backfill`.
+    pub max_age: Duration,
+}
+
 /// `[exchanges.<name>]`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExchangeSettings {
@@ -108,6 +130,8 @@ pub struct ExchangeSettings {
     pub rest_url: Option<String>,
     /// Another limit than the venue's default for a connection without trades.
     pub idle: Option<Duration>,
+    /// Connections that carry the same symbols beside each other; the first that brings a trade decides.
+    pub connections: NonZeroUsize,
 }
 
 /// `[paper]`

@@ -43,7 +43,8 @@ fn names(symbols: &[crate::domain::Symbol]) -> Vec<&str> {
 #[test]
 fn the_defaults_are_those_of_the_contract() {
     let loaded = defaults();
-    let Settings { database, pipeline, batch, exchanges, paper, simulate } = &loaded.settings;
+    let Settings { database, pipeline, batch, spool, backfill, exchanges, paper, simulate } =
+        &loaded.settings;
     assert_eq!(database.url, DatabaseUrl::Embedded);
     assert_eq!(database.max_connections.get(), 5);
     assert_eq!((&database.data_dir, database.retention), (&None, None));
@@ -53,6 +54,9 @@ fn the_defaults_are_those_of_the_contract() {
     assert_eq!((batch.max_size.get(), batch.max_time), (500, Duration::from_secs(5)));
     assert_eq!((batch.max_coalesced.get(), batch.writers.get()), (10_000, 3));
     assert_eq!((batch.max_retry_attempts, batch.retry_delay), (3, Duration::from_secs(1)));
+    assert_eq!((&spool.dir, spool.max_bytes), (&None, 4 << 30));
+    assert_eq!((backfill.enabled, backfill.max_age), (true, Duration::from_secs(86_400)));
+    assert!(exchanges.iter().all(|exchange| exchange.connections.get() == 1));
     assert_eq!(exchanges.iter().map(|exchange| exchange.name).collect::<Vec<_>>(), EXCHANGES);
     assert!(exchanges.iter().all(|exchange| exchange.enabled && exchange.symbols.len() == 10));
     let quotes = |name| exchange(&loaded, name).symbols.iter().map(|it| it.quote().to_owned());

@@ -9,6 +9,7 @@ mod binance;
 mod bybit;
 mod coinbase;
 mod frame;
+pub mod history;
 mod kraken;
 mod okx;
 #[cfg(test)]
@@ -64,6 +65,11 @@ pub trait Exchange: Send + Sync + std::fmt::Debug {
 
     /// What a client must send when, so that the venue keeps the connection.
     fn keepalive(&self) -> Option<Keepalive> {
+        None
+    }
+
+    /// What it tells of the past; `None`: nothing.
+    fn history(&self) -> Option<&'static dyn history::History> {
         None
     }
 

@@ -6,6 +6,8 @@
 
 mod limiter;
 mod logs;
+mod progress;
 
 pub use limiter::RepeatLimiter;
 pub use logs::{Level, LogError, LogFormat, LogOptions, start_logs};
+pub use progress::Progress;

@@ -1,0 +1,130 @@
+//! What an exchange tells of the past, over REST: which page to ask for next, and how to read it.
+//!
+//! Pure like the rest of a venue: [`Pages`] says a URL, is given the body, says the next URL. Each venue pages in its
+//! own way (by id, by time, newest first, or only the last few); a [`Span`] and a [`Reach`] hide the difference.
+
+use crate::domain::{Instrument, Tick, Timestamp};
+use rust_decimal::Decimal;
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use super::DecodeError;
+
+/// A stretch of one symbol's past that is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Span {
+    /// Whose.
+    pub instrument: Instrument,
+    /// The first and the last wanted trade id, both included; `None`: everything in the time.
+    pub ids: Option<(u64, u64)>,
+    /// The wanted time, both ends included. Where ids are wanted: the times of the trades known on either side.
+    pub from: Timestamp,
+    /// See `from`.
+    pub to: Timestamp,
+}
+
+/// How far a reading of the history has come: everything between the two ends was read without a break, so that what
+/// was not in it is not in the exchange's history.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reach {
+    /// The lowest and the highest id that were read, the neighbours of the span included.
+    pub ids: Option<(u64, u64)>,
+    /// The oldest and the newest time that were read, by the exchange's clock.
+    pub times: (Timestamp, Timestamp),
+}
+
+/// The pages of one span, asked for one after the other.
+pub trait Pages: Send + std::fmt::Debug {
+    /// The URL of the next page, the same until [`Self::take`] has read it; `None`: nothing more is to be had.
+    fn next(&self) -> Option<String>;
+
+    /// Reads the page that [`Self::next`] named. The trades of it that lie in the span are appended, in any order,
+    /// with [`crate::domain::Source::Backfill`]; those outside only widen the reach.
+    ///
+    /// # Errors
+    ///
+    /// When the body is not understood; the page may be asked for again.
+    fn take(
+        &mut self,
+        body: &str,
+        received_at: Timestamp,
+        ticks: &mut Vec<Tick>,
+    ) -> Result<(), HistoryError>;
+
+    /// What has been read so far; `None` before the first trade.
+    fn reach(&self) -> Option<Reach>;
+}
+
+/// What a venue's history demands and offers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HistoryRules {
+    /// Requests that may be made in [`Self::per`], by one client.
+    pub requests: NonZeroU32,
+    /// See `requests`.
+    pub per: Duration,
+    /// Whether any past time can be asked for; else only the newest few trades are to be had.
+    pub reaches_back: bool,
+}
+
+/// One minute of a venue's own candles.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Candle {
+    /// When the minute begins.
+    pub minute: Timestamp,
+    /// Traded in it, in units of base.
+    pub volume: Decimal,
+    /// How many trades, where the venue says so.
+    pub trades: Option<u64>,
+}
+
+/// A venue's REST side.
+pub trait History: Send + Sync + std::fmt::Debug {
+    /// What it demands and offers.
+    fn rules(&self) -> HistoryRules;
+
+    /// The pages of a span, from a base such as [`super::Endpoints::rest_url`] (no trailing slash).
+    fn pages(&self, base: &str, span: Span) -> Box<dyn Pages>;
+
+    /// The URL of the one-minute candles from `from`, in which `to` falls, as many as the venue gives at once.
+    fn candles_url(
+        &self,
+        base: &str,
+        instrument: Instrument,
+        from: Timestamp,
+        to: Timestamp,
+    ) -> String;
+
+    /// Reads candles, oldest first.
+    ///
+    /// # Errors
+    ///
+    /// When the body is not understood.
+    fn decode_candles(&self, body: &str) -> Result<Vec<Candle>, HistoryError>;
+
+    /// The URL of the venue's clock, and of its list of symbols: what `doctor` asks.
+    fn clock_url(&self, base: &str) -> String;
+
+    /// Reads the clock.
+    ///
+    /// # Errors
+    ///
+    /// When the body is not understood.
+    fn decode_clock(&self, body: &str) -> Result<Timestamp, HistoryError>;
+
+    /// The URL that answers whether a symbol is traded: with an error, or a body without it, where it is not.
+    fn symbol_url(&self, base: &str, venue_symbol: &str) -> String;
+}
+
+/// An answer of a venue's REST side that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum HistoryError {
+    /// Not what its documentation shows.
+    #[error(transparent)]
+    Unreadable(#[from] DecodeError),
+    /// The venue refuses, in its own words (cut to 200 characters), with a 200 or not.
+    #[error("refused: {0}")]
+    Refused(String),
+    /// The venue wants fewer requests.
+    #[error("too many requests")]
+    TooMany,
+}
