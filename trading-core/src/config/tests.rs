@@ -135,7 +135,8 @@ ws_url = "https://example.com"
 [exchanges.okx]
 symbols = []
 [spool]
-max_bytes = "4GiB"
+max_byts = "4GiB"
+max_bytes = "4"
 [pipeline.health_interval]
 "#;
     let environment = variables(&[
@@ -147,16 +148,17 @@ max_bytes = "4GiB"
     flags.set("simulate.rate", "--rate", "-1");
     let error = load(Some(&file(text)), &environment, &flags).unwrap_err();
     insta::assert_snapshot!(error, @r#"
-    15 problems in the settings:
+    16 problems in the settings:
       batch.max_sise = 100: unknown key; the nearest is batch.max_size (my.toml:5)
-      spool.max_bytes = "4GiB": unknown key; the nearest is batch.max_size (my.toml:15)
+      spool.max_byts = "4GiB": unknown key; the nearest is spool.max_bytes (my.toml:15)
       database.max_conections = "7": unknown key; the nearest is database.max_connections, as TRADING_CORE__DATABASE__MAX_CONNECTIONS (environment TRADING_CORE__DATABASE__MAX_CONECTIONS)
       --exchange = "krakn": one of binance, bybit, coinbase, kraken, okx (flag --exchange)
       database.url = "mysql://me:***@host/db": "embedded", or postgres://user:password@host/db with special characters percent-encoded, and no options but those of a connection (sslmode, sslrootcert, sslcert, sslkey, host, port, options …) (my.toml:3)
-      pipeline.health_interval = {}: a duration with its unit from "1s" to "1day" (my.toml:16)
+      pipeline.health_interval = {}: a duration with its unit from "1s" to "1day" (my.toml:17)
       batch.max_size = 0: a whole number from 1 to 100000 (my.toml:6)
       batch.max_time = 5: a duration with its unit from "1ms" to "1h" (my.toml:7)
       batch.max_coalesced = "many": a whole number from 1 to 1000000 (my.toml:8)
+      spool.max_bytes = "4": a size with its unit from "1MiB" to "1TiB" (my.toml:16)
       exchanges.binance.symbols = "BTC-USDT": each symbol once; BTCUSDT is there already (my.toml:10)
       exchanges.binance.symbols = "DOGE": the quote currency is not known: write it as BASE-QUOTE (my.toml:10)
       exchanges.binance.ws_url = "https://example.com": ws:// or wss:// with a host, without user, query and fragment, or "" for the venue's own (my.toml:11)
