@@ -281,8 +281,8 @@ impl Plan {
             ),
         };
         let migrations = if Era::begins_with(number) && (number <= FIXED || random.one_in(2)) {
-            // An embedded server is made first.
-            let most = if era.server == Server::Own { 400 } else { 2_500 };
+            // An embedded server is made first, which takes seconds.
+            let most = if era.server == Server::Own { 400 } else { 6_000 };
             (0..random.between(2, 4)).map(|_| random.ms(0, most)).collect()
         } else {
             Vec::new()

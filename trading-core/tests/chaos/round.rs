@@ -20,6 +20,8 @@ use crate::{checks, logs, spool, table};
 
 /// How often everything is looked at.
 const LOOK: Duration = Duration::from_millis(40);
+/// How long the first trade may take on a new database.
+const BEGUN_WITHIN: Duration = Duration::from_secs(90);
 /// How long healing may take. Reached only when something is broken.
 const HEALED_WITHIN: Duration = Duration::from_secs(300);
 /// How long an orderly stop may take.
@@ -125,6 +127,7 @@ impl<'a> Round<'a> {
         self.migrate().await?;
         let now = Instant::now();
         self.slots.iter_mut().for_each(|slot| slot.start_at = Some(now));
+        self.until_recording().await?;
         self.storm().await?;
         let mut stops = 0;
         let pool = loop {
@@ -195,6 +198,25 @@ impl<'a> Round<'a> {
                 self.say(why);
             }
             None => self.say(&format!("{why}: it does not run")),
+        }
+    }
+
+    /// A database that is made takes longer than some faults.
+    async fn until_recording(&mut self) -> Result<(), String> {
+        let from = Instant::now();
+        loop {
+            self.look().await?;
+            if self.slots.iter().all(|slot| slot.recorder.is_some()) {
+                let pool = self.world.pool().await?;
+                let asked = sqlx::query_scalar("SELECT EXISTS (SELECT FROM tick_data)");
+                if asked.fetch_one(&pool).await.unwrap_or(false) {
+                    return Ok(());
+                }
+            }
+            if from.elapsed() > BEGUN_WITHIN {
+                return Err("nothing is recorded".to_owned());
+            }
+            sleep(LOOK).await;
         }
     }
 
