@@ -123,17 +123,17 @@ pub(crate) enum Line {
 /// Where a write is held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Place {
-    /// The server has all rows, and not the word that these are all.
-    BeforeCopyDone,
+    /// The server has all rows, and not the word to commit them.
+    Uncommitted,
     /// The server commits, and its answer does not arrive.
-    AfterCopyDone,
+    Unanswered,
 }
 
 /// A moment that is waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Moment {
-    /// So many COPYs later one is held there; then the recorder is killed, or only its connection.
-    Copy { place: Place, after: u32, kills: bool },
+    /// So many writes later one is held there; then the recorder is killed, or only its connection.
+    Write { place: Place, after: u32, kills: bool },
     /// A gap is being repaired.
     Repair,
     /// So long after the spool began to grow; with a torn record at its end, as a crash may leave it.
@@ -178,8 +178,8 @@ pub(crate) enum Event {
 enum Kind {
     Kill,
     KillTwice,
-    KillInCopy,
-    CutInCopy,
+    KillInWrite,
+    CutInWrite,
     KillInSpool,
     KillInRepair,
     Line,
@@ -210,7 +210,8 @@ impl Kind {
         Self::Stall,
     ];
     /// These need the proxies.
-    const ON_THE_LINE: [Self; 4] = [Self::KillInCopy, Self::CutInCopy, Self::Line, Self::LineStall];
+    const ON_THE_LINE: [Self; 4] =
+        [Self::KillInWrite, Self::CutInWrite, Self::Line, Self::LineStall];
 
     /// Whether it does not hinder the others.
     const fn is_beside(self) -> bool {
@@ -229,8 +230,8 @@ impl Kind {
         match self {
             Self::Kill => "kill",
             Self::KillTwice => "kill twice",
-            Self::KillInCopy => "kill in COPY",
-            Self::CutInCopy => "cut in COPY",
+            Self::KillInWrite => "kill before commit",
+            Self::CutInWrite => "cut before commit",
             Self::KillInSpool => "kill in spool write",
             Self::KillInRepair => "kill in repair",
             Self::Line => "database line",
@@ -337,8 +338,8 @@ impl fmt::Display for Plan {
 
 /// Half of the kinds, for a server of our own.
 fn first_list() -> Vec<Kind> {
-    use Kind::{CutInCopy, KillInCopy, KillInSpool, Line, Sockets, Trades};
-    vec![KillInCopy, CutInCopy, KillInSpool, Line, Sockets, Trades]
+    use Kind::{CutInWrite, KillInSpool, KillInWrite, Line, Sockets, Trades};
+    vec![KillInWrite, CutInWrite, KillInSpool, Line, Sockets, Trades]
 }
 
 /// The other half, for an embedded server.
@@ -381,10 +382,10 @@ fn script(kind: Kind, recorders: usize, random: &mut Random) -> Vec<(Duration, E
             let again = at + Duration::from_millis(200) + random.ms(0, 2_500);
             vec![kill(at, Duration::from_millis(100)), kill(again, down)]
         }
-        Kind::KillInCopy | Kind::CutInCopy => {
-            let place = random.pick(&[Place::BeforeCopyDone, Place::AfterCopyDone]);
+        Kind::KillInWrite | Kind::CutInWrite => {
+            let place = random.pick(&[Place::Uncommitted, Place::Unanswered]);
             let after = u32::try_from(random.between(0, 4)).unwrap();
-            vec![trap(at, Moment::Copy { place, after, kills: kind == Kind::KillInCopy })]
+            vec![trap(at, Moment::Write { place, after, kills: kind == Kind::KillInWrite })]
         }
         Kind::KillInSpool => {
             let (gone, how, back) = away(random, 10_000, 16_000);

@@ -16,8 +16,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::plan::{Line, Place};
 
-/// The type of the message that ends a COPY.
+/// The message that ends a COPY, and commits it.
 const COPY_DONE: u8 = b'c';
+/// The message that carries the values of a statement.
+const BIND: u8 = b'B';
+/// The message that commits a statement outside of a transaction.
+const SYNC: u8 = b'S';
+/// Values of so many bytes are a batch of ticks.
+const BATCH_BYTES: usize = 2_000;
 
 /// A proxy that runs until it is dropped.
 #[derive(Debug)]
@@ -77,7 +83,7 @@ impl Proxy {
         }
     }
 
-    /// Holds the next COPY but `after` at this place, once what was armed before is over.
+    /// Holds the next write but `after` at this place, once what was armed before is over.
     pub(crate) fn arm(&self, place: Place, after: u32) {
         self.way.state.lock().unwrap().traps.push_back((place, after));
     }
@@ -158,11 +164,11 @@ async fn carry_up(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, way: &Way, mu
     while let Ok(length @ 1..) = from.read(&mut buffer).await {
         let bytes = &buffer[..length];
         way.pass().await;
-        for (begin, end) in messages.copies_done(bytes) {
+        for (begin, end) in messages.commits(bytes) {
             let Some(place) = way.springs() else { continue };
             let upto = match place {
-                Place::BeforeCopyDone => begin,
-                Place::AfterCopyDone => end,
+                Place::Uncommitted => begin,
+                Place::Unanswered => end,
             };
             mute.store(true, Ordering::SeqCst);
             let written = to.write_all(&bytes[..upto]).await;
@@ -211,7 +217,7 @@ impl Way {
         }
     }
 
-    /// Whether this COPY is the one to hold, and where.
+    /// Whether this write is the one to hold, and where.
     fn springs(&self) -> Option<Place> {
         let mut state = self.state.lock().unwrap();
         let (_, after) = state.traps.front_mut()?;
@@ -237,11 +243,13 @@ struct Messages {
     head: Vec<u8>,
     /// Bytes of the current message that are still to come.
     rest: usize,
+    /// The next Sync commits a batch.
+    batch: bool,
 }
 
 impl Messages {
-    /// Where in these bytes each CopyDone begins and ends.
-    fn copies_done(&mut self, bytes: &[u8]) -> Vec<(usize, usize)> {
+    /// Where in these bytes each message begins and ends that commits a batch.
+    fn commits(&mut self, bytes: &[u8]) -> Vec<(usize, usize)> {
         let mut found = Vec::new();
         let mut at = 0;
         while at < bytes.len() {
@@ -257,8 +265,12 @@ impl Messages {
             if self.head.len() == kind_bytes + 4 {
                 let length: [u8; 4] = self.head[kind_bytes..].try_into().unwrap();
                 self.rest = usize::try_from(u32::from_be_bytes(length)).unwrap().saturating_sub(4);
-                // A CopyDone has no body. One whose head is cut in two is let through.
-                if self.begun && self.head[0] == COPY_DONE && at >= 5 {
+                let kind = self.begun.then_some(self.head[0]);
+                self.batch |= kind == Some(BIND) && self.rest > BATCH_BYTES;
+                let commits = kind == Some(COPY_DONE)
+                    || (kind == Some(SYNC) && std::mem::take(&mut self.batch));
+                // Neither has a body. One whose head is cut in two is let through.
+                if commits && at >= 5 {
                     found.push((at - 5, at));
                 }
                 // An eight byte first message asks for TLS; the startup message follows it.

@@ -281,7 +281,7 @@ impl<'a> Round<'a> {
                 self.say(&format!("database line of recorder {}: {what:?}", who + 1));
             }
             Event::Trap { who, moment, down } => {
-                if let Moment::Copy { place, after, .. } = moment {
+                if let Moment::Write { place, after, .. } = moment {
                     self.world.proxies[who].arm(place, after);
                 }
                 let before = spool::bytes(self.world.spool());
@@ -335,7 +335,7 @@ impl<'a> Round<'a> {
             // It names what it left in the spool.
             (Some(down), Some(70)) if is_uneasy => down,
             // It could not begin; whoever supervises it starts it again.
-            (None, Some(1)) if is_uneasy => Duration::from_secs(1),
+            (None, Some(1)) if is_uneasy => Duration::from_secs(2),
             (Some(down), Some(1)) if is_uneasy => down,
             // Asked before it could listen.
             (Some(down), None) if status.signal() == Some(15) && logs::is_empty(&log) => down,
@@ -369,7 +369,7 @@ impl<'a> Round<'a> {
         let spooled = spool::bytes(self.world.spool());
         let set = &mut self.traps[at];
         match set.moment {
-            Moment::Copy { .. } => self.world.proxies[set.who].holds(),
+            Moment::Write { .. } => self.world.proxies[set.who].holds(),
             Moment::Repair => self.is_repairing().await.unwrap_or(false),
             Moment::Spool { after, .. } => {
                 if set.grew.is_none() && spooled > set.before + GROWTH {
@@ -396,12 +396,12 @@ impl<'a> Round<'a> {
 
     fn sprung(&mut self, who: usize, moment: Moment, down: Duration) {
         match moment {
-            Moment::Copy { place, kills, .. } => {
+            Moment::Write { place, kills, .. } => {
                 if kills {
-                    self.kill(who, &format!("SIGKILL recorder {} in a COPY, {place:?}", who + 1));
+                    self.kill(who, &format!("SIGKILL recorder {} in a write, {place:?}", who + 1));
                 } else {
                     self.say(&format!(
-                        "connection of recorder {} cut in a COPY, {place:?}",
+                        "connection of recorder {} cut in a write, {place:?}",
                         who + 1
                     ));
                 }

@@ -192,12 +192,12 @@ fn timestamp(time: DateTime<Utc>) -> Timestamp {
 /// coming in. Says what it waits for.
 pub(crate) async fn unrest(pool: &PgPool, symbols: usize) -> sqlx::Result<Vec<String>> {
     let open: Vec<(String, i64)> = sqlx::query_as(
-        "SELECT exchange || ': ' || cause, count(*) FROM tick_gaps WHERE status = 'open' GROUP BY 1 ORDER BY 1",
+        "SELECT cause, count(*) FROM tick_gaps WHERE status = 'open' GROUP BY 1 ORDER BY 1",
     )
     .fetch_all(pool)
     .await?;
     let mut waits: Vec<String> =
-        open.into_iter().map(|(what, count)| format!("{count} open gaps of {what}")).collect();
+        open.into_iter().map(|(what, count)| format!("{count} open gaps ({what})")).collect();
     // A batch, its write and one hand-over fit into these seconds.
     let rows: Vec<(String, String, i64, Option<i64>, bool)> = sqlx::query_as(
         "SELECT exchange, symbol, count(*) FILTER (WHERE time < now() - interval '10 s'), \
