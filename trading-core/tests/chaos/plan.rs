@@ -12,7 +12,7 @@ const ROUNDS_PER_ERA: u64 = 4;
 /// Rounds whose kinds of faults are a fixed list.
 const FIXED: u64 = 2;
 /// The time from one fault of a fixed list to the next.
-const APART: Duration = Duration::from_secs(5);
+const APART: Duration = Duration::from_secs(4);
 /// The least time after the last fault before a round's end.
 const CALM: Duration = Duration::from_secs(3);
 
@@ -171,6 +171,8 @@ pub(crate) enum Event {
         venue: Option<Venue>,
         action: Action,
     },
+    /// Faults of all exchanges that stay on, in the simulator's words.
+    Switch(&'static str),
 }
 
 /// What is drawn from.
@@ -192,10 +194,11 @@ enum Kind {
     Trades,
     Sockets,
     Stall,
+    Rest,
 }
 
 impl Kind {
-    const ANYWHERE: [Self; 12] = [
+    const ANYWHERE: [Self; 13] = [
         Self::Kill,
         Self::KillTwice,
         Self::KillInSpool,
@@ -208,6 +211,7 @@ impl Kind {
         Self::Trades,
         Self::Sockets,
         Self::Stall,
+        Self::Rest,
     ];
     /// These need the proxies.
     const ON_THE_LINE: [Self; 4] =
@@ -215,7 +219,7 @@ impl Kind {
 
     /// Whether it does not hinder the others.
     const fn is_beside(self) -> bool {
-        matches!(self, Self::Trades | Self::Sockets | Self::Stall)
+        matches!(self, Self::Trades | Self::Sockets | Self::Stall | Self::Rest)
     }
 
     /// The server can be away once in a drawn round.
@@ -244,6 +248,7 @@ impl Kind {
             Self::Trades => "skip, repeat, malform",
             Self::Sockets => "cut, refuse, shut down",
             Self::Stall => "sockets silent",
+            Self::Rest => "history away",
         }
     }
 }
@@ -284,7 +289,7 @@ impl Plan {
         let migrations = if Era::begins_with(number) && (number <= FIXED || random.one_in(2)) {
             // An embedded server is made first, which takes seconds.
             let most = if era.server == Server::Own { 400 } else { 6_000 };
-            (0..random.between(2, 4)).map(|_| random.ms(0, most)).collect()
+            (0..random.between(1, 3)).map(|_| random.ms(0, most)).collect()
         } else {
             Vec::new()
         };
@@ -344,8 +349,8 @@ fn first_list() -> Vec<Kind> {
 
 /// The other half, for an embedded server.
 fn second_list() -> Vec<Kind> {
-    use Kind::{AwayShort, KillInRepair, KillTwice, Quota, Stall, Terminate};
-    vec![KillTwice, KillInRepair, Quota, Stall, Terminate, AwayShort]
+    use Kind::{AwayShort, KillInRepair, KillTwice, Quota, Rest, Stall, Terminate};
+    vec![KillTwice, KillInRepair, Quota, Stall, Terminate, AwayShort, Rest]
 }
 
 fn drawn_list(random: &mut Random, server: Server) -> Vec<Kind> {
@@ -389,7 +394,7 @@ fn script(kind: Kind, recorders: usize, random: &mut Random) -> Vec<(Duration, E
         }
         Kind::KillInSpool => {
             let (gone, how, back) = away(random, 10_000, 16_000);
-            let moment = Moment::Spool { after: random.ms(0, 3_000), torn: !random.one_in(4) };
+            let moment = Moment::Spool { after: random.ms(0, 3_000), torn: !random.one_in(8) };
             vec![(gone, Event::Away(how)), trap(gone, moment), (back, Event::Back)]
         }
         // The kill makes the gap that is repaired.
@@ -414,7 +419,7 @@ fn script(kind: Kind, recorders: usize, random: &mut Random) -> Vec<(Duration, E
             vec![(gone, Event::Away(how)), (back, Event::Back)]
         }
         Kind::Quota => {
-            let (gone, how, back) = away(random, 22_000, 35_000);
+            let (gone, how, back) = away(random, 18_000, 32_000);
             // The guard of an embedded server would bring a killed one back at once.
             let how = if how == Stop::Kill { Stop::Fast } else { how };
             vec![(gone, Event::Away(how)), (back, Event::Back)]
@@ -434,6 +439,11 @@ fn script(kind: Kind, recorders: usize, random: &mut Random) -> Vec<(Duration, E
         Kind::Stall => {
             let lasting = random.ms(1_000, 20_000);
             vec![(at, Event::Exchange { venue: venue(random), action: Action::Stall(lasting) })]
+        }
+        Kind::Rest => {
+            let fault = random.pick(&["rest=down", "rest=down", "rest=2s"]);
+            let over = at + random.ms(5_000, 20_000);
+            vec![(at, Event::Switch(fault)), (over, Event::Switch("none"))]
         }
     }
 }

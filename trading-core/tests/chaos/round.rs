@@ -296,6 +296,11 @@ impl<'a> Round<'a> {
                 let whom = venue.map_or("every exchange", |venue| venue.name());
                 self.say(&format!("{whom}: {}", told(action)));
             }
+            Event::Switch(text) => {
+                let switches = text.parse::<Switches>().map_err(|error| error.to_string())?;
+                self.world.faults.switch(switches);
+                self.say(&format!("every exchange: {text}"));
+            }
         }
         Ok(())
     }
