@@ -215,3 +215,88 @@ struct Clock<'a> {
     #[serde(borrow, rename = "timeNano")]
     time_nano: Text<'a>,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::testing::{self, REST, span, take};
+    use super::*;
+    use crate::domain::Side;
+
+    const TRADES: &str = r#"{"retCode":0,"retMsg":"OK","result":{"category":"spot","list":[{"execId":"2290000001300000002","symbol":"BTCUSDT","price":"77606.8","size":"0.000712","side":"Buy","time":"1788335009482","isBlockTrade":false,"isRPITrade":false,"seq":"113508069853"},{"execId":"2290000001300000001","symbol":"BTCUSDT","price":"77606.70","size":"1","side":"Sell","time":"1788335009400","isBlockTrade":false}]},"retExtInfo":{},"time":1788335009500}"#;
+    const KLINE: &str = r#"{"retCode":0,"retMsg":"OK","result":{"category":"spot","symbol":"BTCUSDT","list":[["1670608800000","17071","17073","17027","17055.5","268611","15.74462667"],["1670608740000","17071.5","17071.5","17061","17071","4177","0.24469757"]]},"retExtInfo":{},"time":1672025956592}"#;
+
+    fn write(trades: &[(u64, i64)]) -> String {
+        let trade = |(id, at): &(u64, i64)| {
+            format!(
+                r#"{{"execId":"{id}","symbol":"BTCUSDT","price":"1.5","size":"2","side":"Buy","time":"{at}"}}"#
+            )
+        };
+        let trades: Vec<String> = trades.iter().map(trade).collect();
+        format!(r#"{{"retCode":0,"retMsg":"OK","result":{{"list":[{}]}}}}"#, trades.join(","))
+    }
+
+    fn pages() -> Box<dyn Pages> {
+        Bybit.pages(
+            REST,
+            span(&Bybit, "BTCUSDT", None, 1_788_335_009_400_001, 1_788_335_010_000_000),
+        )
+    }
+
+    #[test]
+    fn the_newest_trades_are_read_and_no_others() {
+        let mut pages = pages();
+        let url = "/v5/market/recent-trade?category=spot&symbol=BTCUSDT&limit=60";
+        assert_eq!(pages.next(), Some(format!("{REST}{url}")));
+        assert_eq!(
+            testing::take_one(&mut *pages, TRADES),
+            Tick {
+                instrument: testing::instrument(&Bybit, "BTCUSDT"),
+                trade_id: TradeId::Number(2_290_000_001_300_000_002),
+                price: testing::decimal("77606.8"),
+                quantity: testing::decimal("0.000712"),
+                side: Side::Buy,
+                source: Source::Backfill,
+                exchange_at: Timestamp::from_millis(1_788_335_009_482).unwrap(),
+                received_at: testing::received_at(),
+            }
+        );
+        assert_eq!(pages.next(), None);
+        let reach = pages.reach().unwrap();
+        assert_eq!(reach.ids, Some((2_290_000_001_300_000_001, 2_290_000_001_300_000_002)));
+        assert_eq!(reach.times.0.as_millis(), 1_788_335_009_400);
+    }
+
+    #[test]
+    fn ids_that_are_no_numbers_reach_in_time_only() {
+        let mut pages = pages();
+        let uuid = "20f43950-d8dd-5b31-9112-a178eb6023af";
+        take(&mut *pages, &TRADES.replace("2290000001300000002", uuid)).unwrap();
+        assert_eq!(pages.reach().unwrap().ids, None);
+    }
+
+    #[test]
+    fn an_answer_to_another_question_is_refused() {
+        let answer = |body: &str| take(&mut *pages(), body).unwrap_err();
+        let other = TRADES.replace("BTCUSDT", "ETHUSDT");
+        assert!(matches!(answer(&other), HistoryError::Elsewhere(_)));
+        let refused = r#"{"retCode":10001,"retMsg":"Not supported symbols","result":{}}"#;
+        assert!(matches!(answer(refused), HistoryError::Refused(_)));
+        let busy = r#"{"retCode":10006,"retMsg":"Too many visits!","result":{}}"#;
+        assert!(matches!(answer(busy), HistoryError::TooMany));
+    }
+
+    #[test]
+    fn candles_and_the_clock_are_read() {
+        let candles = Bybit.decode_candles(KLINE).unwrap();
+        let volumes: Vec<String> = candles.iter().map(|one| one.volume.to_string()).collect();
+        assert_eq!(volumes, ["4177", "268611"], "oldest first");
+        assert_eq!(candles[0].minute.as_millis(), 1_670_608_740_000);
+        let clock = r#"{"retCode":0,"retMsg":"OK","result":{"timeSecond":"1688639403","timeNano":"1688639403423213947"},"time":1688639403423}"#;
+        assert_eq!(Bybit.decode_clock(clock).unwrap().as_micros(), 1_688_639_403_423_213);
+    }
+
+    #[test]
+    fn prop_no_answer_leads_in_a_circle() {
+        testing::prop_no_answer_leads_in_a_circle(&Bybit, &[TRADES, KLINE], write);
+    }
+}

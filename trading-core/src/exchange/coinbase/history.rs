@@ -241,3 +241,110 @@ struct Clock<'a> {
     #[serde(borrow)]
     iso: Text<'a>,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::testing::{self, REST, span, take};
+    use super::*;
+    use crate::domain::Side;
+
+    const TRADES: &str = r#"[{"trade_id":75,"side":"buy","size":"0.01000000","price":"100.10","time":"2026-09-02T07:44:10.104422Z"},{"trade_id":74,"side":"sell","size":"193.00000000","price":"100.00","time":"2026-09-02T07:44:09.974521Z"}]"#;
+    const CANDLES: &str =
+        r#"[[1415398800,0.32,4.2,0.35,4.2,12.30],[1415398740,0.32,4.2,0.35,4.2,1e-8]]"#;
+
+    fn write(trades: &[(u64, i64)]) -> String {
+        let trade = |(id, at): &(u64, i64)| {
+            let time = Timestamp::from_millis(*at).unwrap();
+            format!(r#"{{"trade_id":{id},"side":"sell","size":"2","price":"1.5","time":"{time}"}}"#)
+        };
+        let trades: Vec<String> = trades.iter().map(trade).collect();
+        format!("[{}]", trades.join(","))
+    }
+
+    fn url(rest: &str) -> Option<String> {
+        Some(format!("{REST}/products/BTC-USD/trades?limit={rest}"))
+    }
+
+    #[test]
+    fn a_trade_is_read_as_in_a_frame() {
+        let mut pages = Coinbase.pages(REST, span(&Coinbase, "BTCUSD", Some((74, 75)), 0, 1));
+        let ticks = take(&mut *pages, TRADES).unwrap();
+        assert_eq!(
+            ticks[1],
+            Tick {
+                instrument: testing::instrument(&Coinbase, "BTCUSD"),
+                trade_id: TradeId::Number(74),
+                price: testing::decimal("100.00"),
+                quantity: testing::decimal("193.00000000"),
+                // The maker sold, so the taker bought.
+                side: Side::Buy,
+                source: Source::Backfill,
+                exchange_at: Timestamp::from_rfc3339("2026-09-02T07:44:09.974521Z").unwrap(),
+                received_at: testing::received_at(),
+            }
+        );
+        assert_eq!((ticks.len(), ticks[0].side), (2, Side::Sell));
+    }
+
+    #[test]
+    fn a_span_of_ids_is_read_from_its_end_until_it_is_passed() {
+        let mut pages = Coinbase.pages(REST, span(&Coinbase, "BTCUSD", Some((70, 90)), 0, 1));
+        assert_eq!(pages.next(), url("1000&after=111"));
+        let kept = take(&mut *pages, &write(&[(110, 9), (90, 8), (70, 7)])).unwrap();
+        assert_eq!(testing::ids(&kept), [90, 70]);
+        assert_eq!(pages.next(), url("1000&after=70"), "the neighbour is still to come");
+        assert_eq!(take(&mut *pages, &write(&[(68, 6)])).unwrap(), []);
+        assert_eq!((pages.next(), pages.reach().unwrap().ids), (None, Some((68, 110))));
+        let mut at_the_start = Coinbase.pages(REST, span(&Coinbase, "BTCUSD", Some((1, 2)), 0, 1));
+        take(&mut *at_the_start, "[]").unwrap();
+        assert_eq!((at_the_start.next(), at_the_start.reach()), (None, None));
+    }
+
+    #[test]
+    fn a_span_of_time_is_found_by_halving() {
+        // Trade n at n seconds; wanted is what lies in the 3,000 s up to the 5,000th.
+        let mut pages =
+            Coinbase.pages(REST, span(&Coinbase, "BTCUSD", None, 2_000_000_000, 5_000_000_000));
+        assert_eq!(pages.next(), url("1"));
+        let mut kept = Vec::new();
+        let mut asked = 0;
+        while let Some(next) = pages.next() {
+            asked += 1;
+            let newest = next
+                .split_once("after=")
+                .map_or(100_000, |(_, after)| after.parse::<u64>().unwrap() - 1);
+            let limit = if next.contains("limit=1000") { 1_000 } else { 1 };
+            let trades: Vec<_> =
+                (1..=newest).rev().take(limit).map(|id| (id, 1_000 * id.cast_signed())).collect();
+            kept.extend(take(&mut *pages, &write(&trades)).unwrap());
+        }
+        assert_eq!(testing::ids(&kept), (2_000..=5_000).rev().collect::<Vec<_>>());
+        assert!(pages.reach().unwrap().ids.is_some_and(|(low, high)| low < 2_000 && high > 5_000));
+        assert!(asked <= 1 + 8 + 4, "{asked} requests");
+    }
+
+    #[test]
+    fn an_answer_to_another_question_is_refused() {
+        let mut pages = Coinbase.pages(REST, span(&Coinbase, "BTCUSD", Some((70, 90)), 0, 1));
+        let answer = take(&mut *pages, &write(&[(111, 9), (90, 8)]));
+        assert!(matches!(answer, Err(HistoryError::Elsewhere(id)) if id == "111"));
+        let answer = take(&mut *pages, r#"{"message":"NotFound"}"#);
+        assert!(matches!(answer, Err(HistoryError::Refused(words)) if words == "NotFound"));
+        assert!(matches!(take(&mut *pages, "{}"), Err(HistoryError::Unreadable(_))));
+    }
+
+    #[test]
+    fn candles_and_the_clock_are_read() {
+        let candles = Coinbase.decode_candles(CANDLES).unwrap();
+        let volumes: Vec<String> = candles.iter().map(|one| one.volume.to_string()).collect();
+        assert_eq!(volumes, ["0.00000001", "12.30"], "oldest first");
+        assert_eq!(candles[1].minute.as_millis(), 1_415_398_800_000);
+        let clock = r#"{"iso":"2026-09-02T07:44:10.104422Z","epoch":1788335050.104}"#;
+        assert_eq!(Coinbase.decode_clock(clock).unwrap().as_micros(), 1_788_335_050_104_422);
+    }
+
+    #[test]
+    fn prop_no_answer_leads_in_a_circle() {
+        testing::prop_no_answer_leads_in_a_circle(&Coinbase, &[TRADES, CANDLES], write);
+    }
+}

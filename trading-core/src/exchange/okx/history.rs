@@ -195,3 +195,104 @@ struct Clock<'a> {
     #[serde(borrow)]
     ts: Text<'a>,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::testing::{self, REST, span, take};
+    use super::*;
+    use crate::domain::{Side, TradeId};
+
+    const TRADES: &str = r#"{"code":"0","msg":"","data":[{"instId":"BTC-USDT","side":"sell","sz":"0.00013669","px":"102537.9","source":"0","tradeId":"734864333","ts":"1747087163557"},{"instId":"BTC-USDT","side":"buy","sz":"0.0000125","px":"102537.9","tradeId":"734864332","ts":"1747087161666"}]}"#;
+    const CANDLES: &str = r#"{"code":"0","msg":"","data":[["1597026420000","3.721","3.743","3.677","3.708","8422410","22698348.04828491","12698348.04828491","1"],["1597026360000","3.731","3.799","3.494","3.72","24912403","67632347.24399722","37632347.24399722","1"]]}"#;
+
+    fn write(trades: &[(u64, i64)]) -> String {
+        let trade = |(id, at): &(u64, i64)| {
+            format!(
+                r#"{{"instId":"BTC-USDT","side":"buy","sz":"2","px":"1.5","tradeId":"{id}","ts":"{at}"}}"#
+            )
+        };
+        let trades: Vec<String> = trades.iter().map(trade).collect();
+        format!(r#"{{"code":"0","msg":"","data":[{}]}}"#, trades.join(","))
+    }
+
+    fn url(rest: &str) -> Option<String> {
+        let url = "/api/v5/market/history-trades?instId=BTC-USDT&limit=100";
+        Some(format!("{REST}{url}&{rest}"))
+    }
+
+    #[test]
+    fn a_trade_is_read_as_in_a_frame() {
+        let ids = Some((734_864_332, 734_864_333));
+        let mut pages = Okx.pages(REST, span(&Okx, "BTCUSDT", ids, 0, 1));
+        let ticks = take(&mut *pages, TRADES).unwrap();
+        assert_eq!(
+            ticks[0],
+            Tick {
+                instrument: testing::instrument(&Okx, "BTCUSDT"),
+                trade_id: TradeId::Number(734_864_333),
+                price: testing::decimal("102537.9"),
+                quantity: testing::decimal("0.00013669"),
+                side: Side::Sell,
+                source: Source::Backfill,
+                exchange_at: Timestamp::from_millis(1_747_087_163_557).unwrap(),
+                received_at: testing::received_at(),
+            }
+        );
+        assert_eq!((ticks.len(), ticks[1].side), (2, Side::Buy));
+    }
+
+    #[test]
+    fn a_span_of_ids_is_read_from_its_end_until_it_is_passed() {
+        let mut pages = Okx.pages(REST, span(&Okx, "BTCUSDT", Some((70, 90)), 0, 1));
+        assert_eq!(pages.next(), url("type=1&after=111"));
+        let kept = take(&mut *pages, &write(&[(110, 9), (90, 8), (70, 7)])).unwrap();
+        assert_eq!(testing::ids(&kept), [90, 70]);
+        assert_eq!(pages.next(), url("type=1&after=70"), "the neighbour is still to come");
+        assert_eq!(take(&mut *pages, &write(&[(68, 6)])).unwrap(), []);
+        assert_eq!((pages.next(), pages.reach().unwrap().ids), (None, Some((68, 110))));
+    }
+
+    #[test]
+    fn a_span_of_time_begins_by_time_and_goes_on_by_id() {
+        let mut pages = Okx.pages(REST, span(&Okx, "BTCUSDT", None, 5_000, 9_999));
+        assert_eq!(pages.next(), url("type=2&after=10"));
+        assert_eq!(take(&mut *pages, &write(&[(90, 9), (89, 5)])).unwrap().len(), 2);
+        assert_eq!(pages.next(), url("type=1&after=89"));
+        assert_eq!(take(&mut *pages, &write(&[(88, 4)])).unwrap(), []);
+        assert_eq!(pages.next(), None);
+    }
+
+    #[test]
+    fn an_answer_to_another_question_is_refused() {
+        let answer = |body: &str| {
+            let mut pages = Okx.pages(REST, span(&Okx, "BTCUSDT", Some((70, 90)), 0, 1));
+            take(&mut *pages, body).unwrap_err()
+        };
+        assert!(matches!(answer(&write(&[(111, 9)])), HistoryError::Elsewhere(id) if id == "111"));
+        assert!(matches!(
+            answer(&write(&[(80, 9)]).replace("BTC-USDT", "ETH-USDT")),
+            HistoryError::Unreadable(DecodeError::UnknownSymbol(_))
+        ));
+        let refused = r#"{"code":"51001","msg":"Instrument ID doesn't exist","data":[]}"#;
+        assert!(
+            matches!(answer(refused), HistoryError::Refused(words) if words == "51001 Instrument ID doesn't exist")
+        );
+        let busy = r#"{"code":"50011","msg":"Too Many Requests"}"#;
+        assert!(matches!(answer(busy), HistoryError::TooMany));
+    }
+
+    #[test]
+    fn candles_and_the_clock_are_read() {
+        let candles = Okx.decode_candles(CANDLES).unwrap();
+        let volumes: Vec<String> = candles.iter().map(|one| one.volume.to_string()).collect();
+        assert_eq!(volumes, ["24912403", "8422410"], "oldest first");
+        assert_eq!(candles[0].minute.as_millis(), 1_597_026_360_000);
+        let clock = r#"{"code":"0","msg":"","data":[{"ts":"1597026383085"}]}"#;
+        assert_eq!(Okx.decode_clock(clock).unwrap().as_millis(), 1_597_026_383_085);
+    }
+
+    #[test]
+    fn prop_no_answer_leads_in_a_circle() {
+        testing::prop_no_answer_leads_in_a_circle(&Okx, &[TRADES, CANDLES], write);
+    }
+}
