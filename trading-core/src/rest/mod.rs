@@ -11,6 +11,8 @@ mod client;
 mod error;
 mod pause;
 #[cfg(test)]
+mod round_trip;
+#[cfg(test)]
 mod tests;
 
 pub use client::RestClient;

@@ -152,6 +152,7 @@ impl Pages for KrakenPages {
         page.retain(|tick| !self.page_before.contains(&tick.trade_id));
         self.page_before = ids;
         self.reading.keep(page, ticks);
+        self.reading.reaches_from(self.reading.span.from);
         Ok(())
     }
 
