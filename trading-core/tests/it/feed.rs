@@ -2,6 +2,7 @@
 //!
 //! The exchange of these tests is a real WebSocket server that does as the test tells it, frame by frame.
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use tokio_tungstenite::{WebSocketStream, accept_async};
 use tokio_util::sync::CancellationToken;
 use trading_core::domain::{Instrument, Tick};
 use trading_core::exchange::{Exchange, Kraken, Limits, Okx};
-use trading_core::feed::{ConnectGate, FeedContext, run};
+use trading_core::feed::{ConnectGate, FeedContext, LivenessRules, run};
 use trading_core::pipeline::{Ledger, TickReceiver, channel};
 use trading_core::store::journal::{JournalWriter, journal};
 use trading_core::store::postgres::migrate;
@@ -39,24 +40,36 @@ impl World {
         capacity: usize,
         limits: impl FnOnce(Limits) -> Limits,
     ) -> Self {
+        Self::with(exchange, capacity, |context| context.limits = limits(context.limits)).await
+    }
+
+    async fn with(
+        exchange: &'static dyn Exchange,
+        capacity: usize,
+        change: impl FnOnce(&mut FeedContext),
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let ledger = Arc::new(Ledger::default());
         let (sender, ticks) = channel(capacity, Arc::clone(&ledger));
-        let (journal, writer) = journal();
+        let (journal, writer) = journal("test".to_owned());
         let instrument =
             |symbol: &str| Instrument::intern(exchange.name(), &symbol.parse().unwrap()).unwrap();
-        let context = FeedContext {
+        let mut context = FeedContext {
             name: "test-1".into(),
             exchange,
             url: exchange.connect_url(&format!("ws://{}", listener.local_addr().unwrap())),
-            limits: limits(Limits { connect_interval: Duration::ZERO, ..exchange.limits() }),
+            limits: Limits { connect_interval: Duration::ZERO, ..exchange.limits() },
+            liveness: LivenessRules::default(),
             instruments: vec![instrument("BTC-USD"), instrument("ETH-USD")],
+            stored: Vec::new(),
+            connections: NonZeroUsize::MIN,
             sender,
             ledger: Arc::clone(&ledger),
             journal,
             gate: Arc::new(ConnectGate::new(Duration::ZERO)),
             seed: 1,
         };
+        change(&mut context);
         let stop = CancellationToken::new();
         let feed = tokio::runtime::Handle::current().spawn(run(context, stop.clone()));
         Self { listener, ticks, ledger, journal: writer, stop, feed }

@@ -92,8 +92,13 @@ impl Okx {
             return;
         };
         let first = if self.channel == Channel::Orders { order.first } else { order.last };
-        let of =
-            Subscription { listing: Arc::clone(listing), channel: self.channel, next: order.last };
+        let of = Subscription {
+            listing: Arc::clone(listing),
+            channel: self.channel,
+            next: order.last,
+            since: context.now,
+            is_silent: false,
+        };
         self.write(&of, first, order.last, context.now, context.out);
     }
 }
