@@ -1,0 +1,194 @@
+//! How a connection lives and ends, and what it hands on.
+
+use std::time::Duration;
+
+use futures_util::SinkExt as _;
+use tokio_tungstenite::tungstenite::Message as Frame;
+use trading_core::exchange::{Kraken, Limits, Okx};
+use trading_core::store::postgres::migrate;
+
+use super::{PATIENCE, World, gaps};
+use crate::support::postgres::database;
+
+#[tokio::test]
+async fn what_an_exchange_repeats_after_a_reconnect_is_taken_once() {
+    let mut world = World::new(&Kraken, 1_000, |limits| limits).await;
+    let mut first = world.accept().await;
+    first.acknowledge_kraken().await;
+    first.send_kraken(1..=10).await;
+    assert_eq!(world.ids(10).await, (1..=10).collect::<Vec<_>>());
+    drop(first);
+    let mut second = world.accept().await;
+    second.acknowledge_kraken().await;
+    second.send_kraken(5..=15).await;
+    assert_eq!(world.ids(5).await, (11..=15).collect::<Vec<_>>());
+    let (rest, ledger, _) = world.stop().await;
+    assert!(rest.is_empty(), "{rest:?}");
+    let reading = ledger.read();
+    assert_eq!((reading.received, reading.duplicates, reading.reconnects), (21, 6, 1));
+}
+
+#[tokio::test]
+async fn a_planned_cut_is_met_by_a_second_connection_and_each_trade_comes_once_in_order() {
+    let mut world = World::new(&Okx, 1_000, |limits| limits).await;
+    let mut old = world.accept().await;
+    old.acknowledge_okx().await;
+    old.send_okx(1).await;
+    assert_eq!(world.ids(1).await, [1]);
+    old.send(r#"{"event":"notice","code":"64008","msg":"The connection will soon be closed for a service upgrade. Please reconnect.","connId":"a4d3ae55"}"#).await;
+    let mut next = world.accept().await;
+    // Both live: the old one still brings trades while the next is not subscribed.
+    old.send_okx(2).await;
+    assert_eq!(world.ids(1).await, [2]);
+    next.acknowledge_okx().await;
+    next.send_okx(2).await;
+    next.send_okx(3).await;
+    assert_eq!(world.ids(1).await, [3]);
+    assert_eq!(
+        old.next().await,
+        None,
+        "the old connection is closed once the next one is subscribed"
+    );
+    next.send_okx(4).await;
+    assert_eq!(world.ids(1).await, [4]);
+    let (rest, ledger, _) = world.stop().await;
+    assert_eq!((rest, ledger.read().duplicates), (vec![], 1));
+}
+
+#[tokio::test]
+async fn a_connection_is_relieved_before_it_reaches_its_age() {
+    // Relieved five minutes before the limit.
+    let age = Some(Duration::from_secs(301));
+    let mut world =
+        World::new(&Kraken, 1_000, |limits| Limits { connection_age: age, ..limits }).await;
+    let mut old = world.accept().await;
+    old.acknowledge_kraken().await;
+    old.send_kraken(1..=1).await;
+    let mut next = world.accept().await;
+    next.acknowledge_kraken().await;
+    assert_eq!(old.next().await, None);
+    next.send_kraken(1..=2).await;
+    assert_eq!(world.ids(2).await, [1, 2]);
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn heartbeats_alone_do_not_keep_a_connection() {
+    let idle = Duration::from_secs(1);
+    let world = World::new(&Kraken, 1_000, |limits| Limits { idle, ..limits }).await;
+    let mut first = world.accept().await;
+    first.acknowledge_kraken().await;
+    let beat = async {
+        while first.0.send(Frame::text(r#"{"channel":"heartbeat"}"#)).await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, beat).await.expect("the feed never left");
+    world.accept().await;
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_frame_that_is_not_understood_is_kept_aside_a_gap_is_listed_and_the_connection_lives() {
+    let database = database().await;
+    migrate(&database.pool).await.unwrap();
+    let mut world = World::new(&Kraken, 1_000, |limits| limits).await;
+    let mut server = world.accept().await;
+    server.acknowledge_kraken().await;
+    server.send("{broken").await;
+    server.send("{broken").await;
+    server.send(r#"{"channel":"trade","type":"update","data":[{"symbol":"BTC/USD","side":"sideways","price":1,"qty":1,"trade_id":1,"timestamp":"2026-09-26T18:09:13.157776Z"}]}"#).await;
+    server.send_kraken(2..=3).await;
+    server.send_kraken(7..=7).await;
+    assert_eq!(world.ids(3).await, [2, 3, 7]);
+    let (_, ledger, journal) = world.stop().await;
+    assert_eq!(ledger.read().malformed, 3);
+    journal.run(database.pool.clone()).await;
+    let kept: Vec<(String, i64)> =
+        sqlx::query_as("SELECT frame, count FROM quarantined_frames ORDER BY count DESC")
+            .fetch_all(&database.pool)
+            .await
+            .unwrap();
+    assert_eq!(kept.len(), 2);
+    assert_eq!(kept[0], ("{broken".to_owned(), 2));
+    assert!(kept[1].0.contains("sideways"));
+    let sessions: Vec<(String, i64, i64)> =
+        sqlx::query_as("SELECT reason, ticks, malformed FROM feed_sessions")
+            .fetch_all(&database.pool)
+            .await
+            .unwrap();
+    assert_eq!(sessions, [("stopped".to_owned(), 3, 3)]);
+    assert_eq!(gaps(&database.pool).await, ["BTCUSD 4 to 6: the ids jumped"]);
+}
+
+#[tokio::test]
+async fn a_refused_symbol_does_not_keep_the_others_from_being_recorded() {
+    let mut world = World::new(&Kraken, 1_000, |limits| limits).await;
+    let mut server = world.accept().await;
+    server.next().await.unwrap();
+    server.send(r#"{"error":"Currency pair not supported ETH/USD","method":"subscribe","success":false,"symbol":"ETH/USD","time_in":"2026-09-26T18:09:13.157776Z","time_out":"2026-09-26T18:09:13.157776Z"}"#).await;
+    server.send_kraken(1..=3).await;
+    assert_eq!(world.ids(3).await, [1, 2, 3]);
+    let (_, ledger, _) = world.stop().await;
+    assert_eq!(ledger.read().reconnects, 0);
+}
+
+#[tokio::test]
+async fn a_full_channel_holds_the_socket_and_nothing_is_lost() {
+    const TRADES: u64 = 200_000;
+    let mut world = World::new(&Kraken, 10, |limits| limits).await;
+    let mut server = world.accept().await;
+    server.acknowledge_kraken().await;
+    let mut sending = tokio::runtime::Handle::current().spawn(async move {
+        for first in (1..=TRADES).step_by(50) {
+            server.send_kraken(first..=first + 49).await;
+        }
+        server
+    });
+    // Nobody reads the channel: the feed stops reading, so the socket fills and the exchange cannot send on.
+    let held = tokio::time::timeout(Duration::from_millis(500), &mut sending).await;
+    assert!(held.is_err(), "an exchange that is not read from must be held");
+    assert_eq!(world.ticks.utilization().used, 10);
+    let all = usize::try_from(TRADES).unwrap();
+    assert_eq!(world.ids(all).await, (1..=TRADES).collect::<Vec<_>>());
+    sending.await.unwrap();
+    let (rest, ledger, _) = world.stop().await;
+    assert_eq!((rest, ledger.read().dropped), (vec![], 0));
+}
+
+#[tokio::test]
+async fn a_feed_that_is_ended_while_it_waits_for_the_channel_leaves_no_tick_uncounted() {
+    let mut world = World::new(&Kraken, 10, |limits| limits).await;
+    let mut server = world.accept().await;
+    server.acknowledge_kraken().await;
+    server.send_kraken(1..=100).await;
+    let is_held = async {
+        while world.ledger.read().in_flight < 100 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, is_held).await.unwrap();
+    // As a stop with a second signal does.
+    world.feed.abort();
+    assert!((&mut world.feed).await.unwrap_err().is_cancelled());
+    let mut sent = Vec::new();
+    world.ticks.recv_many(&mut sent, 1_000).await;
+    assert!(sent.len() < 100, "it was to wait");
+    // Neither stored nor dropped: whoever reads the ledger then, sees that they are not stored.
+    let reading = world.ledger.read();
+    assert_eq!((reading.received, reading.in_flight, reading.balances()), (100, 100, true));
+}
+
+#[tokio::test]
+async fn no_two_frames_of_a_connection_have_the_same_time() {
+    const TRADES: u64 = 20_000;
+    let mut world = World::new(&Kraken, 100_000, |limits| limits).await;
+    let mut server = world.accept().await;
+    server.acknowledge_kraken().await;
+    for id in 1..=TRADES {
+        server.send_kraken(id..=id).await;
+    }
+    let ticks = world.next(usize::try_from(TRADES).unwrap()).await;
+    assert!(ticks.is_sorted_by(|one, next| one.received_at < next.received_at));
+    world.stop().await;
+}
