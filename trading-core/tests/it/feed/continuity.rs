@@ -116,7 +116,7 @@ async fn acknowledge_bybit(server: &mut Server) {
 async fn where_ids_prove_nothing_each_time_without_a_connection_is_a_gap() {
     let database = migrated().await;
     let mut world = World::with(&Bybit, 1_000, |context| {
-        context.stored = stored(&Bybit, 100, "2026-09-26T18:08:13.157776Z")
+        context.stored = stored(&Bybit, 100, "2026-09-26T18:08:13.157776Z");
     })
     .await;
     let mut server = world.accept().await;
