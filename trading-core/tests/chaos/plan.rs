@@ -375,12 +375,8 @@ fn script(kind: Kind, recorders: usize, random: &mut Random) -> Vec<(Duration, E
     let who = random.index(recorders);
     let down = random.ms(0, 3_000);
     let kill = |at: Duration, down: Duration| (at, Event::Kill { who, down });
-    let trap = |at: Duration, moment: Moment| (at, Event::Trap { who, moment, down });
-    let away = |random: &mut Random, least: u64, most: u64| {
-        let how = random.pick(&[Stop::Fast, Stop::Immediate, Stop::Kill]);
-        let gone = random.ms(2_000, 6_000);
-        (gone, how, gone + random.ms(least, most))
-    };
+    let trap = |moment: Moment| (at, Event::Trap { who, moment, down });
+    let line = |at: Duration, what: Line| (at, Event::Line { who, what });
     match kind {
         Kind::Kill => vec![kill(at, down)],
         Kind::KillTwice => {
@@ -390,55 +386,30 @@ fn script(kind: Kind, recorders: usize, random: &mut Random) -> Vec<(Duration, E
         Kind::KillInWrite | Kind::CutInWrite => {
             let place = random.pick(&[Place::Uncommitted, Place::Unanswered]);
             let after = u32::try_from(random.between(0, 4)).unwrap();
-            vec![trap(at, Moment::Write { place, after, kills: kind == Kind::KillInWrite })]
-        }
-        Kind::KillInSpool => {
-            let (gone, how, back) = away(random, 10_000, 16_000);
-            let moment = Moment::Spool { after: random.ms(0, 3_000), torn: !random.one_in(8) };
-            vec![(gone, Event::Away(how)), trap(gone, moment), (back, Event::Back)]
+            vec![trap(Moment::Write { place, after, kills: kind == Kind::KillInWrite })]
         }
         // The kill makes the gap that is repaired.
-        Kind::KillInRepair => vec![kill(at, down), trap(at, Moment::Repair)],
+        Kind::KillInRepair => vec![kill(at, down), trap(Moment::Repair)],
         Kind::Line => {
             let lasting = random.ms(2_000, 8_000);
-            let whats =
-                [Line::Cut, Line::Refuse(lasting), Line::Slow(random.ms(100, 900), lasting)];
+            let slow = Line::Slow(random.ms(100, 900), lasting);
             (0..random.between(2, 4))
-                .map(|_| (random.ms(500, 15_000), Event::Line { who, what: random.pick(&whats) }))
+                .map(|_| {
+                    let what = random.pick(&[Line::Cut, Line::Refuse(lasting), slow]);
+                    line(random.ms(500, 15_000), what)
+                })
                 .collect()
         }
-        Kind::LineStall => {
-            vec![(at, Event::Line { who, what: Line::Stall(random.ms(15_000, 45_000)) })]
-        }
-        Kind::Away => {
-            let (gone, how, back) = away(random, 8_000, 40_000);
-            vec![(gone, Event::Away(how)), (back, Event::Back)]
-        }
-        Kind::AwayShort => {
-            let (gone, how, back) = away(random, 500, 4_000);
-            vec![(gone, Event::Away(how)), (back, Event::Back)]
-        }
-        Kind::Quota => {
-            let (gone, how, back) = away(random, 18_000, 32_000);
-            // The guard of an embedded server would bring a killed one back at once.
-            let how = if how == Stop::Kill { Stop::Fast } else { how };
-            vec![(gone, Event::Away(how)), (back, Event::Back)]
-        }
-        Kind::TerminateAway => {
-            let (gone, how, back) = away(random, 5_000, 20_000);
-            let asked = gone + random.ms(100, 8_000);
-            vec![
-                (gone, Event::Away(how)),
-                (asked, Event::Terminate { who, down }),
-                (back, Event::Back),
-            ]
+        Kind::LineStall => vec![line(at, Line::Stall(random.ms(15_000, 45_000)))],
+        Kind::KillInSpool | Kind::Away | Kind::AwayShort | Kind::Quota | Kind::TerminateAway => {
+            outage(kind, who, down, random)
         }
         Kind::Terminate => vec![(at, Event::Terminate { who, down })],
         Kind::Trades => trades(random),
         Kind::Sockets => sockets(random),
         Kind::Stall => {
-            let lasting = random.ms(1_000, 20_000);
-            vec![(at, Event::Exchange { venue: venue(random), action: Action::Stall(lasting) })]
+            let action = Action::Stall(random.ms(1_000, 20_000));
+            vec![(at, Event::Exchange { venue: venue(random), action })]
         }
         Kind::Rest => {
             let fault = random.pick(&["rest=down", "rest=down", "rest=2s"]);
@@ -446,6 +417,35 @@ fn script(kind: Kind, recorders: usize, random: &mut Random) -> Vec<(Duration, E
             vec![(at, Event::Switch(fault)), (over, Event::Switch("none"))]
         }
     }
+}
+
+/// The server goes and comes back; what else happens meanwhile.
+fn outage(kind: Kind, who: usize, down: Duration, random: &mut Random) -> Vec<(Duration, Event)> {
+    let mut how = random.pick(&[Stop::Fast, Stop::Immediate, Stop::Kill]);
+    let gone = random.ms(2_000, 6_000);
+    let (least, most) = match kind {
+        Kind::AwayShort => (500, 4_000),
+        Kind::KillInSpool => (10_000, 16_000),
+        Kind::Quota => (18_000, 32_000),
+        Kind::TerminateAway => (5_000, 20_000),
+        _ => (8_000, 40_000),
+    };
+    let mut events = Vec::new();
+    match kind {
+        Kind::KillInSpool => {
+            let moment = Moment::Spool { after: random.ms(0, 3_000), torn: !random.one_in(8) };
+            events.push((gone, Event::Trap { who, moment, down }));
+        }
+        Kind::TerminateAway => {
+            events.push((gone + random.ms(100, 8_000), Event::Terminate { who, down }));
+        }
+        // The guard of an embedded server would bring a killed one back at once.
+        Kind::Quota if how == Stop::Kill => how = Stop::Fast,
+        _ => {}
+    }
+    let back = gone + random.ms(least, most);
+    events.extend([(gone, Event::Away(how)), (back, Event::Back)]);
+    events
 }
 
 fn venue(random: &mut Random) -> Option<Venue> {
