@@ -34,7 +34,7 @@ pub(super) fn live(cli: &Cli, arguments: &LiveArgs, environment: &Environment) -
         match run_live(&settings, options).await {
             Ok(Outcome::Clean) => ExitCode::Clean,
             Ok(Outcome::StageEnded(_)) => ExitCode::Failed,
-            Ok(Outcome::Loss(_)) => ExitCode::Loss,
+            Ok(Outcome::NotStored(_)) => ExitCode::Loss,
             Err(error) => failed(&error),
         }
     })

@@ -28,7 +28,7 @@ use sqlx::postgres::PgConnectOptions;
 pub use connections::is_local_socket;
 pub use maintenance::{MaintenanceError, drop_old_partitions, migrate, upsert_instruments};
 
-pub use origin::{Origin, OriginError, claim};
+pub use origin::{Origin, OriginError, claim, database_name};
 
 use super::{Store, StoreError, Written};
 use crate::domain::{Tick, Timestamp};
