@@ -13,6 +13,8 @@ mod embedded;
 mod feed;
 mod paper;
 mod recorder;
+mod spool;
+mod sqlstate;
 mod store;
 mod support;
 mod tidy;

@@ -246,7 +246,7 @@ async fn through_cuts_stalls_repeats_broken_frames_and_a_crashed_database_only_w
 }
 
 #[tokio::test]
-async fn a_stop_while_the_database_is_away_says_what_is_not_stored_and_exits_70() {
+async fn a_stop_while_the_database_is_away_says_where_the_ticks_are_and_exits_70() {
     let scratch = Scratch::new("");
     let folder = tempfile::tempdir().unwrap();
     let settings = [
@@ -258,13 +258,14 @@ async fn a_stop_while_the_database_is_away_says_what_is_not_stored_and_exits_70(
     let mut program = Program::start(folder.path(), &["live", "--simulate"], &settings);
     program.logged("Feed connected").await;
     stop(&scratch.options()).await.unwrap();
-    program.logged("Store away").await;
+    program.logged("Store circuit OPEN").await;
     let status = program.stop().await;
     let log = program.log();
     assert_eq!(status.code(), Some(70), "{log}");
-    let late = log.lines().find(|line| line.contains("Not stopped within 2 s: ")).unwrap();
-    assert!(late.contains("pipeline"), "{log}");
-    assert!(log.contains("ticks are not stored"), "{log}");
+    let spooled = log.lines().find(|line| line.contains(" ticks are in the spool at ")).unwrap();
+    assert!(spooled.ends_with("/spool: the next start stores them"), "{log}");
+    assert!(!log.contains("ticks are not stored"), "{log}");
+    assert!(log.lines().last().unwrap().contains(" + in flight 0"), "{log}");
     assert!(log.lines().last().unwrap().contains("Ledger: received"), "{log}");
 }
 
