@@ -138,6 +138,11 @@ impl Database {
         Ok(pool)
     }
 
+    /// A store on it, with connections of its own.
+    pub(super) fn store(&self) -> PostgresStore {
+        PostgresStore::new(self.options.clone())
+    }
+
     /// Leaves the embedded cluster, which stops with the last that uses it.
     pub async fn close(self) {
         if let Some(cluster) = self.cluster {
@@ -215,7 +220,7 @@ async fn start_recorder(
     let spool = open_spool(settings, name).await?;
     introduce(&world.venues, database);
 
-    let store = PostgresStore::new(database.options.clone());
+    let store = database.store();
     let feeds = CancellationToken::new();
     let (onlookers, paper) = if options.paper_trading {
         let (onlooker, task) = paper_trading(settings, &world.venues, &pool, feeds.clone());

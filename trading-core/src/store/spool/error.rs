@@ -30,6 +30,9 @@ pub enum SpoolError {
     /// More processes, or databases, than it has slots for.
     #[error("all {} slots of the spool {} are taken: give this recorder another spool.dir", super::SLOTS_MAX, .0.display())]
     Crowded(PathBuf),
+    /// The platform names no data directory for this user.
+    #[error("this user has no home directory to keep the spool in; set spool.dir")]
+    NoHome,
     /// One tick is larger than a record may be.
     #[error("a tick of {0} bytes is larger than a record of the spool may be")]
     TooLarge(usize),

@@ -41,7 +41,7 @@ pub use survey::{SlotStatus, Status, inspect, status};
 
 use crate::config::{DatabaseSettings, DatabaseUrl, SpoolSettings};
 use crate::domain::Tick;
-use crate::store::embedded::{EmbeddedError, default_data_dir};
+use crate::store::embedded::default_data_dir;
 use queue::{Queue, Remarks};
 
 /// Processes that may use one spool at a time.
@@ -104,14 +104,11 @@ impl Oldest {
 /// # Errors
 ///
 /// When the settings do not say and the user has no home directory.
-pub fn folder(
-    spool: &SpoolSettings,
-    database: &DatabaseSettings,
-) -> Result<PathBuf, EmbeddedError> {
+pub fn folder(spool: &SpoolSettings, database: &DatabaseSettings) -> Result<PathBuf, SpoolError> {
     match (&spool.dir, &database.url, &database.data_dir) {
         (Some(dir), ..) => Ok(dir.clone()),
         (None, DatabaseUrl::Embedded, Some(data_dir)) => Ok(data_dir.join("spool")),
-        _ => Ok(default_data_dir()?.join("spool")),
+        _ => default_data_dir().map(|folder| folder.join("spool")).map_err(|_| SpoolError::NoHome),
     }
 }
 
