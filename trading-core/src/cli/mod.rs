@@ -3,6 +3,8 @@
 //! Flags that set a setting become the last layer of the settings ([`Cli::overrides`]); nothing is decided
 //! here. Commands are here from the day they do something.
 
+mod spool;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -10,6 +12,8 @@ use clap::error::ErrorKind;
 use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 use rust_decimal::Decimal;
+
+pub use spool::SpoolCommand;
 
 use crate::config::Overrides;
 use crate::telemetry::{Level, LogFormat, LogOptions};
@@ -112,6 +116,9 @@ pub enum Command {
     /// The embedded PostgreSQL
     #[command(subcommand)]
     Db(DbCommand),
+    /// What the database could not take yet, on disk
+    #[command(subcommand)]
+    Spool(SpoolCommand),
     /// Check the settings, or show the effective ones
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -262,7 +269,10 @@ impl Cli {
                     overrides.set("simulate.rate", "--rate", rate.as_str());
                 }
             }
-            Command::Db(_) | Command::Config(_) | Command::Completions { .. } => {}
+            Command::Db(_)
+            | Command::Spool(_)
+            | Command::Config(_)
+            | Command::Completions { .. } => {}
         }
         overrides
     }
@@ -315,6 +325,8 @@ mod tests {
         insta::assert_snapshot!("help_live", help(&["live"]));
         insta::assert_snapshot!("help_simulate", help(&["simulate"]));
         insta::assert_snapshot!("help_db", help(&["db"]));
+        insta::assert_snapshot!("help_spool", help(&["spool"]));
+        insta::assert_snapshot!("help_spool_inspect", help(&["spool", "inspect"]));
         insta::assert_snapshot!("help_config", help(&["config"]));
     }
 

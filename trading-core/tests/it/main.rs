@@ -14,6 +14,8 @@ mod feed;
 mod journal;
 mod paper;
 mod recorder;
+mod spool;
+mod sqlstate;
 mod store;
 mod support;
 mod tidy;
