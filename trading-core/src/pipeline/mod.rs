@@ -13,6 +13,7 @@ mod batcher;
 mod channel;
 mod health;
 mod ledger;
+mod stored;
 mod tap;
 #[cfg(test)]
 mod tests;
@@ -34,6 +35,7 @@ use crate::config::{BatchSettings, PipelineSettings};
 use crate::domain::Tick;
 use crate::store::Store;
 use health::HealthLine;
+use stored::StoredThrough;
 use writer::Writer;
 
 /// The batcher, its writers and taps, between the channel and the store.
@@ -46,7 +48,8 @@ pub struct Pipeline<S> {
     onlookers: Vec<Onlooker>,
     writer: Arc<Writer<S>>,
     writers_max: usize,
-    writes: JoinSet<Vec<Tick>>,
+    writes: JoinSet<(u64, Vec<Tick>)>,
+    stored: StoredThrough,
     /// Buffers of batches that are written, for the next ones.
     spares: Vec<Vec<Tick>>,
     ledger: Arc<Ledger>,
@@ -74,6 +77,7 @@ impl<S: Store> Pipeline<S> {
             writer: Arc::new(Writer::new(store, Arc::clone(&ledger), batch)),
             writers_max: batch.writers.get(),
             writes: JoinSet::new(),
+            stored: StoredThrough::default(),
             spares: Vec::new(),
             reported: ledger.read(),
             ledger,
@@ -95,7 +99,7 @@ impl<S: Store> Pipeline<S> {
             // Every branch is cancel-safe: a tick is either still in the channel or in `incoming`.
             tokio::select! {
                 biased;
-                Some(written) = self.writes.join_next() => self.reuse(written),
+                Some(written) = self.writes.join_next() => self.conclude(written),
                 _ = health.tick() => self.report(),
                 () = tokio::time::sleep_until(due_at), if writer_is_free && !self.batcher.is_empty() => {}
                 received = self.ticks.recv_many(&mut self.incoming, room), if room > 0 && !self.input_ended => {
@@ -132,13 +136,20 @@ impl<S: Store> Pipeline<S> {
         if self.writer_is_free() && (is_last || self.batcher.is_due(Instant::now())) {
             let batch = self.batcher.take(self.spares.pop().unwrap_or_default());
             let writer = Arc::clone(&self.writer);
-            self.writes.spawn(async move { writer.write(batch).await });
+            let number = self.stored.begin(batch.len());
+            self.writes.spawn(async move { (number, writer.write(batch).await) });
         }
     }
 
-    fn reuse(&mut self, written: Result<Vec<Tick>, tokio::task::JoinError>) {
+    /// A write has ended: its ticks are stored, its buffer is free.
+    fn conclude(&mut self, written: Result<(u64, Vec<Tick>), tokio::task::JoinError>) {
         match written {
-            Ok(buffer) => self.spares.push(buffer),
+            Ok((number, buffer)) => {
+                self.stored.end(number);
+                let ticks = self.stored.ticks();
+                self.onlookers.iter().for_each(|onlooker| onlooker.tap.tell_stored(ticks));
+                self.spares.push(buffer);
+            }
             // A writer has no reason to panic; if it does, its batch stays in flight in the ledger.
             Err(error) => tracing::error!(%error, "A writer ended without writing its batch"),
         }
