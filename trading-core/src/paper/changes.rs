@@ -58,6 +58,10 @@ pub struct AccountState {
     pub last_fill: u64,
     /// Exchange time of the newest tick seen.
     pub seen_at: Timestamp,
+    /// When the first tick of its strategies' memory arrived.
+    pub began_at: Option<Timestamp>,
+    /// When the newest tick that it takes account of arrived.
+    pub taken_until: Option<Timestamp>,
     /// Why it was stopped, if it was.
     pub stopped: Option<String>,
 }
