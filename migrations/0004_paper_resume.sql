@@ -2,10 +2,12 @@
 -- Rows of an earlier version have nulls: their strategies warm up anew.
 
 ALTER TABLE paper_accounts
+    ALTER COLUMN seen_at DROP NOT NULL,
     ADD COLUMN began_at timestamptz,
     ADD COLUMN taken_until timestamptz,
     ADD CONSTRAINT taken_since_it_began CHECK (began_at <= taken_until);
-COMMENT ON COLUMN paper_accounts.began_at IS 'When the first tick that its strategies remember arrived (received_at)';
+COMMENT ON COLUMN paper_accounts.seen_at IS 'Exchange time of the newest tick that the row takes account of; null before the first';
+COMMENT ON COLUMN paper_accounts.began_at IS 'Since when its strategies take ticks: those with this received_at or a later one';
 COMMENT ON COLUMN paper_accounts.taken_until IS 'When the newest tick that the row takes account of arrived (received_at)';
 
 ALTER TABLE paper_positions ADD COLUMN last_trade_id text COLLATE "C";

@@ -56,9 +56,9 @@ pub struct AccountState {
     pub last_order: u64,
     /// The last fill's id, 0 before the first: the number of fills.
     pub last_fill: u64,
-    /// Exchange time of the newest tick seen.
-    pub seen_at: Timestamp,
-    /// When the first tick of its strategies' memory arrived.
+    /// Exchange time of the newest tick seen; `None` before the first.
+    pub seen_at: Option<Timestamp>,
+    /// When its strategies began to take ticks.
     pub began_at: Option<Timestamp>,
     /// When the newest tick that it takes account of arrived.
     pub taken_until: Option<Timestamp>,

@@ -33,9 +33,9 @@ pub struct StoredAccount {
     pub last_order: u64,
     /// The last fill's id.
     pub last_fill: u64,
-    /// Exchange time of the newest tick seen.
-    pub seen_at: Timestamp,
-    /// When the first tick of its strategies' memory arrived; `None` where an earlier version did not store it.
+    /// Exchange time of the newest tick seen; `None` before the first.
+    pub seen_at: Option<Timestamp>,
+    /// When its strategies began to take ticks; `None` where an earlier version did not store it.
     pub began_at: Option<Timestamp>,
     /// When the newest tick that it takes account of arrived; `None` likewise.
     pub taken_until: Option<Timestamp>,
@@ -51,7 +51,7 @@ pub struct StoredAccount {
 #[derive(Debug, Clone)]
 pub(super) struct Memory {
     pub(super) instrument: Instrument,
-    /// When the first tick of the memory arrived.
+    /// When the strategies began to take ticks.
     pub(super) began_at: Timestamp,
     /// When the newest tick that the account takes account of arrived.
     pub(super) taken_until: Timestamp,
@@ -139,7 +139,7 @@ impl Desk {
             Account::restored(stored.initial_cash, stored.cash, stored.fees, stored.positions);
         self.last_order = stored.last_order;
         self.last_fill = stored.last_fill;
-        self.seen_at = Some(stored.seen_at);
+        self.seen_at = stored.seen_at;
         // An account that was stopped begins anew: the ticks that stopped it would do so again.
         if stored.stopped.is_none()
             && let (Some(began_at), Some(taken_until)) = (stored.began_at, stored.taken_until)
@@ -184,6 +184,15 @@ impl Desk {
     /// Counts a tick that is not traded on.
     pub(super) const fn leave_out(&mut self) {
         self.late = self.late.saturating_add(1);
+    }
+
+    /// An account that remembers nothing takes the ticks that arrive from now on, which is worth storing.
+    pub(super) fn begin(&mut self, now: Timestamp, events: &mut Vec<Event>) {
+        if self.taken_until.is_none() {
+            self.began_at = Some(now);
+            self.taken_until = Some(now);
+            self.publish(events);
+        }
     }
 
     /// What the stored account remembers of each of its instruments.
@@ -395,7 +404,6 @@ impl Desk {
 
     fn take_note(&mut self, tick: &Tick) {
         self.seen_at = self.seen_at.max(Some(tick.exchange_at));
-        self.began_at = self.began_at.or(Some(tick.received_at));
         self.taken_until = self.taken_until.max(Some(tick.received_at));
     }
 
@@ -404,7 +412,6 @@ impl Desk {
         for (instrument, position) in self.account.positions() {
             self.tell(Change::Position(*instrument, position.clone()), events);
         }
-        let Some(seen_at) = self.seen_at else { return };
         self.tell(
             Change::Account(AccountState {
                 kind: self.kind,
@@ -415,7 +422,7 @@ impl Desk {
                 fees: self.account.fees(),
                 last_order: self.last_order,
                 last_fill: self.last_fill,
-                seen_at,
+                seen_at: self.seen_at,
                 began_at: self.began_at,
                 taken_until: self.taken_until,
                 stopped: self.stopped.clone(),

@@ -113,6 +113,14 @@ async fn restore(
     let mut engine = Engine::restore(settings, store.load(&names).await?)?;
     let mut events = Vec::new();
     resume(settings, &mut engine, store, started_at, &mut events).await?;
+    // Stored before the first tick, so that a crash from here on finds where an account began.
+    let mut begun = Vec::new();
+    engine.begin(started_at, &mut begun);
+    if !begun.is_empty() {
+        let mut changes = Changes::default();
+        begun.into_iter().for_each(|event| changes.record(event));
+        store.write(&changes).await?;
+    }
     Ok((engine, events))
 }
 

@@ -142,7 +142,7 @@ impl PgStore {
         .bind(state.fees)
         .bind(number(name, state.last_order)?)
         .bind(number(name, state.last_fill)?)
-        .bind(state.seen_at.to_datetime())
+        .bind(state.seen_at.map(Timestamp::to_datetime))
         .bind(&state.stopped)
         .bind(known)
         .bind(&self.writer)
@@ -422,7 +422,7 @@ fn account(row: &PgRow) -> Result<(StoredAccount, i64), PaperError> {
         fees: amount("fees")?,
         last_order: count(row, "last_order")?,
         last_fill: count(row, "last_fill")?,
-        seen_at: time(row, "seen_at")?,
+        seen_at: time_if_any(row, "seen_at")?,
         began_at: time_if_any(row, "began_at")?,
         taken_until: time_if_any(row, "taken_until")?,
         stopped: row.try_get("stopped").map_err(unread)?,

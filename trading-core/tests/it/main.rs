@@ -13,6 +13,7 @@ mod embedded;
 mod feed;
 mod paper;
 mod recorder;
+mod resume;
 mod store;
 mod support;
 mod tidy;

@@ -18,7 +18,7 @@ use super::fills::Terms;
 use super::strategy::{Kind, check};
 use super::summary::Summary;
 use crate::config::{PaperSettings, StrategySettings};
-use crate::domain::{Instrument, Tick};
+use crate::domain::{Instrument, Tick, Timestamp};
 
 /// The strategies and their accounts.
 #[derive(Debug)]
@@ -100,6 +100,11 @@ impl Engine {
     /// Counts a tick that nobody could have traded on, as it was fetched afterwards.
     pub fn leave_out(&mut self, tick: &Tick) {
         self.each(tick.instrument, Desk::leave_out);
+    }
+
+    /// Accounts that remember nothing begin to take ticks; each says so.
+    pub(super) fn begin(&mut self, now: Timestamp, events: &mut Vec<Event>) {
+        self.desks.iter_mut().for_each(|desk| desk.begin(now, events));
     }
 
     pub(super) fn desks(&self) -> &[Desk] {
