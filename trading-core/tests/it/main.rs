@@ -13,6 +13,7 @@ mod embedded;
 mod feed;
 mod paper;
 mod recorder;
+mod replay;
 mod resume;
 mod store;
 mod support;
