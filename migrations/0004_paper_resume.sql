@@ -12,3 +12,23 @@ COMMENT ON COLUMN paper_accounts.taken_until IS 'When the newest tick that the r
 
 ALTER TABLE paper_positions ADD COLUMN last_trade_id text COLLATE "C";
 COMMENT ON COLUMN paper_positions.last_trade_id IS 'The trade of the last price: with last_at, the last tick taken of the symbol';
+
+-- Each account at one moment: that of its row and its positions, which are stored together. Before, the amounts were those
+-- of the last point of equity, up to an interval older than the orders and fills beside them.
+CREATE OR REPLACE VIEW paper_summary AS
+SELECT a.account, a.kind, a.exchange, a.quote,
+       a.last_order AS orders, a.last_fill AS fills,
+       a.cash + held.value AS equity,
+       a.cash + held.value - a.initial_cash AS pnl,
+       round(100 * (a.cash + held.value - a.initial_cash) / nullif(a.initial_cash, 0), 4) AS pnl_percent,
+       held.realized, held.value - held.cost AS unrealized, a.fees, a.cash, held.value AS position_value,
+       a.seen_at AS at, a.stopped
+FROM paper_accounts a
+CROSS JOIN LATERAL (
+    SELECT coalesce(sum(round(quantity * last_price, 12)), 0) AS value,
+           coalesce(sum(cost), 0) AS cost,
+           coalesce(sum(realized), 0) AS realized
+    FROM paper_positions p WHERE p.account = a.account
+) held
+ORDER BY a.account;
+COMMENT ON VIEW paper_summary IS 'Each strategy: its orders and fills, what its account is worth, and its profit, all at one moment';

@@ -166,7 +166,49 @@ pub async fn replay(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::paper::testing::{at, settings};
+    use crate::paper::testing::{at, settings, tick, walk};
+
+    fn progress() -> Progress {
+        Progress::start("Replay", "ticks", None)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_replay_in_real_time_stops_when_it_is_told_and_says_how_far_it_came() {
+        let seconds = |n: i64| tick(n.unsigned_abs(), n * 1_000_000, "100", "1");
+        let ticks = TickStream::of((5..100).map(seconds).collect());
+        let engine = Engine::new(&settings("sma_crossover")).unwrap();
+        let stop = tokio::time::sleep(Duration::from_millis(10_600));
+        let speed = Speed::Times(2.into());
+        let replayed = replay(engine, ticks, speed, &progress(), stop, |_, _| true).await.unwrap();
+        // Two a second, the first at once.
+        assert_eq!((replayed.ticks, replayed.is_complete), (22, false));
+        assert_eq!(replayed.arrived, Some((at(5_000_000), at(26_000_000))));
+    }
+
+    #[tokio::test]
+    async fn a_replay_tells_each_fill_and_ends_with_its_listener() {
+        let run = async |wanted: u64| {
+            let engine = Engine::new(&settings("mean_reversion")).unwrap();
+            let ticks = TickStream::of(walk(7, 2_400));
+            let mut told = 0;
+            let on_fill = |account: &str, fill: &Fill| {
+                told += 1;
+                assert_eq!((account, fill.id), ("test", told));
+                told < wanted
+            };
+            let stop = std::future::pending();
+            let replayed = replay(engine, ticks, Speed::Max, &progress(), stop, on_fill).await;
+            (told, replayed.unwrap())
+        };
+        let (told, all) = run(u64::MAX).await;
+        assert_eq!(
+            (told, all.is_complete, all.ticks),
+            (all.summary.strategies[0].fills, true, 2_400)
+        );
+        assert!(told > 3, "{told} fills");
+        let (told, some) = run(3).await;
+        assert_eq!((told, some.is_complete), (3, false));
+    }
 
     #[test]
     fn a_speed_is_max_or_so_many_times() {

@@ -33,7 +33,7 @@ use crate::pipeline::{Delivery, TapReceiver};
 const WAITING_STEPS_MAX: usize = 16;
 
 /// How long a tick waits for those that arrived before it over another connection.
-const ORDER_WAIT: Duration = Duration::from_millis(500);
+const ORDER_WAIT: Duration = Duration::from_secs(1);
 
 /// Ticks that may wait for them: some 10 MB.
 const ORDER_WAITING_MAX: usize = 100_000;
@@ -300,7 +300,7 @@ mod tests {
         }
 
         fn ticks(&self, _: TickQuery) -> TickStream {
-            TickStream::empty()
+            TickStream::of(Vec::new())
         }
     }
 

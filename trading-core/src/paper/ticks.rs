@@ -148,16 +148,17 @@ impl TickStream {
         }
     }
 
-    /// No ticks.
+    /// These ticks, as if they had been read.
     #[cfg(test)]
-    pub(super) fn empty() -> Self {
-        let (_, rows) = mpsc::channel(1);
+    pub(super) fn of(ticks: Vec<Tick>) -> Self {
+        let (sender, rows) = mpsc::channel(1);
+        sender.try_send(Ok(ticks)).unwrap();
         Self {
             rows,
-            arrivals: Arrivals::new(0),
+            arrivals: Arrivals::new(WAITING_MAX),
             live: FxHashMap::default(),
             read_until: Timestamp::EPOCH,
-            has_ended: true,
+            has_ended: false,
             _reader: JoinSet::new(),
         }
     }
@@ -210,36 +211,46 @@ struct Reader {
 
 impl Reader {
     async fn run(&mut self, pool: &PgPool) -> Result<(), PaperError> {
-        let Some(traded) = self.bounds(pool).await? else { return Ok(()) };
-        let mut from = traded.start;
         let mut length = SLICE_START.min(self.query.slice_max);
-        while from < traded.end && !self.sender.is_closed() {
-            let until = later(from, length).min(traded.end);
-            let rows = self.slice(pool, from..until).await?;
+        let mut next = self.bounds(pool, Timestamp::EPOCH).await?;
+        while let Some(Range { start, end }) = next {
+            if self.sender.is_closed() {
+                return Ok(());
+            }
+            let until = later(start, length).min(end);
+            let rows = self.slice(pool, start..until).await?;
             length = next_length(length, rows, self.query.slice_max);
-            from = until;
+            // Days without a tick are stepped over.
+            next = if rows == 0 { self.bounds(pool, until).await? } else { Some(until..end) };
+            next = next.filter(|next| !next.is_empty());
         }
         self.flush().await;
         Ok(())
     }
 
-    /// From the first to just after the last tick of the query's range: what lies outside need not be looked at.
-    async fn bounds(&self, pool: &PgPool) -> Result<Option<Range<Timestamp>>, PaperError> {
+    /// From the first tick after this time to just after the last of the query's range: what lies outside need not be
+    /// looked at.
+    async fn bounds(
+        &self,
+        pool: &PgPool,
+        from: Timestamp,
+    ) -> Result<Option<Range<Timestamp>>, PaperError> {
         let (exchanges, symbols, since) = self.query.columns();
         let row = sqlx::query(
             "SELECT min(first.time), max(last.time) \
              FROM unnest($1::text[], $2::text[], $3::timestamptz[]) AS i (exchange, symbol, since) \
              LEFT JOIN LATERAL (SELECT time FROM tick_data AS t \
-                 WHERE t.exchange = i.exchange AND t.symbol = i.symbol AND time >= i.since AND time < $4 \
+                 WHERE t.exchange = i.exchange AND t.symbol = i.symbol AND time >= i.since AND time >= $5 AND time < $4 \
                  ORDER BY time LIMIT 1) AS first ON true \
              LEFT JOIN LATERAL (SELECT time FROM tick_data AS t \
-                 WHERE t.exchange = i.exchange AND t.symbol = i.symbol AND time >= i.since AND time < $4 \
+                 WHERE t.exchange = i.exchange AND t.symbol = i.symbol AND time >= i.since AND time >= $5 AND time < $4 \
                  ORDER BY time DESC LIMIT 1) AS last ON true",
         )
         .bind(exchanges)
         .bind(symbols)
         .bind(since)
         .bind(self.query.traded_before.to_datetime())
+        .bind(from.to_datetime())
         .fetch_one(pool)
         .await
         .map_err(unread)?;
@@ -337,6 +348,50 @@ fn tick(row: &PgRow, instruments: &[(Instrument, Timestamp)]) -> Result<Tick, Pa
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::paper::testing::{at, instrument, tick};
+
+    /// A live tick, received this long after its trade.
+    fn live(id: u64, traded: i64, after: i64) -> Tick {
+        Tick { received_at: at(traded + after), ..tick(id, traded, "1", "1") }
+    }
+
+    async fn order(ticks: Vec<Tick>) -> (Vec<u64>, u64) {
+        let mut stream = TickStream::of(ticks);
+        let mut ids = Vec::new();
+        while let Some((_, tick)) = stream.next().await.unwrap() {
+            ids.push(tick.trade_id.number().unwrap());
+        }
+        (ids, stream.displaced())
+    }
+
+    #[tokio::test]
+    async fn live_ticks_come_as_they_arrived() {
+        let eth = Tick { instrument: instrument("ETHUSDT"), ..live(2, 101, 5) };
+        let ticks = vec![live(1, 100, 50), eth, live(3, 102, 60), live(4, 103, 70)];
+        assert_eq!(order(ticks).await, (vec![2, 1, 3, 4], 0));
+    }
+
+    #[tokio::test]
+    async fn a_fetched_tick_comes_at_its_time_after_the_live_one_before_it() {
+        let fetched = |id, traded| Tick { source: Source::Backfill, ..live(id, traded, 1_000_000) };
+        // 2 was traded before 1 was received, of which it must not get ahead; 4 has its own time.
+        let ticks = vec![live(1, 100, 50), fetched(2, 110), live(3, 120, 60), fetched(4, 500)];
+        assert_eq!(order(ticks).await, (vec![1, 2, 3, 4], 0));
+    }
+
+    #[tokio::test]
+    async fn a_clock_that_is_too_far_behind_is_told() {
+        let minute = 60_000_000;
+        // The last was received two minutes before its trade, by when the others have gone on.
+        let first = live(1, 10 * minute, 0);
+        let last = live(3, 13 * minute, -4 * minute);
+        let ticks = vec![first, live(2, 12 * minute, 0), last];
+        assert_eq!(order(ticks.clone()).await, (vec![3, 1, 2], 0), "read at once, it is in order");
+        let mut stream = TickStream::of(ticks[..2].to_vec());
+        assert!(stream.next().await.unwrap().is_some());
+        stream.take(ticks[2].clone());
+        assert_eq!(stream.displaced(), 1);
+    }
 
     #[test]
     fn slices_grow_in_quiet_times_and_shrink_in_busy_ones() {

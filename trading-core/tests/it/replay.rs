@@ -106,18 +106,22 @@ impl Home {
         Program::start(&folder, &arguments, &self.settings)
     }
 
-    /// What a replay answers.
-    fn replay(&self, arguments: &[&str]) -> Value {
-        let config = self.config();
+    /// What a replay prints.
+    fn printed(&self, arguments: &[&str]) -> String {
         let answer = command()
-            .args(["replay", "--paper-trading", "--json", "--fills", "--config", &config])
+            .args(["replay", "--paper-trading", "--fills", "--config", &self.config()])
             .args(arguments)
             .envs(self.settings.iter().cloned())
             .output()
             .unwrap();
         let log = String::from_utf8_lossy(&answer.stderr).into_owned();
         assert!(answer.status.success(), "{log}");
-        serde_json::from_slice(&answer.stdout).unwrap()
+        String::from_utf8(answer.stdout).unwrap()
+    }
+
+    /// What a replay answers in JSON.
+    fn replay(&self, arguments: &[&str]) -> Value {
+        serde_json::from_str(&self.printed(&[arguments, &["--json"]].concat())).unwrap()
     }
 
     async fn cluster(&self) -> (Cluster, PgPool) {
@@ -218,7 +222,7 @@ async fn assert_sound(pool: &PgPool) {
 }
 
 fn last_summary(log: &str) -> &str {
-    log.lines().filter(|line| line.contains("Paper Trading: ")).next_back().unwrap()
+    log.lines().rfind(|line| line.contains("Paper Trading: ")).unwrap()
 }
 
 fn assert_nothing_missed(log: &str) {
@@ -237,9 +241,18 @@ async fn a_replay_gives_the_fills_of_the_live_session() {
 
     let (as_received, whole) = (home.replay(&["--as-received"]), home.replay(&[]));
     let few = home.replay(&["--exchange", "okx", "--symbol", "BTC-USDT", "--from", "1h"]);
+    let text = home.printed(&[]);
+    let none = home.replay(&["--to", "2020-01-01"]);
     let (cluster, pool) = home.cluster().await;
     let stored = stored_fills(&pool).await;
     assert!(stored.len() >= 2_000);
+    let (csv, table) = text.split_once("\n\n").unwrap();
+    assert_eq!(csv.lines().count(), 1 + stored.len());
+    assert_eq!(table.lines().count(), 1 + 3 + 1, "{table}");
+    assert_eq!(
+        (none["ticks"].as_i64(), none["fills"].as_array().map(Vec::len)),
+        (Some(0), Some(0))
+    );
     for name in ["trend", "return", "patient"] {
         let of = stored.keys().filter(|(account, _)| account == name).count();
         assert!(of > 20, "{name}: {of} fills");

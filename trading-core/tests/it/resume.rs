@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -13,7 +14,7 @@ use tokio::task::JoinSet;
 use trading_core::config::{PaperSettings, StrategySettings};
 use trading_core::domain::{Instrument, Side, Source, Tick, Timestamp, TradeId};
 use trading_core::paper::{
-    self, Changes, Engine, PaperError, PgStore, Store, StoredAccount, Summary, SummaryHandle,
+    self, Changes, Engine, Fill, PaperError, PgStore, Store, StoredAccount, Summary, SummaryHandle,
     TickQuery, TickStream,
 };
 use trading_core::pipeline::tap;
@@ -195,53 +196,34 @@ async fn run(
     None
 }
 
-type FillRow = (
-    (String, i64, i64, String, String),
-    (Decimal, Decimal, Decimal, Decimal, String, DateTime<Utc>),
-);
+type FillRow = (String, i64, i64, DateTime<Utc>, Vec<String>, Vec<Decimal>);
 type OrderRow = (String, i64, String, String, Decimal, Decimal, String, Option<String>, String);
 type EquityRow = (String, DateTime<Utc>, Decimal, Decimal, Decimal, Decimal);
 
 async fn stored_fills(pool: &PgPool) -> Vec<FillRow> {
-    let rows: Vec<(String, i64, i64, String, String, Decimal, Decimal, Decimal, Decimal, String, DateTime<Utc>)> =
-        sqlx::query_as(
-            "SELECT account, fill_id, order_id, symbol, side, price, quantity, value, fee, trade_id, exchange_at \
-             FROM paper_fills ORDER BY account, fill_id",
-        )
-        .fetch_all(pool)
-        .await
-        .unwrap();
-    rows.into_iter()
-        .map(|(a, b, c, d, e, f, g, h, i, j, k)| ((a, b, c, d, e), (f, g, h, i, j, k)))
-        .collect()
+    sqlx::query_as(
+        "SELECT account, fill_id, order_id, exchange_at, ARRAY[symbol, side, trade_id], ARRAY[price, quantity, value, fee] \
+         FROM paper_fills ORDER BY account, fill_id",
+    )
+    .fetch_all(pool)
+    .await
+    .unwrap()
 }
 
 fn fills(changes: &Changes) -> Vec<FillRow> {
     let id = |number: u64| i64::try_from(number).unwrap();
-    changes
-        .fills
-        .iter()
-        .map(|((account, number), fill)| {
-            let symbol = fill.instrument.symbol().to_string();
-            (
-                (
-                    account.to_string(),
-                    id(*number),
-                    id(fill.order_id),
-                    symbol,
-                    fill.side.as_str().to_owned(),
-                ),
-                (
-                    fill.price,
-                    fill.quantity,
-                    fill.value,
-                    fill.fee,
-                    fill.trade_id.to_string(),
-                    fill.exchange_at.to_datetime(),
-                ),
-            )
-        })
-        .collect()
+    let row = |((account, number), fill): (&(Arc<str>, u64), &Fill)| {
+        let symbol = fill.instrument.symbol().to_string();
+        (
+            account.to_string(),
+            id(*number),
+            id(fill.order_id),
+            fill.exchange_at.to_datetime(),
+            vec![symbol, fill.side.as_str().to_owned(), fill.trade_id.to_string()],
+            vec![fill.price, fill.quantity, fill.value, fill.fee],
+        )
+    };
+    changes.fills.iter().map(row).collect()
 }
 
 fn orders(changes: &Changes) -> Vec<OrderRow> {
