@@ -276,9 +276,11 @@ fn paper_trading(
     let summary = SummaryHandle::default();
     let shown = summary.clone();
     let onlooker = Onlooker { tap: sender, report: Box::new(move || shown.get().to_string()) };
-    let store = PgStore::new(pool.clone(), Timestamp::now());
+    // Before the first feed: what arrives from now on comes over the tap, what did before is stored.
+    let started_at = Timestamp::now();
+    let store = PgStore::new(pool.clone(), started_at);
     let task = async move {
-        let ended = paper::run(settings, receiver, store, summary.clone()).await;
+        let ended = paper::run(settings, receiver, store, started_at, summary.clone()).await;
         match &ended {
             Ok(()) => info!("{}", summary.get()),
             Err(error) => error!(

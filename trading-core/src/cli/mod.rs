@@ -3,7 +3,9 @@
 //! Flags that set a setting become the last layer of the settings ([`Cli::overrides`]); nothing is decided
 //! here. Commands are here from the day they do something.
 
+mod replay;
 mod spool;
+mod when;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -13,7 +15,9 @@ use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 use rust_decimal::Decimal;
 
+pub use replay::ReplayArgs;
 pub use spool::SpoolCommand;
+pub use when::{When, WhenError};
 
 use crate::config::Overrides;
 use crate::telemetry::{Level, LogFormat, LogOptions};
@@ -113,6 +117,9 @@ pub enum Command {
     /// Serve simulated exchanges on loopback, speaking the real protocols
     #[command(after_long_help = EXIT_CODES)]
     Simulate(SimulateArgs),
+    /// Run stored ticks through paper trading again: same ticks, same fills
+    #[command(after_long_help = EXIT_CODES)]
+    Replay(ReplayArgs),
     /// The embedded PostgreSQL
     #[command(subcommand)]
     Db(DbCommand),
@@ -269,7 +276,8 @@ impl Cli {
                     overrides.set("simulate.rate", "--rate", rate.as_str());
                 }
             }
-            Command::Db(_)
+            Command::Replay(_)
+            | Command::Db(_)
             | Command::Spool(_)
             | Command::Config(_)
             | Command::Completions { .. } => {}
@@ -324,6 +332,7 @@ mod tests {
         insta::assert_snapshot!("help", help(&[]));
         insta::assert_snapshot!("help_live", help(&["live"]));
         insta::assert_snapshot!("help_simulate", help(&["simulate"]));
+        insta::assert_snapshot!("help_replay", help(&["replay"]));
         insta::assert_snapshot!("help_db", help(&["db"]));
         insta::assert_snapshot!("help_spool", help(&["spool"]));
         insta::assert_snapshot!("help_spool_inspect", help(&["spool", "inspect"]));
@@ -337,7 +346,7 @@ mod tests {
         assert_eq!(code("trading-core --version"), ExitCode::Clean);
         assert_eq!(code("trading-core"), ExitCode::Usage);
         assert_eq!(code("trading-core live --simulat"), ExitCode::Usage);
-        assert_eq!(code("trading-core replay"), ExitCode::Usage);
+        assert_eq!(code("trading-core replay --speed 1x"), ExitCode::Usage);
         let codes =
             [ExitCode::Clean, ExitCode::Failed, ExitCode::Found, ExitCode::Usage, ExitCode::Loss];
         assert_eq!(codes.map(ExitCode::code), [0, 1, 2, 64, 70]);

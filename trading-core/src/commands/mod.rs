@@ -1,5 +1,6 @@
 //! The commands that run the recorder, the simulated exchanges and the embedded database.
 
+mod replay;
 mod spool;
 
 use std::collections::BTreeMap;
@@ -15,6 +16,7 @@ use trading_core::output;
 use trading_core::simulator::{self, SimulatorOptions, Switches, SwitchesError};
 use trading_core::store::embedded::{Options, command};
 
+pub(super) use replay::replay;
 pub(super) use spool::spool;
 
 use super::load;

@@ -19,6 +19,7 @@ mod health;
 mod ledger;
 #[cfg(test)]
 mod outage_tests;
+mod stored;
 mod tap;
 #[cfg(test)]
 mod tests;
@@ -43,6 +44,7 @@ use crate::store::Store;
 use crate::store::spool::Spool;
 use drain::Drain;
 use health::HealthLine;
+use stored::StoredThrough;
 use writer::Writer;
 
 /// Where batches go that the store cannot take.
@@ -66,7 +68,8 @@ pub struct Pipeline<S> {
     onlookers: Vec<Onlooker>,
     writer: Arc<Writer<S>>,
     writers_max: usize,
-    writes: JoinSet<Vec<Tick>>,
+    writes: JoinSet<(u64, Vec<Tick>)>,
+    stored: StoredThrough,
     /// What empties the spool, where there is one, until it runs.
     drain: Option<Drain<S>>,
     draining: JoinSet<()>,
@@ -108,6 +111,7 @@ impl<S: Store> Pipeline<S> {
             writer,
             writers_max: batch.writers.get(),
             writes: JoinSet::new(),
+            stored: StoredThrough::default(),
             drain,
             draining: JoinSet::new(),
             spares: Vec::new(),
@@ -138,7 +142,7 @@ impl<S: Store> Pipeline<S> {
             // Every branch is cancel-safe: a tick is either still in the channel or in `incoming`.
             tokio::select! {
                 biased;
-                Some(written) = self.writes.join_next() => self.reuse(written),
+                Some(written) = self.writes.join_next() => self.conclude(written),
                 Some(drained) = self.draining.join_next() => tell_panic(&drained),
                 _ = health.tick() => self.report(),
                 () = tokio::time::sleep_until(due_at), if writer_is_free && !self.batcher.is_empty() => {}
@@ -177,13 +181,18 @@ impl<S: Store> Pipeline<S> {
         if self.writer_is_free() && (is_last || self.batcher.is_due(Instant::now())) {
             let batch = self.batcher.take(self.spares.pop().unwrap_or_default());
             let writer = Arc::clone(&self.writer);
-            self.writes.spawn(async move { writer.write(batch).await });
+            let number = self.stored.begin(batch.len());
+            self.writes.spawn(async move { (number, writer.write(batch).await) });
         }
     }
 
-    fn reuse(&mut self, written: Result<Vec<Tick>, tokio::task::JoinError>) {
+    /// A write has ended: its ticks are stored or spooled, its buffer is free.
+    fn conclude(&mut self, written: Result<(u64, Vec<Tick>), tokio::task::JoinError>) {
         tell_panic(&written);
-        if let Ok(buffer) = written {
+        if let Ok((number, buffer)) = written {
+            self.stored.end(number);
+            let ticks = self.stored.ticks();
+            self.onlookers.iter().for_each(|onlooker| onlooker.tap.tell_stored(ticks));
             self.spares.push(buffer);
         }
     }

@@ -14,6 +14,8 @@ mod feed;
 mod journal;
 mod paper;
 mod recorder;
+mod replay;
+mod resume;
 mod spool;
 mod sqlstate;
 mod store;
