@@ -28,7 +28,9 @@ fn run() -> ExitCode {
         Command::Completions { shell } => output::result(&cli::completions(*shell)),
         Command::Live(arguments) => commands::live(&cli, arguments, &environment),
         Command::Simulate(arguments) => commands::simulate(&cli, arguments, &environment),
+        Command::Replay(arguments) => commands::replay(&cli, arguments, &environment),
         Command::Db(command) => commands::db(&cli, command, &environment),
+        Command::Spool(command) => commands::spool(&cli, command, &environment),
     }
 }
 

@@ -3,6 +3,10 @@
 //! Flags that set a setting become the last layer of the settings ([`Cli::overrides`]); nothing is decided
 //! here. Commands are here from the day they do something.
 
+mod replay;
+mod spool;
+mod when;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -10,6 +14,10 @@ use clap::error::ErrorKind;
 use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 use rust_decimal::Decimal;
+
+pub use replay::ReplayArgs;
+pub use spool::SpoolCommand;
+pub use when::{When, WhenError};
 
 use crate::config::Overrides;
 use crate::telemetry::{Level, LogFormat, LogOptions};
@@ -109,9 +117,15 @@ pub enum Command {
     /// Serve simulated exchanges on loopback, speaking the real protocols
     #[command(after_long_help = EXIT_CODES)]
     Simulate(SimulateArgs),
+    /// Run stored ticks through paper trading again: same ticks, same fills
+    #[command(after_long_help = EXIT_CODES)]
+    Replay(ReplayArgs),
     /// The embedded PostgreSQL
     #[command(subcommand)]
     Db(DbCommand),
+    /// What the database could not take yet, on disk
+    #[command(subcommand)]
+    Spool(SpoolCommand),
     /// Check the settings, or show the effective ones
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -262,7 +276,11 @@ impl Cli {
                     overrides.set("simulate.rate", "--rate", rate.as_str());
                 }
             }
-            Command::Db(_) | Command::Config(_) | Command::Completions { .. } => {}
+            Command::Replay(_)
+            | Command::Db(_)
+            | Command::Spool(_)
+            | Command::Config(_)
+            | Command::Completions { .. } => {}
         }
         overrides
     }
@@ -314,7 +332,10 @@ mod tests {
         insta::assert_snapshot!("help", help(&[]));
         insta::assert_snapshot!("help_live", help(&["live"]));
         insta::assert_snapshot!("help_simulate", help(&["simulate"]));
+        insta::assert_snapshot!("help_replay", help(&["replay"]));
         insta::assert_snapshot!("help_db", help(&["db"]));
+        insta::assert_snapshot!("help_spool", help(&["spool"]));
+        insta::assert_snapshot!("help_spool_inspect", help(&["spool", "inspect"]));
         insta::assert_snapshot!("help_config", help(&["config"]));
     }
 
@@ -325,7 +346,7 @@ mod tests {
         assert_eq!(code("trading-core --version"), ExitCode::Clean);
         assert_eq!(code("trading-core"), ExitCode::Usage);
         assert_eq!(code("trading-core live --simulat"), ExitCode::Usage);
-        assert_eq!(code("trading-core replay"), ExitCode::Usage);
+        assert_eq!(code("trading-core replay --speed 1x"), ExitCode::Usage);
         let codes =
             [ExitCode::Clean, ExitCode::Failed, ExitCode::Found, ExitCode::Usage, ExitCode::Loss];
         assert_eq!(codes.map(ExitCode::code), [0, 1, 2, 64, 70]);

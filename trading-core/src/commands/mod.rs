@@ -1,5 +1,8 @@
 //! The commands that run the recorder, the simulated exchanges and the embedded database.
 
+mod replay;
+mod spool;
+
 use std::collections::BTreeMap;
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
@@ -12,6 +15,9 @@ use trading_core::config::{DatabaseUrl, Settings, SimulateSettings};
 use trading_core::output;
 use trading_core::simulator::{self, SimulatorOptions, Switches, SwitchesError};
 use trading_core::store::embedded::{Options, command};
+
+pub(super) use replay::replay;
+pub(super) use spool::spool;
 
 use super::load;
 
@@ -34,7 +40,7 @@ pub(super) fn live(cli: &Cli, arguments: &LiveArgs, environment: &Environment) -
         match run_live(&settings, options).await {
             Ok(Outcome::Clean) => ExitCode::Clean,
             Ok(Outcome::StageEnded(_)) => ExitCode::Failed,
-            Ok(Outcome::Loss(_)) => ExitCode::Loss,
+            Ok(Outcome::NotStored(_)) => ExitCode::Loss,
             Err(error) => failed(&error),
         }
     })
