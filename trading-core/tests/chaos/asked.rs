@@ -25,6 +25,8 @@ pub(crate) struct Asked {
     pub(crate) seed: u64,
     /// This round alone.
     pub(crate) only: Option<u64>,
+    /// A round that fails is not the last.
+    pub(crate) goes_on: bool,
 }
 
 impl Asked {
@@ -36,7 +38,7 @@ impl Asked {
         };
         let mut minutes = set("TRADING_CORE_CHAOS_MINUTES", 2)?;
         let mut seed = set("TRADING_CORE_CHAOS_SEED", 1)?;
-        let mut only = None;
+        let (mut only, mut goes_on) = (None, false);
         let (mut is_named, mut is_filtered, mut is_excluded) = (false, false, false);
         let mut arguments = arguments.skip(1);
         while let Some(argument) = arguments.next() {
@@ -45,6 +47,7 @@ impl Asked {
                 "--minutes" => minutes = number("--minutes", &value()?)?,
                 "--seed" => seed = number("--seed", &value()?)?,
                 "--round" => only = Some(number("--round", &value()?)?.max(1)),
+                "--keep-going" => goes_on = true,
                 "--list" => {
                     println!("chaos: test");
                     is_excluded = true;
@@ -54,7 +57,9 @@ impl Asked {
                 other if IGNORED.contains(&other) => {}
                 other if IGNORED_WITH_VALUE.contains(&other) => drop(value()?),
                 other if other.starts_with('-') => {
-                    return Err(format!("{other} is not known: --minutes N, --seed S, --round R"));
+                    return Err(format!(
+                        "{other} is not known: --minutes N, --seed S, --round R, --keep-going"
+                    ));
                 }
                 filter => {
                     is_filtered = true;
@@ -62,7 +67,8 @@ impl Asked {
                 }
             }
         }
-        let asked = Self { length: Duration::from_secs(minutes.saturating_mul(60)), seed, only };
+        let length = Duration::from_secs(minutes.saturating_mul(60));
+        let asked = Self { length, seed, only, goes_on };
         Ok((!is_excluded && (is_named || !is_filtered)).then_some(asked))
     }
 }

@@ -87,22 +87,27 @@ async fn run(asked: Asked) -> bool {
             }
         };
         let row = play(world.insert(current), seed, number, &keeper, folder.path()).await;
-        passed &= row.passed;
+        if !row.passed {
+            passed = false;
+            // What it left would be found again by the next.
+            world = None;
+        }
         rows.push(row);
-        if !passed || asked.only.is_some() || begun.elapsed() >= asked.length {
+        let is_last = asked.only.is_some() || begun.elapsed() >= asked.length;
+        if is_last || (!passed && !asked.goes_on) {
             break;
         }
         number += 1;
     }
-    if let Some(world) = world
-        && passed
-    {
-        passed = finish(world).await;
+    if let Some(world) = world {
+        passed &= finish(world).await;
     }
     println!("\n{}", report::table(&rows));
     if !passed {
         println!("\nlogs are in {}", folder.keep().display());
-        println!("again: scripts/chaos --seed {seed} --round {number}");
+    }
+    for row in rows.iter().filter(|row| !row.passed) {
+        println!("again: scripts/chaos --seed {seed} --round {}", row.round);
     }
     passed
 }

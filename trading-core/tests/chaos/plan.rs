@@ -134,8 +134,8 @@ pub(crate) enum Place {
 pub(crate) enum Moment {
     /// So many writes later one is held there; then the recorder is killed, or only its connection.
     Write { place: Place, after: u32, kills: bool },
-    /// A gap is being repaired.
-    Repair,
+    /// So long after it began to repair a gap.
+    Repair { after: Duration },
     /// So long after the spool began to grow; with a torn record at its end, as a crash may leave it.
     Spool { after: Duration, torn: bool },
 }
@@ -350,7 +350,7 @@ fn first_list() -> Vec<Kind> {
 /// The other half, for an embedded server.
 fn second_list() -> Vec<Kind> {
     use Kind::{AwayShort, KillInRepair, KillTwice, Quota, Rest, Stall, Terminate};
-    vec![KillTwice, KillInRepair, Quota, Stall, Terminate, AwayShort, Rest]
+    vec![KillTwice, KillInRepair, Quota, AwayShort, Terminate, Stall, Rest]
 }
 
 fn drawn_list(random: &mut Random, server: Server) -> Vec<Kind> {
@@ -389,7 +389,9 @@ fn script(kind: Kind, recorders: usize, random: &mut Random) -> Vec<(Duration, E
             vec![trap(Moment::Write { place, after, kills: kind == Kind::KillInWrite })]
         }
         // The kill makes the gap that is repaired.
-        Kind::KillInRepair => vec![kill(at, down), trap(Moment::Repair)],
+        Kind::KillInRepair => {
+            vec![kill(at, down), trap(Moment::Repair { after: random.ms(0, 1_500) })]
+        }
         Kind::Line => {
             let lasting = random.ms(2_000, 8_000);
             let slow = Line::Slow(random.ms(100, 900), lasting);

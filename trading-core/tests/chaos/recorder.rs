@@ -83,6 +83,11 @@ impl<'a> Recorder<'a> {
         Self { child, keeper, log: log.to_owned(), peak: 0 }
     }
 
+    /// Its process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Where its log is.
     pub(crate) fn log(&self) -> &Path {
         &self.log

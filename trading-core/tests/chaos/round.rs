@@ -45,13 +45,13 @@ struct Slot<'a> {
 }
 
 /// A trap that is set.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 struct Set {
     who: usize,
     moment: Moment,
     down: Duration,
-    /// When the spool was seen to grow.
-    grew: Option<Instant>,
+    /// When what it waits for was seen to begin.
+    begun: Option<Instant>,
     /// What was in the spool before.
     before: u64,
 }
@@ -285,7 +285,7 @@ impl<'a> Round<'a> {
                     self.world.proxies[who].arm(place, after);
                 }
                 let before = spool::bytes(self.world.spool());
-                self.traps.push(Set { who, moment, down, grew: None, before });
+                self.traps.push(Set { who, moment, down, begun: None, before });
             }
             Event::Exchange { venue, action } => {
                 let target = Target { exchange: venue, ..Target::default() };
@@ -371,29 +371,34 @@ impl<'a> Round<'a> {
     }
 
     async fn has_come(&mut self, at: usize) -> bool {
-        let spooled = spool::bytes(self.world.spool());
-        let set = &mut self.traps[at];
-        match set.moment {
-            Moment::Write { .. } => self.world.proxies[set.who].holds(),
-            Moment::Repair => self.is_repairing().await.unwrap_or(false),
+        let Set { who, moment, before, .. } = self.traps[at];
+        let (has_begun, after) = match moment {
+            Moment::Write { .. } => return self.world.proxies[who].holds(),
+            Moment::Repair { after } => (self.is_repairing(who).await.unwrap_or(false), after),
             Moment::Spool { after, .. } => {
-                if set.grew.is_none() && spooled > set.before + GROWTH {
-                    set.grew = Some(Instant::now());
-                }
-                set.grew.is_some_and(|grew| grew.elapsed() >= after)
+                (spool::bytes(self.world.spool()) > before + GROWTH, after)
             }
+        };
+        let set = &mut self.traps[at];
+        if set.begun.is_none() && has_begun {
+            set.begun = Some(Instant::now());
         }
+        set.begun.is_some_and(|begun| begun.elapsed() >= after)
     }
 
-    /// Whether somebody works on a gap. While the database is away nobody does.
-    async fn is_repairing(&mut self) -> Result<bool, String> {
+    /// Whether a recorder works on a gap. While the database is away none does.
+    async fn is_repairing(&mut self, who: usize) -> Result<bool, String> {
+        let Some(recorder) = &self.slots[who].recorder else { return Ok(false) };
         if self.is_away {
             return Ok(false);
         }
+        // Host, process, start.
+        let claims = format!("%:{}:%", recorder.pid());
         let pool = self.world.pool().await?;
         sqlx::query_scalar(
-            "SELECT EXISTS (SELECT FROM tick_gaps WHERE status = 'open' AND claimed_until > now())",
+            "SELECT EXISTS (SELECT FROM tick_gaps WHERE status = 'open' AND claimed_by LIKE $1)",
         )
+        .bind(claims)
         .fetch_one(&pool)
         .await
         .map_err(|error| error.to_string())
@@ -415,7 +420,9 @@ impl<'a> Round<'a> {
                     return;
                 }
             }
-            Moment::Repair => self.kill(who, &format!("SIGKILL recorder {} in a repair", who + 1)),
+            Moment::Repair { .. } => {
+                self.kill(who, &format!("SIGKILL recorder {} in a repair", who + 1));
+            }
             Moment::Spool { torn, .. } => {
                 self.kill(who, &format!("SIGKILL recorder {} in a spool write", who + 1));
                 if torn && let Some(torn) = spool::tear(self.world.spool(), &mut self.random) {
