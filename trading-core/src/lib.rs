@@ -26,6 +26,9 @@ pub mod store;
 // Strategies that trade on paper against the live ticks; recording never waits for them.
 pub mod paper;
 
+// The proof, from what is stored: every trade once, or what is not.
+pub mod verify;
+
 // The simulated exchanges: a pure market behind the real protocols, on loopback.
 pub mod simulator;
 

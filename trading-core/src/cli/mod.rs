@@ -3,12 +3,17 @@
 //! Flags that set a setting become the last layer of the settings ([`Cli::overrides`]); nothing is decided
 //! here. Commands are here from the day they do something.
 
+mod moment;
+mod verify;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use clap::error::ErrorKind;
 use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
+
+pub use verify::VerifyArgs;
 
 use crate::config::Overrides;
 use crate::telemetry::{Level, LogFormat, LogOptions};
@@ -108,6 +113,9 @@ pub enum Command {
     /// Serve simulated exchanges on loopback, speaking the real protocols
     #[command(after_long_help = EXIT_CODES)]
     Simulate(SimulateArgs),
+    /// Prove that what is stored is complete and each trade there once; list what is not
+    #[command(after_long_help = EXIT_CODES)]
+    Verify(VerifyArgs),
     /// The embedded PostgreSQL
     #[command(subcommand)]
     Db(DbCommand),
@@ -251,7 +259,10 @@ impl Cli {
                     overrides.set("simulate.rate", "--rate", rate.as_str());
                 }
             }
-            Command::Db(_) | Command::Config(_) | Command::Completions { .. } => {}
+            Command::Verify(_)
+            | Command::Db(_)
+            | Command::Config(_)
+            | Command::Completions { .. } => {}
         }
         overrides
     }
@@ -303,6 +314,7 @@ mod tests {
         insta::assert_snapshot!("help", help(&[]));
         insta::assert_snapshot!("help_live", help(&["live"]));
         insta::assert_snapshot!("help_simulate", help(&["simulate"]));
+        insta::assert_snapshot!("help_verify", help(&["verify"]));
         insta::assert_snapshot!("help_db", help(&["db"]));
         insta::assert_snapshot!("help_config", help(&["config"]));
     }

@@ -1,5 +1,7 @@
 //! The commands that run the recorder, the simulated exchanges and the embedded database.
 
+mod verify;
+
 use std::collections::BTreeMap;
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
@@ -14,6 +16,8 @@ use trading_core::simulator::{self, SimulatorOptions, Switches, SwitchesError};
 use trading_core::store::embedded::{Options, command};
 
 use super::load;
+
+pub(super) use verify::verify;
 
 type Environment = BTreeMap<String, String>;
 

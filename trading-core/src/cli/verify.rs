@@ -1,0 +1,28 @@
+//! `verify`
+
+use clap::Args;
+
+use super::moment::moment;
+use crate::domain::{Symbol, Timestamp};
+
+/// `verify`
+#[derive(Debug, Clone, Args)]
+pub struct VerifyArgs {
+    /// Only these exchanges (binance, bybit, coinbase, kraken, okx)
+    #[arg(long, value_name = "NAME", num_args = 1.., value_delimiter = ',')]
+    pub exchange: Vec<String>,
+    /// Only these symbols, as BTCUSDT or BTC-USDT
+    #[arg(long, value_name = "S", num_args = 1.., value_delimiter = ',')]
+    pub symbol: Vec<Symbol>,
+    /// From this exchange time on (UTC): 2026-11-20, "2026-11-20 07:30" or RFC 3339
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    pub from: Option<Timestamp>,
+    /// Up to this exchange time, excluded [default: a minute ago]
+    ///
+    /// Trades of the last minute may still be on their way to the database.
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    pub to: Option<Timestamp>,
+    /// Answer in JSON
+    #[arg(long)]
+    pub json: bool,
+}
