@@ -7,12 +7,16 @@
 //! Protocol: <https://www.okx.com/docs-v5/en/#order-book-trading-market-data-ws-all-trades-channel>,
 //! September 2026.
 
+mod history;
+
+use std::str::FromStr;
 use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::json;
 
 use super::frame::{Text, amount, named_in, oldest_first, read_batch, side};
+use super::history::History;
 use super::{
     DecodeError, Endpoints, Exchange, IdRule, Keepalive, Limits, Message, Subscribed, reason_text,
 };
@@ -106,6 +110,10 @@ impl Exchange for Okx {
         Some(Keepalive { every: Duration::from_secs(20), text: "ping" })
     }
 
+    fn history(&self) -> &'static dyn History {
+        &Okx
+    }
+
     fn decode(
         &self,
         frame: &str,
@@ -154,19 +162,22 @@ struct Trade<'a> {
 
 impl Trade<'_> {
     fn into_tick(self, symbols: &Subscribed, received_at: Timestamp) -> Result<Tick, DecodeError> {
-        let id = self.id.parse().map_err(|_| DecodeError::unknown_value("tradeId", &self.id))?;
-        let millis = self.ts.parse().map_err(|_| DecodeError::unknown_value("ts", &self.ts))?;
         Ok(Tick {
             instrument: symbols.find(&self.instrument)?,
-            trade_id: TradeId::Number(id),
+            trade_id: TradeId::Number(number("tradeId", &self.id)?),
             price: amount("px", &self.price)?,
             quantity: amount("sz", &self.size)?,
             side: side(&self.side)?,
             source: Source::Live,
-            exchange_at: Timestamp::from_millis(millis)?,
+            exchange_at: Timestamp::from_millis(number("ts", &self.ts)?)?,
             received_at,
         })
     }
+}
+
+/// A number that the venue writes as a text, as all of its numbers.
+fn number<N: FromStr>(field: &'static str, text: &str) -> Result<N, DecodeError> {
+    text.parse().map_err(|_| DecodeError::unknown_value(field, text))
 }
 
 #[derive(Deserialize)]

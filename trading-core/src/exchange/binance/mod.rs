@@ -6,6 +6,8 @@
 //!
 //! Protocol: <https://developers.binance.com/docs/binance-spot-api-docs/web-socket-streams>, July 2026.
 
+mod history;
+
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -13,6 +15,7 @@ use serde_json::json;
 use serde_json::value::RawValue;
 
 use super::frame::{Text, amount, present};
+use super::history::History;
 use super::{DecodeError, Endpoints, Exchange, IdRule, Limits, Message, Subscribed, reason_text};
 use crate::domain::{Side, Source, Symbol, Tick, Timestamp, TradeId};
 
@@ -94,6 +97,10 @@ impl Exchange for Binance {
                 json!({ "method": "SUBSCRIBE", "params": streams, "id": id }).to_string()
             })
             .collect()
+    }
+
+    fn history(&self) -> &'static dyn History {
+        &Binance
     }
 
     fn decode(

@@ -5,12 +5,15 @@
 //!
 //! Protocol: <https://bybit-exchange.github.io/docs/v5/websocket/public/trade>, July 2026.
 
+mod history;
+
 use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::json;
 
 use super::frame::{Text, amount, named_in, read_batch};
+use super::history::History;
 use super::{
     DecodeError, Endpoints, Exchange, IdRule, Keepalive, Limits, Message, Subscribed, reason_text,
 };
@@ -93,6 +96,10 @@ impl Exchange for Bybit {
         Some(Keepalive { every: Duration::from_secs(20), text: r#"{"op":"ping"}"# })
     }
 
+    fn history(&self) -> &'static dyn History {
+        &Bybit
+    }
+
     fn decode(
         &self,
         frame: &str,
@@ -136,15 +143,20 @@ impl Trade<'_> {
             trade_id: TradeId::from_text(&self.id),
             price: amount("p", &self.price)?,
             quantity: amount("v", &self.size)?,
-            side: match &*self.side {
-                "Buy" => Side::Buy,
-                "Sell" => Side::Sell,
-                other => return Err(DecodeError::unknown_value("S", other)),
-            },
+            side: taker("S", &self.side)?,
             source: Source::Live,
             exchange_at: Timestamp::from_millis(self.traded_at)?,
             received_at,
         })
+    }
+}
+
+/// The taker's side, as both interfaces spell it.
+fn taker(field: &'static str, text: &str) -> Result<Side, DecodeError> {
+    match text {
+        "Buy" => Ok(Side::Buy),
+        "Sell" => Ok(Side::Sell),
+        other => Err(DecodeError::unknown_value(field, other)),
     }
 }
 

@@ -6,6 +6,8 @@
 //!
 //! Protocol: <https://docs.kraken.com/api/docs/websocket-v2/trade>, September 2026.
 
+mod history;
+
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -13,6 +15,7 @@ use serde_json::json;
 use serde_json::value::RawValue;
 
 use super::frame::{Text, amount, named_in, oldest_first, read_batch, side};
+use super::history::History;
 use super::{
     DecodeError, Endpoints, Exchange, IdRule, Keepalive, Limits, Message, Subscribed, reason_text,
 };
@@ -83,6 +86,10 @@ impl Exchange for Kraken {
     /// A connection without a confirmed subscription has no heartbeat and is closed after about a minute.
     fn keepalive(&self) -> Option<Keepalive> {
         Some(Keepalive { every: Duration::from_secs(30), text: r#"{"method":"ping"}"# })
+    }
+
+    fn history(&self) -> &'static dyn History {
+        &Kraken
     }
 
     fn decode(

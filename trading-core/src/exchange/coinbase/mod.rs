@@ -6,12 +6,15 @@
 //!
 //! Protocol: <https://docs.cdp.coinbase.com/exchange/websocket-feed/channels>, September 2026.
 
+mod history;
+
 use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::json;
 
 use super::frame::{Text, amount, named_in, side};
+use super::history::History;
 use super::{DecodeError, Endpoints, Exchange, IdRule, Limits, Message, Subscribed, reason_text};
 use crate::domain::{Source, Symbol, Tick, Timestamp, TradeId};
 
@@ -73,6 +76,10 @@ impl Exchange for Coinbase {
                 .to_string()
             })
             .collect()
+    }
+
+    fn history(&self) -> &'static dyn History {
+        &Coinbase
     }
 
     fn decode(
