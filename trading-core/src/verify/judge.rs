@@ -7,7 +7,7 @@ use crate::exchange::IdRule;
 
 use super::coverage::Coverage;
 use super::gaps::{GapRow, GapStatus, Listed, unlisted};
-use super::ids::{IdRange, Ids, Span};
+use super::ids::{IdRange, Ids, Present, Span, hull};
 use super::report::{Finding, Findings, Kind, Missing, SymbolReport, grouped};
 
 /// The exchange's clock and ours may differ by so much where a time without a connection is looked for in `tick_gaps`.
@@ -156,17 +156,24 @@ impl Judge<'_> {
     fn holes(&mut self) {
         let evidence = self.evidence;
         let listed = Listed::new(&evidence.gaps);
-        let mut before: Option<(u64, Timestamp)> = None;
+        let mut before: Option<Present> = None;
         for present in evidence.ids.present() {
-            if let Some((last, at)) = before
-                && last + 1 < present.ids.0
+            if let Some(before) = before
+                && before.ids.1 + 1 < present.ids.0
             {
                 self.holes += 1;
-                for (ids, status) in listed.parts((last + 1, present.ids.0 - 1)) {
-                    self.hole(ids, status, (at.min(present.at.0), present.at.0));
+                // Within one block the time is known no better than that of the block.
+                let is_between = before.at.1 <= present.at.0;
+                let at = if is_between {
+                    (before.at.1, present.at.0)
+                } else {
+                    hull(before.at, present.at)
+                };
+                for (ids, status) in listed.parts((before.ids.1 + 1, present.ids.0 - 1)) {
+                    self.hole(ids, status, at);
                 }
             }
-            before = Some((present.ids.1, present.at.1));
+            before = Some(present);
         }
     }
 

@@ -16,3 +16,4 @@ mod recorder;
 mod store;
 mod support;
 mod tidy;
+mod verify;
