@@ -23,6 +23,9 @@ pub mod pipeline;
 // Where ticks end: PostgreSQL, by binary COPY, each tick once; and the private cluster for those who have none.
 pub mod store;
 
+// Asks a venue over HTTP, within its limits.
+pub mod rest;
+
 // Strategies that trade on paper against the live ticks; recording never waits for them.
 pub mod paper;
 

@@ -60,8 +60,9 @@ pub(super) fn simulate(cli: &Cli, arguments: &SimulateArgs, environment: &Enviro
             Ok(signals) => signals,
             Err(error) => return failed(&error),
         };
-        let mut serving =
-            std::pin::pin!(simulator::run(simulated(&settings.simulate, faults), cancel.clone()));
+        let mut options = simulated(&settings.simulate, faults);
+        options.unissued = arguments.unissued.unwrap_or_default();
+        let mut serving = std::pin::pin!(simulator::run(options, cancel.clone()));
         let ended = tokio::select! {
             ended = &mut serving => ended,
             _ = signals.next() => {

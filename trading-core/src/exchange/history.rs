@@ -34,7 +34,8 @@ pub struct Span {
 pub struct Reach {
     /// The lowest and the highest id that were read, the neighbours of the span included.
     pub ids: Option<(u64, u64)>,
-    /// The oldest and the newest time that were read, by the exchange's clock.
+    /// The oldest and the newest time that were read, by the exchange's clock. Of the trades of these two instants
+    /// themselves, others may lie beyond the ends.
     pub times: (Timestamp, Timestamp),
 }
 
@@ -194,6 +195,13 @@ impl Reading {
         match (self.span.ids, tick.trade_id.number()) {
             (Some((_, last)), Some(id)) => id > last,
             _ => tick.exchange_at > self.span.to,
+        }
+    }
+
+    /// A venue that was asked for all from this time on has told that there is nothing before its first trade.
+    pub(super) fn reaches_from(&mut self, time: Timestamp) {
+        if let Some(reach) = &mut self.reach {
+            reach.times.0 = reach.times.0.min(time);
         }
     }
 

@@ -152,6 +152,9 @@ impl Pages for BinancePages {
                 let has_more =
                     page.len() >= PAGE && !page.iter().any(|tick| self.reading.is_after(tick));
                 self.reading.keep(page, ticks);
+                if self.reading.span.ids.is_none() {
+                    self.reading.reaches_from(self.reading.span.from);
+                }
                 newest.filter(|_| has_more).and_then(|id| id.checked_add(1)).map(Next::Id)
             }
         };

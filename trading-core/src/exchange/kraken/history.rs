@@ -4,9 +4,10 @@
 //! so each page begins a nanosecond before the last trade of the page before, which is right either way and
 //! proves that nothing lies between the two.
 //!
-//! A trade's time is told as the double nearest to its nanoseconds, up to 119 ns off, while the WebSocket cuts the
-//! nanoseconds to microseconds. Cutting this one too gives the same microsecond for some 94 of 100 trades; for
-//! the others no reading of the text could: see [`HistoryRules::exact_times`].
+//! A trade's time is told as the double nearest to its nanoseconds, up to 119 ns off and in as few digits as tell
+//! that double apart, while the WebSocket tells whole microseconds. What the double itself is, cut to the
+//! microsecond, is the same for 94 of 100 trades if the WebSocket cuts as well; for the others no reading of the
+//! text can be: see [`HistoryRules::exact_times`].
 //!
 //! Protocol: <https://docs.kraken.com/api/docs/rest-api/get-recent-trades>, September 2026.
 
@@ -151,6 +152,7 @@ impl Pages for KrakenPages {
         page.retain(|tick| !self.page_before.contains(&tick.trade_id));
         self.page_before = ids;
         self.reading.keep(page, ticks);
+        self.reading.reaches_from(self.reading.span.from);
         Ok(())
     }
 
@@ -199,16 +201,13 @@ fn read_rows<'a, T: Deserialize<'a>>(body: &'a str) -> Result<Rows<T>, HistoryEr
     Ok(Rows { rows: serde_json::from_str(rows.get())?, last: last.transpose()? })
 }
 
-/// A time in seconds with a fraction, from its text; what is below the microsecond is cut.
+/// A time in seconds, told as a double: the microsecond in which the double lies.
 fn seconds(text: &str) -> Result<Timestamp, TimestampError> {
-    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
-    let fraction = fraction.get(..6).unwrap_or(fraction);
-    let micros = format!("{whole}{fraction:0<6}").parse().ok();
-    let is_plain = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
-    micros
-        .filter(|_| is_plain && !whole.is_empty())
-        .and_then(|micros| Timestamp::from_micros(micros).ok())
-        .ok_or_else(|| TimestampError { text: text.chars().take(40).collect() })
+    // All the digits that the double has; nothing is computed with it.
+    let exact = text.parse::<f64>().map(|seconds| format!("{seconds:.9}")).unwrap_or_default();
+    let micros = exact.get(..exact.len().saturating_sub(3)).unwrap_or_default().replace('.', "");
+    let micros = micros.parse().ok().and_then(|micros| Timestamp::from_micros(micros).ok());
+    micros.ok_or_else(|| TimestampError { text: text.chars().take(40).collect() })
 }
 
 #[derive(Deserialize)]
@@ -324,17 +323,20 @@ mod tests {
     }
 
     #[test]
-    fn a_time_is_cut_to_the_microsecond() {
+    fn a_time_is_the_microsecond_in_which_its_double_lies() {
         for (text, micros) in [
+            // Told with the cursor 1762820035982277754.
             ("1762820035.9822779", 1_762_820_035_982_277),
-            ("1762795483.306824", 1_762_795_483_306_824),
-            ("1616663618.6832", 1_616_663_618_683_200),
+            // Told with the cursor 1616666442390332264.
+            ("1616666442.3903322", 1_616_666_442_390_332),
+            // The double is .980000972…; its shortest text says more.
+            ("1762820035.980001", 1_762_820_035_980_000),
             ("1616663618", 1_616_663_618_000_000),
             ("0.000001", 1),
         ] {
             assert_eq!(seconds(text).unwrap().as_micros(), micros, "{text}");
         }
-        for text in ["", ".", "-1.5", "1.5e9", "1.2.3", "99999999999999999999.1", "nan"] {
+        for text in ["", ".", "-1.5", "1e99", "1.2.3", "99999999999999999999.1", "NaN", "inf"] {
             assert!(seconds(text).is_err(), "{text}");
         }
     }

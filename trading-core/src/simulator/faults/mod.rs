@@ -1,8 +1,8 @@
 //! What goes wrong on purpose: switches that stay on, and actions that happen once.
 //!
 //! Deterministic from the seed where they are random: what happens to a trade depends on the seed, the
-//! connection's number at its exchange, the symbol and the id. Only the WebSocket lies; the REST history is always
-//! whole. All that is done to a client is in the journal.
+//! connection's number at its exchange, the symbol and the id. Only the WebSocket lies; what the REST history tells is
+//! always whole. All that is done to a client is in the journal.
 
 mod switches;
 #[cfg(test)]
@@ -20,7 +20,7 @@ use super::journal::{Entry, Journal, Keeper, Kind};
 use super::market::{Listing, UnknownVenue, Venue, hash, stream};
 use crate::domain::Timestamp;
 
-pub use self::switches::{Switches, SwitchesError};
+pub use self::switches::{RestFault, Switches, SwitchesError};
 
 /// Actions that may wait for their trades at once.
 const WAITING_MAX: usize = 1_000;
@@ -322,6 +322,11 @@ impl FaultsHandle {
     #[must_use]
     pub fn journal(&self) -> Journal {
         self.state().journal.read()
+    }
+
+    /// What is wrong with the REST sides.
+    pub(super) fn rest(&self) -> Option<RestFault> {
+        self.state().switches.rest
     }
 
     /// Lets a connection in, or refuses it.
