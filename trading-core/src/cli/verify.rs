@@ -22,6 +22,20 @@ pub struct VerifyArgs {
     /// Trades of the last minute may still be on their way to the database.
     #[arg(long, value_name = "TIME", value_parser = moment)]
     pub to: Option<Timestamp>,
+    /// Compare whole minutes with the exchanges' own candles too: trades, where they tell them, and volume
+    ///
+    /// With --from all minutes from there on, as far back as the exchanges tell; else the newest ones.
+    #[arg(long)]
+    pub against_exchange: bool,
+    /// How many of the newest minutes --against-exchange compares
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 60,
+        requires = "against_exchange",
+        conflicts_with = "from"
+    )]
+    pub minutes: u32,
     /// Answer in JSON
     #[arg(long)]
     pub json: bool,

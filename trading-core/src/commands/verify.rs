@@ -1,12 +1,14 @@
 //! `verify`: proves that what is stored is complete, or says what is not.
 
+use sqlx::PgPool;
 use trading_core::app::Database;
 use trading_core::cli::{Cli, ExitCode, VerifyArgs};
-use trading_core::config::{DatabaseUrl, Settings};
+use trading_core::config::{DatabaseUrl, ExchangeSettings, Settings};
 use trading_core::domain::Timestamp;
+use trading_core::exchange;
 use trading_core::output;
 use trading_core::store::embedded::{Options, command};
-use trading_core::verify::{self, Scope};
+use trading_core::verify::{self, Comparison, Scope, VerifyError};
 
 use super::{Environment, failed, pg_bin, with_settings};
 
@@ -19,7 +21,9 @@ const LOOKS_MAX: usize = 4;
 pub(crate) fn verify(cli: &Cli, arguments: &VerifyArgs, environment: &Environment) -> ExitCode {
     with_settings(cli, environment, async |settings| {
         let scope = scope(arguments, Timestamp::now());
-        match report(&settings, environment, &scope).await {
+        let comparison =
+            arguments.against_exchange.then(|| comparison(arguments, &scope, &settings));
+        match report(&settings, environment, &scope, comparison.as_ref()).await {
             Ok(report) => {
                 let text = if arguments.json {
                     format!("{:#}", report.to_json())
@@ -47,10 +51,24 @@ fn scope(arguments: &VerifyArgs, now: Timestamp) -> Scope {
     }
 }
 
+fn comparison(arguments: &VerifyArgs, scope: &Scope, settings: &Settings) -> Comparison {
+    let rest_url = |venue: &ExchangeSettings| {
+        let own = || exchange::by_name(venue.name).map(|it| it.endpoints().rest_url.to_owned());
+        Some((venue.name.to_owned(), venue.rest_url.clone().or_else(own)?))
+    };
+    Comparison {
+        rest_urls: settings.exchanges.iter().filter_map(rest_url).collect(),
+        from: scope.from,
+        to: scope.to,
+        minutes: arguments.minutes,
+    }
+}
+
 async fn report(
     settings: &Settings,
     environment: &Environment,
     scope: &Scope,
+    comparison: Option<&Comparison>,
 ) -> Result<verify::Report, ExitCode> {
     let bin = pg_bin(environment);
     if settings.database.url == DatabaseUrl::Embedded {
@@ -68,7 +86,7 @@ async fn report(
     let connections = u32::try_from(looks).unwrap_or(1) + 1;
     let outcome = match database.pool(connections).await {
         Ok(pool) => {
-            let report = verify::verify(&pool, scope, looks).await;
+            let report = verified(&pool, scope, looks, comparison).await;
             pool.close().await;
             report.map_err(|error| failed(&error))
         }
@@ -76,6 +94,19 @@ async fn report(
     };
     database.close().await;
     outcome
+}
+
+async fn verified(
+    pool: &PgPool,
+    scope: &Scope,
+    looks: usize,
+    comparison: Option<&Comparison>,
+) -> Result<verify::Report, VerifyError> {
+    let mut report = verify::verify(pool, scope, looks).await?;
+    if let Some(comparison) = comparison {
+        verify::compare(pool, &mut report, comparison).await?;
+    }
+    Ok(report)
 }
 
 /// There is no database yet.

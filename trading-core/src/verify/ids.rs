@@ -321,8 +321,7 @@ fn is_after(lower: Span, higher: Span) -> bool {
 /// A time moved by so many times the disorder that is borne.
 fn moved(at: Timestamp, times: i64) -> Timestamp {
     let micros = i64::try_from(DISORDER_MAX.as_micros()).unwrap_or(i64::MAX);
-    Timestamp::from_micros(at.as_micros().saturating_add(micros.saturating_mul(times)))
-        .unwrap_or(at)
+    at.plus_micros(micros.saturating_mul(times))
 }
 
 /// Takes the lowest ones that follow each other out of `bits`, which are not zero.

@@ -333,8 +333,7 @@ impl Judge<'_> {
 /// A time moved by so many times that the clocks may be apart.
 fn moved(at: Timestamp, times: i64) -> Timestamp {
     let micros = i64::try_from(CLOCKS_APART_MAX.as_micros()).unwrap_or(i64::MAX);
-    Timestamp::from_micros(at.as_micros().saturating_add(micros.saturating_mul(times)))
-        .unwrap_or(at)
+    at.plus_micros(micros.saturating_mul(times))
 }
 
 fn overlap(one: IdRange, other: IdRange) -> Option<IdRange> {

@@ -17,6 +17,7 @@
 //! for that there are the exchange's own candles. It locks nothing that recording needs, and the newest seconds, in which
 //! trades may still be on their way between two writers, can be left out.
 
+mod candles;
 mod closer;
 mod coverage;
 mod error;
@@ -34,6 +35,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _};
 use sqlx::PgPool;
 use tokio::time::Instant;
 
+pub use candles::{Comparison, compare};
 pub use error::VerifyError;
 pub use report::{Finding, Kind, Missing, Quarantined, Report, SymbolReport};
 

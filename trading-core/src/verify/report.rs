@@ -177,6 +177,11 @@ impl Findings {
         *self.counts.entry(kind).or_default() += count;
     }
 
+    #[cfg(test)]
+    pub(super) fn listed(&self) -> &[Finding] {
+        &self.listed
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.counts.is_empty()
     }
@@ -317,6 +322,29 @@ impl Report {
         self.findings_not_listed = findings.unlisted;
     }
 
+    /// Adds what the comparison of one symbol with its exchange found.
+    pub(super) fn add_compared(
+        &mut self,
+        exchange: &str,
+        symbol: &str,
+        minutes: u64,
+        found: Findings,
+    ) {
+        let mut symbols = self.symbols.iter_mut();
+        if let Some(one) = symbols.find(|it| it.exchange == exchange && it.symbol == symbol) {
+            one.minutes_compared = minutes;
+            one.complete &= found.is_empty();
+        }
+        let mut all = Findings {
+            listed: std::mem::take(&mut self.findings),
+            unlisted: self.findings_not_listed,
+            counts: std::mem::take(&mut self.counts),
+            listed_max: LISTED_MAX,
+        };
+        all.append(found);
+        self.tell(all);
+    }
+
     /// As one JSON document.
     #[must_use]
     pub fn to_json(&self) -> serde_json::Value {
@@ -354,6 +382,11 @@ impl fmt::Display for Report {
         write!(f, "{verdict}: {} trades of {symbols} {noun}", grouped(self.rows))?;
         if self.complete {
             f.write_str(", each once and none missing")?;
+        }
+        let minutes: u64 = self.symbols.iter().map(|symbol| symbol.minutes_compared).sum();
+        if minutes > 0 {
+            let noun = if minutes == 1 { "minute" } else { "minutes" };
+            write!(f, "; {} {noun} held against the exchanges' candles", grouped(minutes))?;
         }
         for (kind, count) in &self.counts {
             let (one, many) = kind.noun();

@@ -2,6 +2,7 @@
 //! found and named.
 
 mod agreement;
+mod candles;
 mod damage;
 mod program;
 
