@@ -13,15 +13,16 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use super::identity::identity;
 use super::signals::StopSignals;
 use super::tasks::Tasks;
 use crate::config::{ExchangeSettings, Settings};
 use crate::domain::{Instrument, Symbol, Timestamp};
 use crate::exchange::{self, Exchange};
-use crate::feed::{self, ConnectGate, FeedContext};
+use crate::feed::{self, ConnectGate, FeedContext, LivenessRules};
 use crate::pipeline::{Ledger, Onlooker, Pipeline, TickSender, channel};
 use crate::store::journal::{Journal, journal};
-use crate::store::postgres::{self, PostgresStore};
+use crate::store::postgres::{self, LastStored, PostgresStore};
 
 /// How often old partitions are looked for.
 const RETENTION_INTERVAL: Duration = Duration::from_secs(3_600);
@@ -94,9 +95,10 @@ impl Venue {
         self.instruments.iter().map(|item| (*item, self.exchange.venue_symbol(item.symbol())))
     }
 
-    /// The feeds of this venue, as many as its limits demand.
+    /// The feeds of this venue, as many as its limits demand; each goes on where the store ends.
     fn feeds(
         &self,
+        stored: &[LastStored],
         sender: &TickSender,
         ledger: &Arc<Ledger>,
         journal: &Journal,
@@ -112,7 +114,14 @@ impl Venue {
                 exchange: self.exchange,
                 url: self.exchange.connect_url(&self.ws_url),
                 limits,
+                liveness: LivenessRules::default(),
                 instruments: instruments.to_vec(),
+                stored: stored
+                    .iter()
+                    .filter(|last| instruments.contains(&last.instrument))
+                    .cloned()
+                    .collect(),
+                connections: self.settings.connections,
                 sender: sender.clone(),
                 ledger: Arc::clone(ledger),
                 journal: journal.clone(),
@@ -138,7 +147,7 @@ impl Recorder {
     ///
     /// # Errors
     ///
-    /// When the instruments cannot be noted.
+    /// When the instruments cannot be noted, or what is stored of them cannot be read.
     pub async fn start(
         settings: &Settings,
         venues: &[Venue],
@@ -149,11 +158,14 @@ impl Recorder {
     ) -> Result<Self, postgres::MaintenanceError> {
         let instruments: Vec<_> = venues.iter().flat_map(Venue::spellings).collect();
         postgres::upsert_instruments(pool, &instruments).await?;
+        let recorded: Vec<_> = instruments.iter().map(|(instrument, _)| *instrument).collect();
+        let stored = postgres::last_stored(pool, &recorded).await?;
 
         let ledger = Arc::new(Ledger::default());
         let (sender, receiver) =
             channel(settings.pipeline.channel_capacity.get(), Arc::clone(&ledger));
-        let (journal, journal_writer) = journal();
+        let started_at = Timestamp::now();
+        let (journal, journal_writer) = journal(identity(started_at));
         let pipeline = Pipeline::new(
             receiver,
             Arc::new(store),
@@ -165,9 +177,9 @@ impl Recorder {
         let mut tasks = Tasks::default();
         tasks.spawn("pipeline", pipeline.run());
         tasks.spawn("journal", journal_writer.run(pool.clone()));
-        let seed = u64::try_from(Timestamp::now().as_micros()).unwrap_or_default();
+        let seed = u64::try_from(started_at.as_micros()).unwrap_or_default();
         for venue in venues {
-            for feed in venue.feeds(&sender, &ledger, &journal, seed) {
+            for feed in venue.feeds(&stored, &sender, &ledger, &journal, seed) {
                 tasks.spawn(format!("feed {}", feed.name), feed::run(feed, feeds.clone()));
             }
         }

@@ -75,7 +75,7 @@ impl TickSender {
     ///
     /// When the pipeline has ended. What was not sent is counted as dropped.
     ///
-    /// Not cancel-safe: what was not sent yet would be neither sent nor counted.
+    /// Not cancel-safe: what was not sent yet would be lost, and stays counted as in flight.
     pub async fn send_all(&self, ticks: &mut Vec<Tick>) -> Result<(), ChannelClosed> {
         self.ledger.record_accepted(ticks.len());
         let mut rest = ticks.drain(..);

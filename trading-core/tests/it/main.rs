@@ -11,6 +11,7 @@
 mod captures;
 mod embedded;
 mod feed;
+mod journal;
 mod paper;
 mod recorder;
 mod store;

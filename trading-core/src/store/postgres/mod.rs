@@ -11,6 +11,7 @@
 mod connections;
 mod copy;
 mod insert;
+mod latest;
 mod maintenance;
 mod origin;
 mod partitions;
@@ -26,6 +27,7 @@ use sqlx::PgConnection;
 use sqlx::postgres::PgConnectOptions;
 
 pub use connections::is_local_socket;
+pub use latest::{LastStored, last_stored};
 pub use maintenance::{MaintenanceError, drop_old_partitions, migrate, upsert_instruments};
 
 pub use origin::{Origin, OriginError, claim};
