@@ -29,6 +29,7 @@ fn run() -> ExitCode {
         Command::Live(arguments) => commands::live(&cli, arguments, &environment),
         Command::Simulate(arguments) => commands::simulate(&cli, arguments, &environment),
         Command::Verify(arguments) => commands::verify(&cli, arguments, &environment),
+        Command::Doctor(arguments) => commands::doctor(&cli, arguments, &environment),
         Command::Db(command) => commands::db(&cli, command, &environment),
     }
 }

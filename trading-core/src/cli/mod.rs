@@ -3,6 +3,7 @@
 //! Flags that set a setting become the last layer of the settings ([`Cli::overrides`]); nothing is decided
 //! here. Commands are here from the day they do something.
 
+mod doctor;
 mod moment;
 mod verify;
 
@@ -14,6 +15,7 @@ use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 use rust_decimal::Decimal;
 
+pub use doctor::DoctorArgs;
 pub use verify::VerifyArgs;
 
 use crate::config::Overrides;
@@ -117,6 +119,9 @@ pub enum Command {
     /// Prove that what is stored is complete and each trade there once; list what is not
     #[command(after_long_help = EXIT_CODES)]
     Verify(VerifyArgs),
+    /// Say what would go wrong: database, disk, exchanges, clock, symbols; changes nothing
+    #[command(after_long_help = EXIT_CODES)]
+    Doctor(DoctorArgs),
     /// The embedded PostgreSQL
     #[command(subcommand)]
     Db(DbCommand),
@@ -259,6 +264,10 @@ impl Cli {
                     overrides.set("database.url", "--database-url", url.as_str());
                 }
             }
+            Command::Doctor(doctor) => {
+                overrides.only_exchanges(&doctor.exchange);
+                overrides.only_symbols(&doctor.symbol);
+            }
             Command::Simulate(simulate) => {
                 if let Some(port) = simulate.port {
                     overrides.set("simulate.port", "--port", port.to_string());
@@ -326,6 +335,7 @@ mod tests {
         insta::assert_snapshot!("help_live", help(&["live"]));
         insta::assert_snapshot!("help_simulate", help(&["simulate"]));
         insta::assert_snapshot!("help_verify", help(&["verify"]));
+        insta::assert_snapshot!("help_doctor", help(&["doctor"]));
         insta::assert_snapshot!("help_db", help(&["db"]));
         insta::assert_snapshot!("help_config", help(&["config"]));
     }

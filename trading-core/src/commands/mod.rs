@@ -1,5 +1,6 @@
 //! The commands that run the recorder, the simulated exchanges and the embedded database.
 
+mod doctor;
 mod verify;
 
 use std::collections::BTreeMap;
@@ -17,6 +18,7 @@ use trading_core::store::embedded::{Options, command};
 
 use super::load;
 
+pub(super) use doctor::doctor;
 pub(super) use verify::verify;
 
 type Environment = BTreeMap<String, String>;
@@ -142,9 +144,14 @@ fn with_settings(
         Ok(loaded) => loaded,
         Err(error) => return output::bad_settings(&error, cli.common.log_format),
     };
+    with_runtime(async || run(loaded.settings).await)
+}
+
+/// Runs a command on threads of its own.
+fn with_runtime(run: impl AsyncFnOnce() -> ExitCode) -> ExitCode {
     match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => {
-            let code = runtime.block_on(run(loaded.settings));
+            let code = runtime.block_on(run());
             // A thread that still asks for a host's address must not hold the end up.
             runtime.shutdown_timeout(Duration::from_secs(1));
             code

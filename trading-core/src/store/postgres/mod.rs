@@ -28,7 +28,9 @@ use sqlx::postgres::PgConnectOptions;
 
 pub use connections::is_local_socket;
 pub use latest::{LastStored, last_stored};
-pub use maintenance::{MaintenanceError, drop_old_partitions, migrate, upsert_instruments};
+pub use maintenance::{
+    MaintenanceError, Schema, drop_old_partitions, migrate, schema, upsert_instruments,
+};
 
 pub use origin::{Origin, OriginError, claim};
 
