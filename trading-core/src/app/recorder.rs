@@ -1,7 +1,8 @@
 //! The recorder: feeds, pipeline and store, joined; started together, stopped in order.
 //!
 //! Feeds are stopped first; every later stage ends when its input ends. So what was accepted is stored, unless the
-//! deadline comes first: then the late stages are named, and the ledger says how many ticks are not stored.
+//! deadline comes first: at two thirds of it what is not stored goes to the spool; at its end the late stages are
+//! named, and the ledger says how many ticks are where.
 
 use std::hash::BuildHasher as _;
 use std::sync::Arc;
@@ -20,9 +21,10 @@ use crate::config::{ExchangeSettings, Settings};
 use crate::domain::{Instrument, Symbol, Timestamp};
 use crate::exchange::{self, Exchange};
 use crate::feed::{self, ConnectGate, FeedContext, LivenessRules};
-use crate::pipeline::{Ledger, Onlooker, Pipeline, TickSender, channel};
+use crate::pipeline::{Ledger, Onlooker, Pipeline, Spooling, TickSender, channel};
 use crate::store::journal::{Journal, journal};
 use crate::store::postgres::{self, LastStored, PostgresStore};
+use crate::store::spool::Spool;
 
 /// How often old partitions are looked for.
 const RETENTION_INTERVAL: Duration = Duration::from_secs(3_600);
@@ -34,8 +36,8 @@ pub enum Outcome {
     Clean,
     /// A stage ended unasked.
     StageEnded(String),
-    /// Asked to, and ticks are not stored.
-    Loss(u64),
+    /// Asked to, and so many ticks are not stored: they wait in the spool, or were in memory.
+    NotStored(u64),
 }
 
 /// One exchange to record: its protocol, where it is reached, what of it is recorded.
@@ -138,12 +140,15 @@ pub struct Recorder {
     tasks: Tasks,
     feeds: CancellationToken,
     ledger: Arc<Ledger>,
+    spool: Spool,
+    /// Raised at two thirds of the deadline: what is not stored goes to the spool.
+    hurry: CancellationToken,
     stop_deadline: Duration,
 }
 
 impl Recorder {
-    /// Notes the instruments and starts the stages. The onlookers are given every tick that is recorded; `feeds` is
-    /// cancelled when the stop begins.
+    /// Notes the instruments and starts the stages. The spool takes what the store cannot, and is drained; the onlookers
+    /// are given every tick that is recorded; `feeds` is cancelled when the stop begins.
     ///
     /// # Errors
     ///
@@ -153,6 +158,7 @@ impl Recorder {
         venues: &[Venue],
         store: PostgresStore,
         pool: &PgPool,
+        spool: Spool,
         onlookers: Vec<Onlooker>,
         feeds: CancellationToken,
     ) -> Result<Self, postgres::MaintenanceError> {
@@ -166,18 +172,21 @@ impl Recorder {
             channel(settings.pipeline.channel_capacity.get(), Arc::clone(&ledger));
         let started_at = Timestamp::now();
         let (journal, journal_writer) = journal(identity(started_at));
+        let seed = u64::try_from(started_at.as_micros()).unwrap_or_default();
+        let hurry = CancellationToken::new();
+        let spooling = Spooling { spool: spool.clone(), hurry: hurry.clone(), seed };
         let pipeline = Pipeline::new(
             receiver,
             Arc::new(store),
             Arc::clone(&ledger),
             onlookers,
+            Some(spooling),
             &settings.pipeline,
             &settings.batch,
         );
         let mut tasks = Tasks::default();
         tasks.spawn("pipeline", pipeline.run());
         tasks.spawn("journal", journal_writer.run(pool.clone()));
-        let seed = u64::try_from(started_at.as_micros()).unwrap_or_default();
         for venue in venues {
             for feed in venue.feeds(&stored, &sender, &ledger, &journal, seed) {
                 tasks.spawn(format!("feed {}", feed.name), feed::run(feed, feeds.clone()));
@@ -186,7 +195,8 @@ impl Recorder {
         if let Some(retention) = settings.database.retention {
             tasks.spawn("retention", keep(pool.clone(), retention, feeds.clone()));
         }
-        Ok(Self { tasks, feeds, ledger, stop_deadline: settings.pipeline.stop_deadline })
+        let stop_deadline = settings.pipeline.stop_deadline;
+        Ok(Self { tasks, feeds, ledger, spool, hurry, stop_deadline })
     }
 
     /// Adds a task that ends by itself when its input does; it is waited for at the stop.
@@ -218,15 +228,22 @@ impl Recorder {
         let in_time = self.stop(signals).await;
         let reading = self.ledger.read();
         let lost = reading.in_flight + reading.dropped;
+        if reading.spooled > 0 {
+            let dir = self.spool.dir().display();
+            warn!(
+                "{} ticks are in the spool at {dir}: the next start stores them",
+                reading.spooled
+            );
+        }
         if lost > 0 {
             error!(
-                "{lost} ticks are not stored: they were in memory when the recorder had to stop"
+                "{lost} ticks are not stored: they were in memory when the recorder had to stop, or could not be read in the spool"
             );
-        } else if !in_time {
+        } else if !in_time && reading.spooled == 0 {
             warn!("Every tick is stored all the same");
         }
         match unasked {
-            _ if lost > 0 => Outcome::Loss(lost),
+            _ if lost + reading.spooled > 0 => Outcome::NotStored(lost + reading.spooled),
             Some(name) => Outcome::StageEnded(name),
             None => Outcome::Clean,
         }
@@ -235,13 +252,20 @@ impl Recorder {
     /// Whether everything ended before the deadline and without a second signal.
     async fn stop(&mut self, signals: &mut StopSignals) -> bool {
         self.feeds.cancel();
-        let deadline = Instant::now() + self.stop_deadline;
-        let in_time = self.drain(signals, deadline).await;
+        let now = Instant::now();
+        let deadline = now + self.stop_deadline;
+        let hurry_at = now + self.stop_deadline * 2 / 3;
+        let in_time = self.drain(signals, hurry_at, deadline).await;
         self.tasks.abort().await;
         in_time
     }
 
-    async fn drain(&mut self, signals: &mut StopSignals, deadline: Instant) -> bool {
+    async fn drain(
+        &mut self,
+        signals: &mut StopSignals,
+        hurry_at: Instant,
+        deadline: Instant,
+    ) -> bool {
         loop {
             tokio::select! {
                 biased;
@@ -251,6 +275,10 @@ impl Recorder {
                         error!(%panic, "{} ended badly", ended.name);
                     },
                 },
+                () = tokio::time::sleep_until(hurry_at), if !self.hurry.is_cancelled() => {
+                    info!("Two thirds of the time to stop have passed: what is not stored goes to the spool");
+                    self.hurry.cancel();
+                }
                 () = tokio::time::sleep_until(deadline) => {
                     warn!("Not stopped within {} s: {}", self.stop_deadline.as_secs(), self.tasks.running().join(", "));
                     return false;

@@ -4,8 +4,10 @@
 //! here. Commands are here from the day they do something.
 
 mod doctor;
-mod moment;
+mod replay;
+mod spool;
 mod verify;
+mod when;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -16,7 +18,10 @@ use clap_complete::Shell;
 use rust_decimal::Decimal;
 
 pub use doctor::DoctorArgs;
+pub use replay::ReplayArgs;
+pub use spool::SpoolCommand;
 pub use verify::VerifyArgs;
+pub use when::{When, WhenError};
 
 use crate::config::Overrides;
 use crate::telemetry::{Level, LogFormat, LogOptions};
@@ -122,9 +127,15 @@ pub enum Command {
     /// Say what would go wrong: database, disk, exchanges, clock, symbols; changes nothing
     #[command(after_long_help = EXIT_CODES)]
     Doctor(DoctorArgs),
+    /// Run stored ticks through paper trading again: same ticks, same fills
+    #[command(after_long_help = EXIT_CODES)]
+    Replay(ReplayArgs),
     /// The embedded PostgreSQL
     #[command(subcommand)]
     Db(DbCommand),
+    /// What the database could not take yet, on disk
+    #[command(subcommand)]
+    Spool(SpoolCommand),
     /// Check the settings, or show the effective ones
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -280,7 +291,9 @@ impl Cli {
                 }
             }
             Command::Verify(_)
+            | Command::Replay(_)
             | Command::Db(_)
+            | Command::Spool(_)
             | Command::Config(_)
             | Command::Completions { .. } => {}
         }
@@ -336,7 +349,10 @@ mod tests {
         insta::assert_snapshot!("help_simulate", help(&["simulate"]));
         insta::assert_snapshot!("help_verify", help(&["verify"]));
         insta::assert_snapshot!("help_doctor", help(&["doctor"]));
+        insta::assert_snapshot!("help_replay", help(&["replay"]));
         insta::assert_snapshot!("help_db", help(&["db"]));
+        insta::assert_snapshot!("help_spool", help(&["spool"]));
+        insta::assert_snapshot!("help_spool_inspect", help(&["spool", "inspect"]));
         insta::assert_snapshot!("help_config", help(&["config"]));
     }
 
@@ -347,7 +363,7 @@ mod tests {
         assert_eq!(code("trading-core --version"), ExitCode::Clean);
         assert_eq!(code("trading-core"), ExitCode::Usage);
         assert_eq!(code("trading-core live --simulat"), ExitCode::Usage);
-        assert_eq!(code("trading-core replay"), ExitCode::Usage);
+        assert_eq!(code("trading-core replay --speed 1x"), ExitCode::Usage);
         let codes =
             [ExitCode::Clean, ExitCode::Failed, ExitCode::Found, ExitCode::Usage, ExitCode::Loss];
         assert_eq!(codes.map(ExitCode::code), [0, 1, 2, 64, 70]);

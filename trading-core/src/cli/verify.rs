@@ -2,8 +2,8 @@
 
 use clap::Args;
 
-use super::moment::moment;
-use crate::domain::{Symbol, Timestamp};
+use super::When;
+use crate::domain::Symbol;
 
 /// `verify`
 #[derive(Debug, Clone, Args)]
@@ -14,14 +14,14 @@ pub struct VerifyArgs {
     /// Only these symbols, as BTCUSDT or BTC-USDT
     #[arg(long, value_name = "S", num_args = 1.., value_delimiter = ',')]
     pub symbol: Vec<Symbol>,
-    /// From this exchange time on (UTC): 2026-11-20, "2026-11-20 07:30" or RFC 3339
-    #[arg(long, value_name = "TIME", value_parser = moment)]
-    pub from: Option<Timestamp>,
+    /// From this exchange time on: 2026-01-31T12:00:00Z, 2026-01-31, or an age as 2h [default: the first stored trade]
+    #[arg(long, value_name = "T")]
+    pub from: Option<When>,
     /// Up to this exchange time, excluded [default: a minute ago]
     ///
     /// Trades of the last minute may still be on their way to the database.
-    #[arg(long, value_name = "TIME", value_parser = moment)]
-    pub to: Option<Timestamp>,
+    #[arg(long, value_name = "T")]
+    pub to: Option<When>,
     /// Compare whole minutes with the exchanges' own candles too: trades, where they tell them, and volume
     ///
     /// With --from all minutes from there on, as far back as the exchanges tell; else the newest ones.

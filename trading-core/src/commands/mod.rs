@@ -1,6 +1,8 @@
 //! The commands that run the recorder, the simulated exchanges and the embedded database.
 
 mod doctor;
+mod replay;
+mod spool;
 mod verify;
 
 use std::collections::BTreeMap;
@@ -16,10 +18,12 @@ use trading_core::output;
 use trading_core::simulator::{self, SimulatorOptions, Switches, SwitchesError};
 use trading_core::store::embedded::{Options, command};
 
-use super::load;
-
 pub(super) use doctor::doctor;
+pub(super) use replay::replay;
+pub(super) use spool::spool;
 pub(super) use verify::verify;
+
+use super::load;
 
 type Environment = BTreeMap<String, String>;
 
@@ -40,7 +44,7 @@ pub(super) fn live(cli: &Cli, arguments: &LiveArgs, environment: &Environment) -
         match run_live(&settings, options).await {
             Ok(Outcome::Clean) => ExitCode::Clean,
             Ok(Outcome::StageEnded(_)) => ExitCode::Failed,
-            Ok(Outcome::Loss(_)) => ExitCode::Loss,
+            Ok(Outcome::NotStored(_)) => ExitCode::Loss,
             Err(error) => failed(&error),
         }
     })

@@ -41,12 +41,12 @@ pub(crate) fn verify(cli: &Cli, arguments: &VerifyArgs, environment: &Environmen
 }
 
 fn scope(arguments: &VerifyArgs, now: Timestamp) -> Scope {
-    let settled = now.as_micros() - i64::from(SETTLE_SECONDS) * 1_000_000;
+    let settled = now.plus_micros(-i64::from(SETTLE_SECONDS) * 1_000_000);
     Scope {
         exchanges: arguments.exchange.clone(),
         symbols: arguments.symbol.clone(),
-        from: arguments.from,
-        to: arguments.to.unwrap_or_else(|| Timestamp::from_micros(settled).unwrap_or(now)),
+        from: arguments.from.map(|from| from.instant(now)),
+        to: arguments.to.map_or(settled, |to| to.instant(now)),
         settle_seconds: arguments.to.is_none().then(|| u64::from(SETTLE_SECONDS)),
     }
 }

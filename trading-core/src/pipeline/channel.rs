@@ -157,7 +157,7 @@ fn admit(limiter: &Mutex<RepeatLimiter>, now: Instant) -> Option<u64> {
 }
 
 /// The number of repeats that were not shown, where there were any.
-struct Unsaid(u64);
+pub(super) struct Unsaid(pub(super) u64);
 
 impl std::fmt::Display for Unsaid {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
