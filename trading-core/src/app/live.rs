@@ -134,6 +134,11 @@ impl Database {
         Ok(pool)
     }
 
+    /// How it is reached.
+    pub(super) fn options(&self) -> PgConnectOptions {
+        self.options.clone()
+    }
+
     /// Leaves the embedded cluster, which stops with the last that uses it.
     pub async fn close(self) {
         if let Some(cluster) = self.cluster {
@@ -210,7 +215,7 @@ async fn start_recorder(
     claim(&pool, &world.origin).await?;
     introduce(&world.venues, database);
 
-    let store = PostgresStore::new(database.options.clone());
+    let store = PostgresStore::new(database.options());
     let feeds = CancellationToken::new();
     let (onlookers, paper) = if options.paper_trading {
         let (onlooker, task) = paper_trading(settings, &world.venues, &pool, feeds.clone());
@@ -340,7 +345,7 @@ impl World {
         info!(
             "Simulated exchanges at ws://{address}/<exchange> (seed {seed}, {rate} trades/s a symbol)"
         );
-        let venues = venues(settings, Some(&format!("ws://{address}")))?;
+        let venues = venues(settings, Some(&address.to_string()))?;
         let run = simulator.run(stop.clone());
         tasks.spawn("simulator", async move {
             if let Err(error) = run.await {

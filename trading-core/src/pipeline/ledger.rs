@@ -30,7 +30,7 @@ pub struct Ledger {
 /// The counters at one moment.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct LedgerReading {
-    /// Ticks decoded from frames.
+    /// Ticks decoded from frames, or from an exchange's history.
     pub received: u64,
     /// Ticks that were there already: seen before by the feed, or found stored.
     pub duplicates: u64,
@@ -72,6 +72,11 @@ impl Ledger {
         add(&self.frames, 1);
         add(&self.received, count(ticks));
         add(&self.feed_duplicates, count(duplicates));
+    }
+
+    /// Ticks came from an exchange's history.
+    pub fn record_backfilled(&self, ticks: usize) {
+        add(&self.received, count(ticks));
     }
 
     /// A frame could not be read.

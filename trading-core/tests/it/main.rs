@@ -13,6 +13,7 @@ mod embedded;
 mod feed;
 mod paper;
 mod recorder;
+mod repair;
 mod store;
 mod support;
 mod tidy;
