@@ -1,10 +1,14 @@
 //! Builds the stages, joins them, stops them in order.
 
+mod backfill;
 mod live;
 mod recorder;
 mod signals;
 mod tasks;
 
+pub use backfill::{
+    BackfillError, BackfillOptions, BackfillReport, ExchangeReport, RangeReport, backfill,
+};
 pub use live::{Database, LiveError, LiveOptions, live};
 pub use recorder::{Outcome, Recorder, Venue, VenueError, venues};
 pub use signals::StopSignals;

@@ -3,12 +3,18 @@
 //! Flags that set a setting become the last layer of the settings ([`Cli::overrides`]); nothing is decided
 //! here. Commands are here from the day they do something.
 
+mod backfill;
+mod when;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use clap::error::ErrorKind;
 use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
+
+pub use backfill::BackfillArgs;
+pub use when::{When, WhenError};
 
 use crate::config::Overrides;
 use crate::telemetry::{Level, LogFormat, LogOptions};
@@ -108,6 +114,9 @@ pub enum Command {
     /// Serve simulated exchanges on loopback, speaking the real protocols
     #[command(after_long_help = EXIT_CODES)]
     Simulate(SimulateArgs),
+    /// Repair gaps, or load a past range, over the exchanges' REST history
+    #[command(after_long_help = EXIT_CODES)]
+    Backfill(BackfillArgs),
     /// The embedded PostgreSQL
     #[command(subcommand)]
     Db(DbCommand),
@@ -240,6 +249,13 @@ impl Cli {
                     overrides.set("database.url", "--database-url", url.as_str());
                 }
             }
+            Command::Backfill(backfill) => {
+                overrides.only_exchanges(&backfill.exchange);
+                overrides.only_symbols(&backfill.symbol);
+                if let Some(url) = &backfill.database_url {
+                    overrides.set("database.url", "--database-url", url.as_str());
+                }
+            }
             Command::Simulate(simulate) => {
                 if let Some(port) = simulate.port {
                     overrides.set("simulate.port", "--port", port.to_string());
@@ -303,6 +319,7 @@ mod tests {
         insta::assert_snapshot!("help", help(&[]));
         insta::assert_snapshot!("help_live", help(&["live"]));
         insta::assert_snapshot!("help_simulate", help(&["simulate"]));
+        insta::assert_snapshot!("help_backfill", help(&["backfill"]));
         insta::assert_snapshot!("help_db", help(&["db"]));
         insta::assert_snapshot!("help_config", help(&["config"]));
     }

@@ -1,5 +1,7 @@
 //! The commands that run the recorder, the simulated exchanges and the embedded database.
 
+mod backfill;
+
 use std::collections::BTreeMap;
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
@@ -12,6 +14,8 @@ use trading_core::config::{DatabaseUrl, Settings, SimulateSettings};
 use trading_core::output;
 use trading_core::simulator::{self, SimulatorOptions, Switches, SwitchesError};
 use trading_core::store::embedded::{Options, command};
+
+pub(super) use backfill::backfill;
 
 use super::load;
 
