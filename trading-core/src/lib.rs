@@ -14,7 +14,7 @@ pub mod telemetry;
 // One pure file per venue: URLs, subscribe text, frames to ticks.
 pub mod exchange;
 
-// One task per connection: sockets, sessions, backoff, what was seen.
+// One task per feed: its connections, backoff, what was seen, what is missing, who is silent.
 pub mod feed;
 
 // The bounded channel, the batcher, the writers, and taps for who looks on.

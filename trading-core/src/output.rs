@@ -20,6 +20,34 @@ pub fn result(text: &str) -> ExitCode {
     }
 }
 
+/// A result that is printed as it comes, because it may be long.
+#[derive(Debug, Default)]
+pub struct Printing {
+    ended: Option<ExitCode>,
+}
+
+impl Printing {
+    /// Prints the next part; `false` when nobody reads on.
+    #[must_use]
+    pub fn part(&mut self, text: &str) -> bool {
+        if self.ended.is_none()
+            && let Err(error) = std::io::stdout().lock().write_all(text.as_bytes())
+        {
+            self.ended = Some(match error.kind() {
+                ErrorKind::BrokenPipe => ExitCode::Clean,
+                _ => ExitCode::Failed,
+            });
+        }
+        self.ended.is_none()
+    }
+
+    /// Prints the last part.
+    #[must_use]
+    pub fn end(mut self, text: &str) -> ExitCode {
+        if self.part(text) { result("\n") } else { self.ended.unwrap_or(ExitCode::Failed) }
+    }
+}
+
 /// Prints why nothing can be done, with the causes behind it. The caller chooses the exit code.
 pub fn complain(error: &dyn std::error::Error) {
     let mut text = format!("error: {error}");

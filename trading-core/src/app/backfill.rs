@@ -9,8 +9,9 @@ use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use super::identity::identity;
 use super::live::{Database, LiveError};
-use super::recorder::{recorder_name, venues};
+use super::recorder::venues;
 use super::signals::StopSignals;
 use super::tasks::Tasks;
 use crate::config::Settings;
@@ -18,8 +19,8 @@ use crate::domain::{Instrument, Timestamp};
 use crate::pipeline::{Ledger, LedgerReading, Pipeline, channel};
 use crate::repair::{self, LoadError, RepairContext, RepairVenue, Reread};
 use crate::store::postgres::{
-    GapScope, ListedGap, MaintenanceError, Origin, PostgresStore, ask_again, claim, count_gaps,
-    database_time, list_gaps, origin, remove_doubles, remove_quarantined, upsert_instruments,
+    GapScope, ListedGap, MaintenanceError, Origin, ask_again, claim, count_gaps, database_time,
+    list_gaps, origin, remove_doubles, remove_quarantined, upsert_instruments,
 };
 use crate::telemetry::Progress;
 
@@ -173,7 +174,9 @@ async fn fill(
             }
         }
         Some(_) => {}
-        None => claim(&pool, &Origin::Exchanges).await.map_err(LiveError::from)?,
+        None => {
+            claim(&pool, &Origin::Exchanges).await.map_err(LiveError::from)?;
+        }
     }
     let instruments: Vec<_> = recorded.iter().flat_map(super::Venue::spellings).collect();
     let noted = upsert_instruments(&pool, &instruments).await;
@@ -182,13 +185,15 @@ async fn fill(
     let started_at = database_time(&pool).await?;
     let ledger = Arc::new(Ledger::default());
     let (sender, receiver) = channel(settings.pipeline.channel_capacity.get(), Arc::clone(&ledger));
-    let store = Arc::new(PostgresStore::new(database.options()));
+    let store = Arc::new(database.store());
     let (pipeline, batch) = (&settings.pipeline, &settings.batch);
-    let pipeline = Pipeline::new(receiver, store, Arc::clone(&ledger), Vec::new(), pipeline, batch);
+    // Without a spool: what could not be stored is fetched again.
+    let pipeline =
+        Pipeline::new(receiver, store, Arc::clone(&ledger), Vec::new(), None, pipeline, batch);
     let mut tasks = Tasks::default();
     tasks.spawn("pipeline", pipeline.run());
 
-    let recorder = recorder_name();
+    let recorder = identity(Timestamp::now());
     let context =
         RepairContext { pool: pool.clone(), sender, ledger: Arc::clone(&ledger), recorder };
     let asked = recorded.iter().filter_map(super::Venue::repair).collect::<Vec<_>>();

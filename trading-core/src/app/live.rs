@@ -24,6 +24,7 @@ use crate::store::embedded::{Cluster, EmbeddedError, Options};
 use crate::store::postgres::{
     MaintenanceError, Origin, OriginError, PostgresStore, claim, migrate,
 };
+use crate::store::spool::{self, Found, Spool, SpoolError};
 
 /// How often the embedded server is looked at: a crashed one is brought back.
 const GUARD_INTERVAL: Duration = Duration::from_secs(2);
@@ -75,6 +76,9 @@ pub enum LiveError {
     /// The schema cannot be brought up to date.
     #[error(transparent)]
     Maintenance(#[from] MaintenanceError),
+    /// The spool cannot be used.
+    #[error("the spool cannot be used; spool.dir names another place for it")]
+    Spool(#[from] SpoolError),
 }
 
 /// A database to record into.
@@ -134,9 +138,9 @@ impl Database {
         Ok(pool)
     }
 
-    /// How it is reached.
-    pub(super) fn options(&self) -> PgConnectOptions {
-        self.options.clone()
+    /// A store on it, with connections of its own.
+    pub(super) fn store(&self) -> PostgresStore {
+        PostgresStore::new(self.options.clone())
     }
 
     /// Leaves the embedded cluster, which stops with the last that uses it.
@@ -212,10 +216,11 @@ async fn start_recorder(
     let writers = u32::try_from(settings.batch.writers.get()).unwrap_or(u32::MAX);
     let pooled = settings.database.max_connections.get().saturating_sub(writers).max(1);
     let pool = database.migrated_pool(pooled).await?;
-    claim(&pool, &world.origin).await?;
+    let name = claim(&pool, &world.origin).await?;
+    let spool = open_spool(settings, name).await?;
     introduce(&world.venues, database);
 
-    let store = PostgresStore::new(database.options());
+    let store = database.store();
     let feeds = CancellationToken::new();
     let (onlookers, paper) = if options.paper_trading {
         let (onlooker, task) = paper_trading(settings, &world.venues, &pool, feeds.clone());
@@ -224,11 +229,29 @@ async fn start_recorder(
         (Vec::new(), None)
     };
     let mut recorder =
-        Recorder::start(settings, &world.venues, store, &pool, onlookers, feeds).await?;
+        Recorder::start(settings, &world.venues, store, &pool, spool, onlookers, feeds).await?;
     if let Some(task) = paper {
         recorder.join("paper trading", task);
     }
     Ok((pool, recorder))
+}
+
+/// Opens the spool for the batches of the database of this name, and says what earlier runs left in it.
+pub(super) async fn open_spool(settings: &Settings, name: String) -> Result<Spool, LiveError> {
+    let dir = spool::folder(&settings.spool, &settings.database)?;
+    let (spool, found) = Spool::open(dir, settings.spool.max_bytes, name).await?;
+    let Found { backlog, foreign, .. } = found;
+    for foreign in foreign {
+        let (folder, database) = (foreign.folder.display(), foreign.database);
+        warn!("Left alone: {folder} in the spool waits for another database ({database})");
+    }
+    if backlog.batches > 0 {
+        info!(
+            "Found {} batches ({} ticks) of an earlier run in the spool; storing them",
+            backlog.batches, backlog.ticks
+        );
+    }
+    Ok(spool)
 }
 
 /// Paper trading beside the recorder: what the pipeline is given, and the task to run.
@@ -253,9 +276,11 @@ fn paper_trading(
     let summary = SummaryHandle::default();
     let shown = summary.clone();
     let onlooker = Onlooker { tap: sender, report: Box::new(move || shown.get().to_string()) };
-    let store = PgStore::new(pool.clone(), Timestamp::now());
+    // Before the first feed: what arrives from now on comes over the tap, what did before is stored.
+    let started_at = Timestamp::now();
+    let store = PgStore::new(pool.clone(), started_at);
     let task = async move {
-        let ended = paper::run(settings, receiver, store, summary.clone()).await;
+        let ended = paper::run(settings, receiver, store, started_at, summary.clone()).await;
         match &ended {
             Ok(()) => info!("{}", summary.get()),
             Err(error) => error!(

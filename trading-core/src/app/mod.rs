@@ -1,6 +1,8 @@
 //! Builds the stages, joins them, stops them in order.
 
 mod backfill;
+mod drain;
+mod identity;
 mod live;
 mod recorder;
 mod signals;
@@ -9,6 +11,8 @@ mod tasks;
 pub use backfill::{
     BackfillError, BackfillOptions, BackfillReport, ExchangeReport, RangeReport, backfill,
 };
+pub use drain::{DrainError, Drained, drain_spool};
+pub use identity::identity;
 pub use live::{Database, LiveError, LiveOptions, live};
 pub use recorder::{Outcome, Recorder, Venue, VenueError, venues};
 pub use signals::StopSignals;

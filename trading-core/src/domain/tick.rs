@@ -80,6 +80,14 @@ impl Source {
             Self::Bridge => "bridge",
         }
     }
+
+    /// The source with this stored name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Live, Self::Backfill, Self::Pushed, Self::Bridge]
+            .into_iter()
+            .find(|source| source.as_str() == name)
+    }
 }
 
 /// A trade's id. Most venues count; the few that do not keep their text.

@@ -68,6 +68,12 @@ impl Timestamp {
             .ok_or_else(|| TimestampError { text: text.chars().take(40).collect() })
     }
 
+    /// This time, or the first one after `other` where it is not later: two readings of a clock in one microsecond.
+    #[must_use]
+    pub const fn strictly_after(self, other: Self) -> Self {
+        if self.0 > other.0 { self } else { Self(other.0.saturating_add(1)) }
+    }
+
     /// Microseconds since 1970.
     #[must_use]
     pub const fn as_micros(self) -> i64 {
@@ -129,6 +135,14 @@ mod tests {
         assert_eq!(time.plus_micros(-456_789).as_micros(), 123_000_000);
         assert_eq!(time.plus_micros(i64::MIN).as_micros(), 0);
         assert_eq!(time.plus_micros(i64::MAX).as_micros(), MICROS_MAX);
+    }
+
+    #[test]
+    fn two_readings_in_one_microsecond_are_told_apart() {
+        let time = |micros| Timestamp::from_micros(micros).unwrap();
+        assert_eq!(time(7).strictly_after(time(7)), time(8));
+        assert_eq!(time(5).strictly_after(time(7)), time(8), "a clock that was put back");
+        assert_eq!(time(9).strictly_after(time(7)), time(9));
     }
 
     #[test]

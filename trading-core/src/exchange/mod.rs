@@ -64,6 +64,10 @@ pub trait Exchange: Send + Sync + std::fmt::Debug {
     /// venue's spelling), within its limits of symbols or bytes per message.
     fn subscribe(&self, venue_symbols: &[&str]) -> Vec<String>;
 
+    /// The texts that end the subscriptions to these symbols. Whatever is answered to them is [`Message::Other`], or
+    /// confirms what is subscribed still.
+    fn unsubscribe(&self, venue_symbols: &[&str]) -> Vec<String>;
+
     /// What a client must send when, so that the venue keeps the connection.
     fn keepalive(&self) -> Option<Keepalive> {
         None

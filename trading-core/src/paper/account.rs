@@ -9,12 +9,13 @@
 //!
 //! An operation that cannot be done leaves the account as it was and says why.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
 use rust_decimal::Decimal;
 
 use super::money::{self, Overflow};
-use crate::domain::{Instrument, Side, Timestamp};
+use crate::domain::{Instrument, Side, Tick, Timestamp, TradeId};
 
 /// What an account holds of one instrument.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,18 +30,35 @@ pub struct Position {
     pub last_price: Decimal,
     /// Exchange time of that price.
     pub last_at: Timestamp,
+    /// The trade of that price; `None` where an earlier version did not store it.
+    pub last_id: Option<TradeId>,
 }
 
 impl Position {
-    /// Nothing held, seen first at this price.
+    /// Nothing held, seen first at this tick.
     #[must_use]
-    pub const fn flat(price: Decimal, at: Timestamp) -> Self {
+    pub fn flat(tick: &Tick) -> Self {
         Self {
             quantity: Decimal::ZERO,
             cost: Decimal::ZERO,
             realized: Decimal::ZERO,
-            last_price: price,
-            last_at: at,
+            last_price: tick.price,
+            last_at: tick.exchange_at,
+            last_id: Some(tick.trade_id.clone()),
+        }
+    }
+
+    /// Whether a tick of its instrument is the last one seen or older. Within one instant ids that count decide;
+    /// others only show the same tick again.
+    #[must_use]
+    pub fn has_seen(&self, tick: &Tick) -> bool {
+        match (&self.last_id, tick.exchange_at.cmp(&self.last_at)) {
+            (_, Ordering::Less) => true,
+            (None, _) | (_, Ordering::Greater) => false,
+            (Some(last), Ordering::Equal) => match (last.number(), tick.trade_id.number()) {
+                (Some(last), Some(id)) => id <= last,
+                _ => *last == tick.trade_id,
+            },
         }
     }
 
@@ -150,12 +168,13 @@ impl Account {
         self.positions.get(&instrument).map_or(Decimal::ZERO, |position| position.quantity)
     }
 
-    /// Takes note of a price: what positions are valued at.
-    pub fn mark(&mut self, instrument: Instrument, price: Decimal, at: Timestamp) {
+    /// Takes note of a tick: at its price positions are valued.
+    pub fn mark(&mut self, tick: &Tick) {
         let position =
-            self.positions.entry(instrument).or_insert_with(|| Position::flat(price, at));
-        position.last_price = price;
-        position.last_at = at;
+            self.positions.entry(tick.instrument).or_insert_with(|| Position::flat(tick));
+        position.last_price = tick.price;
+        position.last_at = tick.exchange_at;
+        position.last_id = Some(tick.trade_id.clone());
     }
 
     /// Books one fill: `quantity` of base for `value` of quote, and the fee.
@@ -235,11 +254,11 @@ impl Account {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::paper::testing::{at, btc, decimal};
+    use crate::paper::testing::{btc, decimal, tick};
 
     fn account() -> Account {
         let mut account = Account::new(decimal("1000"));
-        account.mark(btc(), decimal("100"), at(0));
+        account.mark(&tick(1, 0, "100", "1"));
         account
     }
 
@@ -247,7 +266,7 @@ mod tests {
     fn a_round_trip_books_profit_and_fees_apart() {
         let mut account = account();
         account.book(btc(), Side::Buy, decimal("2"), decimal("200"), decimal("0.2")).unwrap();
-        account.mark(btc(), decimal("110"), at(1));
+        account.mark(&tick(2, 1, "110", "1"));
         let held = account.valuation().unwrap();
         assert_eq!((held.unrealized, held.pnl), (decimal("20"), decimal("19.8")));
 
@@ -274,5 +293,16 @@ mod tests {
             Err(AccountError::Overflow(Overflow))
         );
         assert_eq!(account, before);
+    }
+
+    #[test]
+    fn a_tick_is_seen_when_it_is_the_last_one_or_older() {
+        let position = Position::flat(&tick(7, 100, "1", "1"));
+        let seen = |id, micros| position.has_seen(&tick(id, micros, "1", "1"));
+        assert!(seen(7, 100) && seen(6, 100) && seen(9, 99));
+        assert!(!seen(8, 100) && !seen(1, 101));
+        let text = |id: &str| Tick { trade_id: TradeId::from_text(id), ..tick(0, 100, "1", "1") };
+        let position = Position::flat(&text("b-1"));
+        assert!(position.has_seen(&text("b-1")) && !position.has_seen(&text("a-2")));
     }
 }

@@ -56,8 +56,12 @@ pub struct AccountState {
     pub last_order: u64,
     /// The last fill's id, 0 before the first: the number of fills.
     pub last_fill: u64,
-    /// Exchange time of the newest tick seen.
-    pub seen_at: Timestamp,
+    /// Exchange time of the newest tick seen; `None` before the first.
+    pub seen_at: Option<Timestamp>,
+    /// When its strategies began to take ticks.
+    pub began_at: Option<Timestamp>,
+    /// When the newest tick that it takes account of arrived.
+    pub taken_until: Option<Timestamp>,
     /// Why it was stopped, if it was.
     pub stopped: Option<String>,
 }

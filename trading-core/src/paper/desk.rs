@@ -33,12 +33,30 @@ pub struct StoredAccount {
     pub last_order: u64,
     /// The last fill's id.
     pub last_fill: u64,
-    /// Exchange time of the newest tick seen.
-    pub seen_at: Timestamp,
+    /// Exchange time of the newest tick seen; `None` before the first.
+    pub seen_at: Option<Timestamp>,
+    /// When its strategies began to take ticks; `None` where an earlier version did not store it.
+    pub began_at: Option<Timestamp>,
+    /// When the newest tick that it takes account of arrived; `None` likewise.
+    pub taken_until: Option<Timestamp>,
+    /// Why it was stopped, if it was.
+    pub stopped: Option<String>,
     /// Positions, by instrument.
     pub positions: BTreeMap<Instrument, Position>,
     /// Orders that still stand.
     pub open_orders: Vec<Order>,
+}
+
+/// What a stored account has seen of one instrument.
+#[derive(Debug, Clone)]
+pub(super) struct Memory {
+    pub(super) instrument: Instrument,
+    /// When the strategies began to take ticks.
+    pub(super) began_at: Timestamp,
+    /// When the newest tick that the account takes account of arrived.
+    pub(super) taken_until: Timestamp,
+    /// The position, with the last tick seen.
+    pub(super) position: Position,
 }
 
 /// A strategy on one instrument, and its order there.
@@ -68,7 +86,8 @@ pub(super) struct Desk {
     last_order: u64,
     last_fill: u64,
     seen_at: Option<Timestamp>,
-    equity_slot: Option<i64>,
+    began_at: Option<Timestamp>,
+    taken_until: Option<Timestamp>,
     late: u64,
     stopped: Option<String>,
 }
@@ -95,7 +114,8 @@ impl Desk {
             last_order: 0,
             last_fill: 0,
             seen_at: None,
-            equity_slot: None,
+            began_at: None,
+            taken_until: None,
             late: 0,
             stopped: None,
         }
@@ -119,7 +139,14 @@ impl Desk {
             Account::restored(stored.initial_cash, stored.cash, stored.fees, stored.positions);
         self.last_order = stored.last_order;
         self.last_fill = stored.last_fill;
-        self.seen_at = Some(stored.seen_at);
+        self.seen_at = stored.seen_at;
+        // An account that was stopped begins anew: the ticks that stopped it would do so again.
+        if stored.stopped.is_none()
+            && let (Some(began_at), Some(taken_until)) = (stored.began_at, stored.taken_until)
+        {
+            self.began_at = Some(began_at);
+            self.taken_until = Some(taken_until);
+        }
         for order in stored.open_orders {
             // An order of a symbol that is no longer configured stays as it is, until the symbol comes back.
             if let Some(book) = self.books.get_mut(&order.instrument) {
@@ -139,9 +166,10 @@ impl Desk {
         if self.stopped.is_some() {
             return;
         }
-        let last = self.account.positions().get(&tick.instrument).map(|position| position.last_at);
-        if last.is_some_and(|last| tick.exchange_at < last) || tick.price <= Decimal::ZERO {
-            self.late = self.late.saturating_add(1);
+        let seen = self.account.positions().get(&tick.instrument);
+        let is_sound = tick.price > Decimal::ZERO && tick.quantity > Decimal::ZERO;
+        if seen.is_some_and(|position| position.has_seen(tick)) || !is_sound {
+            self.leave_out();
             return;
         }
         let before = events.len();
@@ -151,6 +179,59 @@ impl Desk {
         if events.len() > before {
             self.publish(events);
         }
+    }
+
+    /// Counts a tick that is not traded on.
+    pub(super) const fn leave_out(&mut self) {
+        self.late = self.late.saturating_add(1);
+    }
+
+    /// An account that remembers nothing takes the ticks that arrive from now on, which is worth storing.
+    pub(super) fn begin(&mut self, now: Timestamp, events: &mut Vec<Event>) {
+        if self.taken_until.is_none() {
+            self.began_at = Some(now);
+            self.taken_until = Some(now);
+            self.publish(events);
+        }
+    }
+
+    /// What the stored account remembers of each of its instruments.
+    pub(super) fn memories(&self) -> Vec<Memory> {
+        let (Some(began_at), Some(taken_until)) = (self.began_at, self.taken_until) else {
+            return Vec::new();
+        };
+        let positions = self.account.positions();
+        let memory = |instrument| {
+            let position = positions.get(&instrument)?.clone();
+            Some(Memory { instrument, began_at, taken_until, position })
+        };
+        self.instruments().filter_map(memory).collect()
+    }
+
+    /// Gives an instrument a strategy that has seen what the account has seen.
+    pub(super) fn remember(&mut self, instrument: Instrument, strategy: Box<dyn Strategy>) {
+        if let Some(book) = self.books.get_mut(&instrument) {
+            book.strategy = strategy;
+        }
+    }
+
+    /// Exchange time of the last tick taken of an instrument.
+    pub(super) fn last_at(&self, instrument: Instrument) -> Option<Timestamp> {
+        self.account.positions().get(&instrument).map(|position| position.last_at)
+    }
+
+    /// When the newest tick that the account takes account of arrived.
+    pub(super) const fn taken_until(&self) -> Option<Timestamp> {
+        self.taken_until
+    }
+
+    /// Takes a stored tick that the run before may have taken after it had last stored the account.
+    pub(super) fn catch_up(&mut self, tick: &Tick, events: &mut Vec<Event>) {
+        let late = self.late;
+        if self.taken_until.is_some_and(|until| tick.received_at >= until) {
+            self.on_tick(tick, events);
+        }
+        self.late = late;
     }
 
     /// The last point of the equity curve, at the newest tick.
@@ -176,8 +257,8 @@ impl Desk {
 
     fn trade(&mut self, tick: &Tick, events: &mut Vec<Event>) -> Result<(), AccountError> {
         self.value_at_interval(tick.exchange_at, events)?;
-        self.seen_at = self.seen_at.max(Some(tick.exchange_at));
-        self.account.mark(tick.instrument, tick.price, tick.exchange_at);
+        self.take_note(tick);
+        self.account.mark(tick);
         // The order that stands comes first: what this tick causes can only be filled by a later one.
         self.fill(tick, events)?;
         if let Some(signal) = self.ask(tick)? {
@@ -192,11 +273,11 @@ impl Desk {
         now: Timestamp,
         events: &mut Vec<Event>,
     ) -> Result<(), Overflow> {
-        let slot = now.as_micros().div_euclid(self.equity_interval_micros);
-        if self.equity_slot.is_some_and(|last| slot <= last) {
+        let slot_of = |at: Timestamp| at.as_micros().div_euclid(self.equity_interval_micros);
+        let slot = slot_of(now);
+        if self.seen_at.is_some_and(|last| slot <= slot_of(last)) {
             return Ok(());
         }
-        self.equity_slot = Some(slot);
         let start = slot.saturating_mul(self.equity_interval_micros);
         let at = Timestamp::from_micros(start).unwrap_or(now);
         let valuation = self.account.valuation()?;
@@ -318,7 +399,12 @@ impl Desk {
             let cancelled = cancel(order, Reason::AccountStopped, tick.exchange_at);
             self.tell(Change::Order(cancelled), events);
         }
+        self.take_note(tick);
+    }
+
+    fn take_note(&mut self, tick: &Tick) {
         self.seen_at = self.seen_at.max(Some(tick.exchange_at));
+        self.taken_until = self.taken_until.max(Some(tick.received_at));
     }
 
     /// The account and its positions, which are stored with whatever changed them.
@@ -326,7 +412,6 @@ impl Desk {
         for (instrument, position) in self.account.positions() {
             self.tell(Change::Position(*instrument, position.clone()), events);
         }
-        let Some(seen_at) = self.seen_at else { return };
         self.tell(
             Change::Account(AccountState {
                 kind: self.kind,
@@ -337,7 +422,9 @@ impl Desk {
                 fees: self.account.fees(),
                 last_order: self.last_order,
                 last_fill: self.last_fill,
-                seen_at,
+                seen_at: self.seen_at,
+                began_at: self.began_at,
+                taken_until: self.taken_until,
                 stopped: self.stopped.clone(),
             }),
             events,

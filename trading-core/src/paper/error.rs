@@ -25,7 +25,7 @@ pub enum PaperError {
         configured: String,
     },
     /// The database could not be asked, or refused.
-    #[error("the paper tables could not be {action}")]
+    #[error("ticks or paper tables could not be {action}")]
     Database {
         /// `read` or `written`.
         action: &'static str,
@@ -41,6 +41,12 @@ pub enum PaperError {
         /// Which value.
         what: String,
     },
+    /// A stored tick that this program never writes.
+    #[error("a tick is stored with a value that cannot be: {what}")]
+    CorruptTick {
+        /// Which value.
+        what: String,
+    },
     /// Another process writes the same accounts.
     #[error(
         "account {account} was changed by another process: run paper trading once per database"
@@ -49,14 +55,14 @@ pub enum PaperError {
         /// The account.
         account: String,
     },
-    /// The database stayed away until the end of the run.
+    /// The database stayed away until the end of the run, or did not get the ticks that the rows are about.
     #[error("{rows} rows of paper trading were not stored: the next run goes on from before them")]
     NotStored {
         /// How many.
         rows: usize,
-        /// What the database said last.
+        /// What the database said last; nothing where the ticks are not stored.
         #[source]
-        source: Box<PaperError>,
+        source: Option<Box<PaperError>>,
     },
     /// More instruments than the process can know.
     #[error(transparent)]
@@ -87,6 +93,7 @@ impl PaperError {
             Self::Settings(_)
             | Self::OtherAccount { .. }
             | Self::Corrupt { .. }
+            | Self::CorruptTick { .. }
             | Self::Taken { .. }
             | Self::NotStored { .. }
             | Self::Instruments(_)

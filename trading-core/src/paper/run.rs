@@ -1,61 +1,47 @@
 //! From the tap to the tables: the strategies on a thread of their own, the database beside it.
 //!
 //! ```text
-//! tap ──ticks──▶ thread: engine ──changes, bounded──▶ task: one transaction a second ──▶ store
+//! tap ──ticks, in order of arrival──▶ thread: engine ──changes, bounded──▶ task: one transaction a second ──▶ store
 //! ```
 //!
 //! Every arrow is bounded and waits. So when the database is away, or a strategy hangs, the tap fills up, and
 //! what comes then is missed and counted: recording never waits. When the pipeline ends, the tap ends, then the
 //! thread, then what is left is stored.
 
-use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use tokio::runtime::Handle;
-use tokio::select;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until, timeout_at};
-use tracing::{debug, error, info, warn};
+use tokio::time::{timeout, timeout_at};
+use tracing::info;
 
-use super::changes::Changes;
+use super::arrivals::Arrivals;
+use super::changes::{Changes, Event};
 use super::engine::Engine;
 use super::error::{PaperError, Remedy};
+use super::resume::resume;
 use super::store::Store;
 use super::summary::SummaryHandle;
+use super::ticks::earlier;
+use super::writer::{Outage, Step, Writer};
 use crate::config::PaperSettings;
-use crate::pipeline::TapReceiver;
-
-/// How long a change waits at most before it is stored: what a crash can undo.
-const WRITE_INTERVAL: Duration = Duration::from_secs(1);
-
-/// Rows that may wait for the database; about 20 MB.
-const WAITING_ROWS_MAX: usize = 50_000;
+use crate::domain::{Source, Timestamp};
+use crate::pipeline::{Delivery, TapReceiver};
 
 /// Changes of whole chunks that may wait for the task.
 const WAITING_STEPS_MAX: usize = 16;
 
-/// How often missed ticks are told at most.
-const MISSED_INTERVAL: Duration = Duration::from_secs(10);
+/// How long a tick waits for those that arrived before it over another connection.
+const ORDER_WAIT: Duration = Duration::from_secs(1);
 
-/// A database that is away for longer than this needs somebody.
-const AWAY_ALARM: Duration = Duration::from_secs(60);
+/// Ticks that may wait for them: some 10 MB.
+const ORDER_WAITING_MAX: usize = 100_000;
 
-/// How long the end of a run waits for a database that is away.
-const END_WAIT: Duration = Duration::from_secs(10);
-
-/// What one chunk did.
-#[derive(Debug, Default)]
-struct Step {
-    missed: u64,
-    changes: Changes,
-}
-
-/// Trades on paper until the tap ends, and stores what came of it. Goes on from what the store holds.
+/// Trades on paper until the tap ends, and stores what came of it. Goes on from what the store holds: ticks that arrived
+/// before `started_at` are read from there, later ones come over the tap.
 ///
-/// When it is dropped, what was not stored did not happen: the next run goes on from the stored state.
+/// When it is dropped, what was not stored did not happen: the next run does it again, with the same ticks.
 ///
 /// # Errors
 ///
@@ -65,39 +51,50 @@ pub async fn run(
     settings: PaperSettings,
     mut tap: TapReceiver,
     mut store: impl Store,
+    started_at: Timestamp,
     summary: SummaryHandle,
 ) -> Result<(), PaperError> {
-    let Some(engine) = start(&settings, &mut tap, &mut store).await? else { return Ok(()) };
-    summary.set(engine.summary());
+    let Some(started) = start(&settings, &mut tap, &mut store, started_at).await? else {
+        return Ok(());
+    };
+    summary.set(started.engine.summary());
     info!(strategies = settings.strategies.len(), "Paper trading started");
-    drive(engine, tap, store, summary).await
+    drive(started, tap, store, summary).await
 }
 
-/// The engine with its stored accounts; `None` when the tap ended before the database answered. Ticks that come
-/// while the database is away are missed.
+/// An engine where the run before was.
+#[derive(Debug)]
+struct Started {
+    engine: Engine,
+    /// What it has done to get there.
+    events: Vec<Event>,
+    /// Ticks missed that the tap has told of.
+    told: u64,
+}
+
+/// `None` when the tap ended before the database answered. Ticks that come while the database is away are missed.
 async fn start(
     settings: &PaperSettings,
     tap: &mut TapReceiver,
     store: &mut impl Store,
-) -> Result<Option<Engine>, PaperError> {
+    started_at: Timestamp,
+) -> Result<Option<Started>, PaperError> {
     // Settings that cannot work are told even when the database is away.
     Engine::new(settings)?;
-    let names: Vec<String> =
-        settings.strategies.iter().map(|strategy| strategy.name.clone()).collect();
     let mut outage = Outage::default();
-    let mut missed = 0_u64;
+    let (mut missed, mut told) = (0_u64, 0_u64);
     loop {
-        match store.load(&names).await {
-            Ok(stored) => {
-                let mut engine = Engine::restore(settings, stored)?;
+        match restore(settings, store, started_at).await {
+            Ok((mut engine, events)) => {
                 engine.miss(missed);
-                return Ok(Some(engine));
+                return Ok(Some(Started { engine, events, told }));
             }
             Err(error) if error.remedy() == Remedy::Retry => {
                 let again_at = outage.retry_at(&error);
                 while let Ok(delivery) = timeout_at(again_at, tap.recv()).await {
                     let Some(delivery) = delivery else { return Ok(None) };
                     let ticks = u64::try_from(delivery.chunk.len()).unwrap_or(u64::MAX);
+                    told = told.saturating_add(delivery.missed);
                     missed = missed.saturating_add(delivery.missed).saturating_add(ticks);
                 }
             }
@@ -106,52 +103,68 @@ async fn start(
     }
 }
 
+async fn restore(
+    settings: &PaperSettings,
+    store: &mut impl Store,
+    started_at: Timestamp,
+) -> Result<(Engine, Vec<Event>), PaperError> {
+    let names: Vec<String> =
+        settings.strategies.iter().map(|strategy| strategy.name.clone()).collect();
+    let mut engine = Engine::restore(settings, store.load(&names).await?)?;
+    let mut events = Vec::new();
+    resume(settings, &mut engine, store, started_at, &mut events).await?;
+    // Stored before the first tick, so that a crash from here on finds where an account began.
+    let mut begun = Vec::new();
+    engine.begin(started_at, &mut begun);
+    if !begun.is_empty() {
+        let mut changes = Changes::default();
+        begun.into_iter().for_each(|event| changes.record(event));
+        store.write(&changes).await?;
+    }
+    Ok((engine, events))
+}
+
 async fn drive(
-    engine: Engine,
+    started: Started,
     tap: TapReceiver,
     store: impl Store,
     summary: SummaryHandle,
 ) -> Result<(), PaperError> {
     let (sender, steps) = mpsc::channel(WAITING_STEPS_MAX);
+    let writer = Writer::new(store, tap.stored());
     let runtime = Handle::current();
     // Not a task: a strategy that never returns must not hold a worker that recording needs.
     let strategies = thread::Builder::new()
         .name("paper".to_owned())
-        .spawn(move || trade(engine, tap, &sender, &summary, &runtime))
+        .spawn(move || trade(Trader::new(started), tap, &sender, &summary, &runtime))
         .map_err(PaperError::Thread)?;
-    Writer::new(store).run(steps).await?;
+    writer.run(steps).await?;
     // The thread has let go of its sender, so that it has ended.
     strategies.join().map_err(|_panic| PaperError::Panicked)
 }
 
 fn trade(
-    mut engine: Engine,
+    mut trader: Trader,
     mut tap: TapReceiver,
     steps: &mpsc::Sender<Step>,
     summary: &SummaryHandle,
     runtime: &Handle,
 ) {
-    let mut events = Vec::new();
-    let mut told = 0_u64;
     loop {
-        let delivery = runtime.block_on(tap.recv());
-        let ended = delivery.is_none();
-        let mut step = Step::default();
-        if let Some(delivery) = delivery {
-            step.missed = delivery.missed;
-            for tick in delivery.chunk.iter() {
-                engine.on_tick(tick, &mut events);
-            }
+        let received = if trader.arrivals.is_empty() {
+            Ok(runtime.block_on(tap.recv()))
         } else {
-            step.missed = tap.missed_total().saturating_sub(told);
-            engine.finish(&mut events);
+            runtime.block_on(async { timeout(ORDER_WAIT, tap.recv()).await })
+        };
+        let ended = matches!(received, Ok(None));
+        match received {
+            Ok(Some(delivery)) => trader.take(&delivery),
+            Ok(None) => trader.finish(tap.missed_total()),
+            // Nothing has come for so long: nothing comes before what waits.
+            Err(_elapsed) => trader.trade_all(),
         }
-        told = told.saturating_add(step.missed);
-        engine.miss(step.missed);
-        for event in events.drain(..) {
-            step.changes.record(event);
-        }
-        summary.set(engine.summary());
+        let step = trader.step();
+        summary.set(trader.engine.summary());
         let silent = step.missed == 0 && step.changes.rows() == 0;
         // A closed channel is a task that ended or was dropped: nobody stores what comes now.
         if (!silent && steps.blocking_send(step).is_err()) || ended {
@@ -160,169 +173,96 @@ fn trade(
     }
 }
 
-/// Gathers changes and writes them, again and again while the database is away.
-struct Writer<S> {
-    store: S,
-    waiting: Changes,
-    due: Instant,
-    outage: Outage,
-    missed: Missed,
-    stopped: BTreeSet<Arc<str>>,
-    give_up_at: Option<Instant>,
+/// The engine, and the ticks on their way to it.
+struct Trader {
+    engine: Engine,
+    arrivals: Arrivals,
+    newest: Timestamp,
+    events: Vec<Event>,
+    /// Missed ticks that the tap has told of, and of them those that no step says yet.
+    told: u64,
+    missed: u64,
+    through: u64,
 }
 
-impl<S: Store> Writer<S> {
-    fn new(store: S) -> Self {
+impl Trader {
+    fn new(Started { engine, events, told }: Started) -> Self {
         Self {
-            store,
-            waiting: Changes::default(),
-            due: Instant::now(),
-            outage: Outage::default(),
-            missed: Missed { unsaid: 0, next: Instant::now() },
-            stopped: BTreeSet::new(),
-            give_up_at: None,
+            engine,
+            arrivals: Arrivals::new(ORDER_WAITING_MAX),
+            newest: Timestamp::EPOCH,
+            events,
+            told,
+            missed: 0,
+            through: 0,
         }
     }
 
-    async fn run(mut self, mut steps: mpsc::Receiver<Step>) -> Result<(), PaperError> {
-        loop {
-            let rows = self.waiting.rows();
-            let receives = self.give_up_at.is_none() && rows < WAITING_ROWS_MAX;
-            select! {
-                biased;
-                () = sleep_until(self.due), if rows > 0 => self.write().await?,
-                () = sleep_until(self.missed.next), if self.missed.unsaid > 0 => self.missed.tell(),
-                // Cancel-safe: a step is received or it stays.
-                step = steps.recv(), if receives => match step {
-                    Some(step) => self.take(step),
-                    None => {
-                        self.due = Instant::now();
-                        self.give_up_at = Some(self.due + END_WAIT);
-                        self.missed.next = self.due;
-                    }
-                },
-                else => return Ok(()),
+    fn take(&mut self, delivery: &Delivery) {
+        self.miss(delivery.missed);
+        self.through = delivery.through;
+        for tick in delivery.chunk.iter() {
+            if tick.source == Source::Backfill {
+                self.engine.leave_out(tick);
+                continue;
+            }
+            self.newest = self.newest.max(tick.received_at);
+            if self.engine.trades(tick.instrument) {
+                self.arrivals.push(tick.received_at, tick.clone());
+                self.trade_before(earlier(self.newest, ORDER_WAIT));
             }
         }
+        self.trade_before(earlier(self.newest, ORDER_WAIT));
     }
 
-    fn take(&mut self, step: Step) {
-        self.missed.unsaid = self.missed.unsaid.saturating_add(step.missed);
-        for (name, state) in &step.changes.accounts {
-            if let Some(why) = &state.stopped
-                && self.stopped.insert(Arc::clone(name))
-            {
-                error!(strategy = %name, reason = %why, "Paper account stopped");
-            }
-        }
-        if self.waiting.rows() == 0 {
-            self.due = Instant::now() + WRITE_INTERVAL;
-        }
-        self.waiting.append(step.changes);
-    }
-
-    async fn write(&mut self) -> Result<(), PaperError> {
-        let write = self.store.write(&self.waiting);
-        let result = match self.give_up_at {
-            // A database that does not answer at all counts as away.
-            Some(at) => timeout_at(at, write).await.unwrap_or(Err(PaperError::Database {
-                action: "written",
-                source: sqlx::Error::PoolTimedOut,
-            })),
-            None => write.await,
-        };
-        match result {
-            Ok(()) => {
-                self.waiting = Changes::default();
-                self.outage.over();
-                Ok(())
-            }
-            Err(error) if error.remedy() == Remedy::Retry => {
-                let now = Instant::now();
-                self.due = self.outage.retry_at(&error);
-                match self.give_up_at {
-                    Some(at) if now >= at => Err(PaperError::NotStored {
-                        rows: self.waiting.rows(),
-                        source: Box::new(error),
-                    }),
-                    Some(at) => {
-                        self.due = self.due.min(at);
-                        Ok(())
-                    }
-                    None => Ok(()),
-                }
-            }
-            Err(error) => Err(error),
+    fn trade_before(&mut self, before: Timestamp) {
+        while let Some((_, tick)) = self.arrivals.pop_before(before) {
+            self.engine.on_tick(&tick, &mut self.events);
         }
     }
-}
 
-/// A time in which the database is away.
-#[derive(Debug, Default)]
-struct Outage {
-    state: Option<(Instant, ExponentialBackoff)>,
-}
-
-impl Outage {
-    /// When to try again after this error.
-    fn retry_at(&mut self, error: &PaperError) -> Instant {
-        let now = Instant::now();
-        let (since, backoff) = self.state.get_or_insert_with(|| {
-            let backoff = ExponentialBuilder::new()
-                .with_min_delay(Duration::from_secs(1))
-                .with_max_delay(Duration::from_secs(30))
-                .without_max_times()
-                .with_jitter();
-            (now, backoff.build())
-        });
-        let away = now.duration_since(*since);
-        let cause = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
-        if away > AWAY_ALARM {
-            error!(away_seconds = away.as_secs(), %error, cause, "Paper trading is not stored, trying on");
-        } else {
-            warn!(%error, cause, "Paper trading is not stored for now, trying again");
-        }
-        now + backoff.next().unwrap_or(AWAY_ALARM)
-    }
-
-    fn over(&mut self) {
-        if let Some((since, _)) = self.state.take() {
-            let away = since.elapsed();
-            info!(away_seconds = away.as_secs(), "Paper trading is stored again");
-        } else {
-            debug!("Paper trading stored");
+    fn trade_all(&mut self) {
+        while let Some((_, tick)) = self.arrivals.pop() {
+            self.engine.on_tick(&tick, &mut self.events);
         }
     }
-}
 
-/// Missed ticks that were not told yet.
-#[derive(Debug)]
-struct Missed {
-    unsaid: u64,
-    next: Instant,
-}
+    fn finish(&mut self, missed_total: u64) {
+        self.miss(missed_total.saturating_sub(self.told));
+        self.trade_all();
+        self.engine.finish(&mut self.events);
+    }
 
-impl Missed {
-    fn tell(&mut self) {
-        warn!(ticks = self.unsaid, "Paper trading fell behind and missed ticks");
-        self.unsaid = 0;
-        self.next = Instant::now() + MISSED_INTERVAL;
+    fn miss(&mut self, ticks: u64) {
+        self.told = self.told.saturating_add(ticks);
+        self.missed = self.missed.saturating_add(ticks);
+        self.engine.miss(ticks);
+    }
+
+    /// What has happened since the last step.
+    fn step(&mut self) -> Step {
+        self.engine.displace(self.arrivals.displaced());
+        let mut changes = Changes::default();
+        self.events.drain(..).for_each(|event| changes.record(event));
+        Step { missed: std::mem::take(&mut self.missed), changes, through: self.through }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::io;
-    use std::sync::{Mutex, mpsc as std_mpsc};
+    use std::sync::{Arc, Mutex, mpsc as std_mpsc};
 
     use tokio::task::JoinSet;
+    use tokio::time::Instant;
 
     use super::*;
     use crate::domain::Tick;
     use crate::paper::desk::StoredAccount;
     use crate::paper::strategy::{Signal, Size, Strategy, View};
     use crate::paper::testing::{Scripted, btc, desk, settings, tick};
-    use crate::paper::{Overflow, Remedy};
+    use crate::paper::writer::END_WAIT;
+    use crate::paper::{Overflow, Remedy, TickQuery, TickStream};
     use crate::pipeline::{Chunk, tap};
 
     /// Keeps what it is given, after as many errors as it was told to make.
@@ -358,6 +298,10 @@ mod tests {
             self.stored.lock().unwrap().append(changes.clone());
             Ok(())
         }
+
+        fn ticks(&self, _: TickQuery) -> TickStream {
+            TickStream::of(Vec::new())
+        }
     }
 
     /// Says that it hangs, then hangs until it is let go.
@@ -375,6 +319,14 @@ mod tests {
             }
             Ok(None)
         }
+
+        fn lookback(&self) -> Duration {
+            Duration::ZERO
+        }
+
+        fn is_settled(&self) -> bool {
+            true
+        }
     }
 
     /// Has a fault.
@@ -385,15 +337,33 @@ mod tests {
         fn on_tick(&mut self, _: &Tick, _: &View) -> Result<Option<Signal>, Overflow> {
             panic!("a strategy with a fault")
         }
+
+        fn lookback(&self) -> Duration {
+            Duration::ZERO
+        }
+
+        fn is_settled(&self) -> bool {
+            true
+        }
     }
 
     fn chunk(ids: std::ops::Range<u64>) -> Chunk {
         ids.map(|id| tick(id, i64::try_from(id).unwrap(), "100", "1")).collect()
     }
 
-    fn buying() -> Engine {
+    fn started(engine: Engine) -> Started {
+        Started { engine, events: Vec::new(), told: 0 }
+    }
+
+    fn buying() -> Started {
         let signals = vec![Some(Signal::Buy(Size::Quantity(3.into())))];
-        Engine::of(vec![desk("test", &[btc()], || Box::new(Scripted::new(signals.clone())))])
+        started(Engine::of(vec![desk("test", &[btc()], || {
+            Box::new(Scripted::new(signals.clone()))
+        })]))
+    }
+
+    fn now() -> Timestamp {
+        Timestamp::from_micros(1_000_000).unwrap()
     }
 
     #[tokio::test]
@@ -408,7 +378,7 @@ mod tests {
         let (mut sender, receiver) = tap(10);
         let (store, summary) = (Memory::default(), SummaryHandle::default());
         let mut tasks = JoinSet::new();
-        tasks.spawn(drive(Engine::of(vec![desk]), receiver, store, summary.clone()));
+        tasks.spawn(drive(started(Engine::of(vec![desk])), receiver, store, summary.clone()));
         sender.offer(&chunk(0..1));
         hanging.recv().await.unwrap();
 
@@ -419,6 +389,7 @@ mod tests {
         assert_eq!(summary.get().missed, 0);
 
         drop((release, hanging));
+        sender.tell_stored(18);
         drop(sender);
         tasks.join_next().await.unwrap().unwrap().unwrap();
         assert_eq!(summary.get().missed, 7);
@@ -430,6 +401,7 @@ mod tests {
         for id in 0..5 {
             sender.offer(&chunk(id..id + 1));
         }
+        sender.tell_stored(5);
         drop(sender);
         let store = Memory { failures: 4, ..Memory::default() };
         let stored = Arc::clone(&store.stored);
@@ -443,13 +415,14 @@ mod tests {
     async fn a_database_that_stays_away_at_the_end_is_told_in_rows() {
         let (mut sender, receiver) = tap(100);
         sender.offer(&chunk(0..5));
+        sender.tell_stored(5);
         drop(sender);
         let store = Memory { failures: usize::MAX, ..Memory::default() };
-        let started = Instant::now();
+        let begun_at = Instant::now();
         let error = drive(buying(), receiver, store, SummaryHandle::default()).await.unwrap_err();
         assert!(matches!(error, PaperError::NotStored { rows: 8, .. }), "{error}");
         assert_eq!(error.remedy(), Remedy::Stop);
-        assert!(started.elapsed() >= END_WAIT);
+        assert!(begun_at.elapsed() >= END_WAIT);
     }
 
     #[tokio::test(start_paused = true)]
@@ -458,12 +431,12 @@ mod tests {
         sender.offer(&chunk(0..5));
         let mut store = Memory { failures: 3, ..Memory::default() };
         let settings = settings("sma_crossover");
-        let engine = start(&settings, &mut receiver, &mut store).await.unwrap().unwrap();
-        assert_eq!(engine.summary().missed, 5);
+        let begun = start(&settings, &mut receiver, &mut store, now()).await.unwrap().unwrap();
+        assert_eq!(begun.engine.summary().missed, 5);
 
         drop(sender);
         let mut store = Memory { failures: usize::MAX, ..Memory::default() };
-        assert!(start(&settings, &mut receiver, &mut store).await.unwrap().is_none());
+        assert!(start(&settings, &mut receiver, &mut store, now()).await.unwrap().is_none());
     }
 
     #[tokio::test]
@@ -471,8 +444,9 @@ mod tests {
         let (mut sender, receiver) = tap(100);
         sender.offer(&chunk(0..5));
         let engine = Engine::of(vec![desk("test", &[btc()], || Box::new(Faulty))]);
-        let error =
-            drive(engine, receiver, Memory::default(), SummaryHandle::default()).await.unwrap_err();
+        let error = drive(started(engine), receiver, Memory::default(), SummaryHandle::default())
+            .await
+            .unwrap_err();
         assert!(matches!(error, PaperError::Panicked), "{error}");
         sender.offer(&chunk(5..7));
         assert_eq!(sender.missed_total(), 2);
@@ -483,11 +457,54 @@ mod tests {
         let (mut sender, receiver) = tap(100);
         sender.offer(&chunk(0..5));
         let store = Memory { refuses: true, ..Memory::default() };
-        let error = run(settings("sma_crossover"), receiver, store, SummaryHandle::default())
-            .await
-            .unwrap_err();
+        let error =
+            run(settings("sma_crossover"), receiver, store, now(), SummaryHandle::default())
+                .await
+                .unwrap_err();
         assert!(matches!(error, PaperError::Taken { .. }), "{error}");
         sender.offer(&chunk(5..7));
         assert_eq!(sender.missed_total(), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_stored_of_a_tick_that_is_not_stored() {
+        let (mut sender, receiver) = tap(100);
+        sender.offer(&chunk(0..5));
+        sender.tell_stored(4);
+        drop(sender);
+        let store = Memory::default();
+        let stored = Arc::clone(&store.stored);
+        let error = drive(buying(), receiver, store, SummaryHandle::default()).await.unwrap_err();
+        assert!(matches!(error, PaperError::NotStored { rows: 8, source: None }), "{error}");
+        assert_eq!(stored.lock().unwrap().rows(), 0);
+
+        let (mut sender, receiver) = tap(100);
+        sender.offer(&chunk(0..5));
+        let store = Memory::default();
+        let stored = Arc::clone(&store.stored);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(drive(buying(), receiver, store, SummaryHandle::default()));
+        sender.tell_stored(5);
+        drop(sender);
+        tasks.join_next().await.unwrap().unwrap().unwrap();
+        assert_eq!(stored.lock().unwrap().fills.len(), 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_fetched_afterwards_is_left_out_and_what_came_late_gets_its_place() {
+        let (mut sender, receiver) = tap(100);
+        let live = |id| tick(id, i64::try_from(id).unwrap(), "100", "1");
+        let fetched = Tick { source: Source::Backfill, ..live(9) };
+        sender.offer(&[live(2), live(1), live(4), fetched, live(3)].into());
+        sender.tell_stored(5);
+        drop(sender);
+        let (store, summary) = (Memory::default(), SummaryHandle::default());
+        let stored = Arc::clone(&store.stored);
+        drive(buying(), receiver, store, summary.clone()).await.unwrap();
+        let stored = stored.lock().unwrap();
+        let filled: Vec<_> = stored.fills.values().map(|fill| fill.trade_id.number()).collect();
+        assert_eq!(filled, [Some(2), Some(3), Some(4)]);
+        let summary = summary.get();
+        assert_eq!((summary.strategies[0].late, summary.displaced), (1, 0));
     }
 }

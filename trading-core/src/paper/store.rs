@@ -1,4 +1,4 @@
-//! The paper tables: accounts out at the start, changes in while it runs.
+//! The paper tables: accounts out at the start, changes in while it runs. And the ticks that an account has taken.
 //!
 //! One call of [`Store::write`] is one transaction: fills, orders, positions and cash agree at every moment. Writing
 //! the same changes again changes nothing, so a write whose answer was lost may be repeated. Each account counts
@@ -19,10 +19,11 @@ use super::changes::{AccountState, Changes};
 use super::desk::StoredAccount;
 use super::error::PaperError;
 use super::fills::{Fill, Order, OrderStatus};
+use super::ticks::{TickQuery, TickStream};
 use crate::domain::{Instrument, Side, Symbol, Timestamp, TradeId};
 
 /// Where accounts are kept.
-pub trait Store: Send {
+pub trait Store: Send + Sync {
     /// The stored ones of these accounts.
     ///
     /// # Errors
@@ -39,9 +40,12 @@ pub trait Store: Send {
     ///
     /// [`PaperError::remedy`] says whether to write them again.
     fn write(&mut self, changes: &Changes) -> impl Future<Output = Result<(), PaperError>> + Send;
+
+    /// The stored ticks of a query.
+    fn ticks(&self, query: TickQuery) -> TickStream;
 }
 
-/// The tables of `migrations/0002_paper.sql`.
+/// The tables `paper_*`, and `tick_data`.
 #[derive(Debug)]
 pub struct PgStore {
     pool: PgPool,
@@ -74,6 +78,10 @@ impl Store for PgStore {
         let next = self.store(changes).await?;
         self.revisions.extend(next);
         Ok(())
+    }
+
+    fn ticks(&self, query: TickQuery) -> TickStream {
+        TickStream::start(self.pool.clone(), query)
     }
 }
 
@@ -117,12 +125,12 @@ impl PgStore {
         // The row is either as this run left it, or already what is written now: a commit whose answer was lost.
         let rows = sqlx::query(
             "INSERT INTO paper_accounts AS a (account, kind, exchange, quote, initial_cash, cash, fees, \
-                 last_order, last_fill, seen_at, stopped, revision, writer) \
-             SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12 + 1, $13 \
+                 last_order, last_fill, seen_at, stopped, revision, writer, began_at, taken_until) \
+             SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12 + 1, $13, $14, $15 \
              WHERE $12 = 0 OR EXISTS (SELECT FROM paper_accounts WHERE account = $1) \
              ON CONFLICT (account) DO UPDATE SET kind = $2, cash = $6, fees = $7, last_order = $8, \
                  last_fill = $9, seen_at = $10, stopped = $11, revision = $12 + 1, writer = $13, \
-                 stored_at = now() \
+                 began_at = $14, taken_until = $15, stored_at = now() \
              WHERE a.revision = $12 OR (a.revision = $12 + 1 AND a.writer = $13)",
         )
         .bind(name)
@@ -134,10 +142,12 @@ impl PgStore {
         .bind(state.fees)
         .bind(number(name, state.last_order)?)
         .bind(number(name, state.last_fill)?)
-        .bind(state.seen_at.to_datetime())
+        .bind(state.seen_at.map(Timestamp::to_datetime))
         .bind(&state.stopped)
         .bind(known)
         .bind(&self.writer)
+        .bind(state.began_at.map(Timestamp::to_datetime))
+        .bind(state.taken_until.map(Timestamp::to_datetime))
         .execute(connection)
         .await
         .map_err(written)?
@@ -263,14 +273,17 @@ async fn write_positions(
     let amounts = |of: fn(&Position) -> Decimal| -> Vec<_> { positions.values().map(of).collect() };
     let averages: Vec<Option<Decimal>> = positions.values().map(Position::average_price).collect();
     let times: Vec<_> = positions.values().map(|held| held.last_at.to_datetime()).collect();
+    let ids: Vec<Option<String>> =
+        positions.values().map(|held| held.last_id.as_ref().map(ToString::to_string)).collect();
     sqlx::query(
         "INSERT INTO paper_positions (account, exchange, symbol, base, quantity, cost, average_price, realized, \
-             last_price, last_at) \
+             last_price, last_at, last_trade_id) \
          SELECT * FROM UNNEST($1::text[], $2::text[], $3::text[], $4::text[], $5::numeric[], $6::numeric[], \
-             $7::numeric[], $8::numeric[], $9::numeric[], $10::timestamptz[]) \
+             $7::numeric[], $8::numeric[], $9::numeric[], $10::timestamptz[], $11::text[]) \
          ON CONFLICT (account, exchange, symbol) DO UPDATE SET quantity = excluded.quantity, \
              cost = excluded.cost, average_price = excluded.average_price, realized = excluded.realized, \
-             last_price = excluded.last_price, last_at = excluded.last_at",
+             last_price = excluded.last_price, last_at = excluded.last_at, \
+             last_trade_id = excluded.last_trade_id",
     )
     .bind(places.accounts)
     .bind(places.exchanges)
@@ -282,6 +295,7 @@ async fn write_positions(
     .bind(amounts(|held| held.realized))
     .bind(amounts(|held| held.last_price))
     .bind(times)
+    .bind(ids)
     .execute(connection)
     .await
     .map_err(written)?;
@@ -321,7 +335,8 @@ async fn read(pool: &PgPool, names: &[String]) -> Result<Vec<(StoredAccount, i64
     let mut transaction =
         pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await.map_err(unread)?;
     let accounts = sqlx::query(
-        "SELECT account, exchange, quote, initial_cash, cash, fees, last_order, last_fill, seen_at, revision \
+        "SELECT account, exchange, quote, initial_cash, cash, fees, last_order, last_fill, seen_at, revision, \
+             began_at, taken_until, stopped \
          FROM paper_accounts WHERE account = ANY($1)",
     )
     .bind(names)
@@ -329,7 +344,7 @@ async fn read(pool: &PgPool, names: &[String]) -> Result<Vec<(StoredAccount, i64
     .await
     .map_err(unread)?;
     let positions = sqlx::query(
-        "SELECT account, exchange, symbol, base, quantity, cost, realized, last_price, last_at \
+        "SELECT account, exchange, symbol, base, quantity, cost, realized, last_price, last_at, last_trade_id \
          FROM paper_positions WHERE account = ANY($1)",
     )
     .bind(names)
@@ -368,7 +383,15 @@ async fn read(pool: &PgPool, names: &[String]) -> Result<Vec<(StoredAccount, i64
 }
 
 fn time(row: &PgRow, column: &str) -> Result<Timestamp, PaperError> {
-    let at: DateTime<Utc> = row.try_get(column).map_err(unread)?;
+    timestamp(row.try_get(column).map_err(unread)?, column)
+}
+
+fn time_if_any(row: &PgRow, column: &str) -> Result<Option<Timestamp>, PaperError> {
+    let at: Option<DateTime<Utc>> = row.try_get(column).map_err(unread)?;
+    at.map(|at| timestamp(at, column)).transpose()
+}
+
+fn timestamp(at: DateTime<Utc>, column: &str) -> Result<Timestamp, PaperError> {
     Timestamp::from_micros(at.timestamp_micros()).map_err(|error| corrupt(column, &error))
 }
 
@@ -399,7 +422,10 @@ fn account(row: &PgRow) -> Result<(StoredAccount, i64), PaperError> {
         fees: amount("fees")?,
         last_order: count(row, "last_order")?,
         last_fill: count(row, "last_fill")?,
-        seen_at: time(row, "seen_at")?,
+        seen_at: time_if_any(row, "seen_at")?,
+        began_at: time_if_any(row, "began_at")?,
+        taken_until: time_if_any(row, "taken_until")?,
+        stopped: row.try_get("stopped").map_err(unread)?,
         positions: BTreeMap::new(),
         open_orders: Vec::new(),
     };
@@ -416,6 +442,10 @@ fn position(row: &PgRow) -> Result<(String, Instrument, Position), PaperError> {
         realized: amount("realized")?,
         last_price: amount("last_price")?,
         last_at: time(row, "last_at")?,
+        last_id: row
+            .try_get::<Option<String>, _>("last_trade_id")
+            .map_err(unread)?
+            .map(|id| TradeId::from_text(&id)),
     };
     Ok((name, instrument, position))
 }

@@ -12,6 +12,9 @@ pub struct Summary {
     pub strategies: Vec<StrategySummary>,
     /// Ticks that did not reach the strategies since the start.
     pub missed: u64,
+    /// Ticks since the start that came too late for their place in the order of arrival: a replay, which has them in
+    /// their place, may trade otherwise.
+    pub displaced: u64,
 }
 
 /// How one strategy does.
@@ -40,7 +43,11 @@ impl fmt::Display for Summary {
         for strategy in &self.strategies {
             write!(f, "{strategy} | ")?;
         }
-        write!(f, "missed {} ticks", self.missed)
+        write!(f, "missed {} ticks", self.missed)?;
+        match self.displaced {
+            0 => Ok(()),
+            displaced => write!(f, ", {displaced} out of order"),
+        }
     }
 }
 
@@ -107,7 +114,7 @@ mod tests {
             late: 0,
             stopped: None,
         };
-        let mut summary = Summary { strategies: vec![strategy], missed: 3 };
+        let mut summary = Summary { strategies: vec![strategy], missed: 3, displaced: 0 };
         assert_eq!(
             summary.to_string(),
             "Paper Trading: sma 12 fills, equity 10012.34 USDT, PnL +12.34, cash 9000.00, \
@@ -116,9 +123,11 @@ mod tests {
         summary.strategies[0].valuation = None;
         summary.strategies[0].stopped = Some("too large".to_owned());
         summary.strategies[0].late = 2;
+        summary.displaced = 1;
         assert_eq!(
             summary.to_string(),
-            "Paper Trading: sma 12 fills, 2 late ticks left out, STOPPED: too large | missed 3 ticks"
+            "Paper Trading: sma 12 fills, 2 late ticks left out, STOPPED: too large | missed 3 ticks, \
+             1 out of order"
         );
     }
 }

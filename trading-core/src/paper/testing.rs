@@ -98,6 +98,14 @@ impl Strategy for Scripted {
     fn on_tick(&mut self, _: &Tick, _: &View) -> Result<Option<Signal>, Overflow> {
         Ok(self.0.next().flatten())
     }
+
+    fn lookback(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    fn is_settled(&self) -> bool {
+        true
+    }
 }
 
 /// A desk on the terms of [`settings`].

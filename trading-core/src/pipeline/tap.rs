@@ -1,12 +1,13 @@
 //! A side channel for those who look on (paper trading, subscribers): recording never waits for them.
 //!
 //! Bounded in ticks. A chunk that does not fit is not delivered at all, and counted: the next delivery says how
-//! many ticks were missed before it. What is delivered is in order.
+//! many ticks were missed before it. What is delivered is in order. The pipeline also tells how far the ticks are
+//! stored, for who must not run ahead of that.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use crate::domain::Tick;
 
@@ -20,6 +21,8 @@ pub struct Delivery {
     pub missed: u64,
     /// The ticks.
     pub chunk: Chunk,
+    /// Ticks offered since the start, with these and those missed: what [`TapReceiver::stored`] counts in.
+    pub through: u64,
 }
 
 #[derive(Debug, Default)]
@@ -35,6 +38,8 @@ pub struct TapSender {
     shared: Arc<Shared>,
     capacity: usize,
     missed: u64,
+    offered: u64,
+    stored: watch::Sender<u64>,
 }
 
 /// Who looks on: a tap, and a line beside the health line.
@@ -56,6 +61,7 @@ impl std::fmt::Debug for Onlooker {
 pub struct TapReceiver {
     chunks: mpsc::Receiver<Delivery>,
     shared: Arc<Shared>,
+    stored: watch::Receiver<u64>,
 }
 
 /// A tap that holds up to `capacity` ticks.
@@ -64,10 +70,16 @@ pub fn tap(capacity: usize) -> (TapSender, TapReceiver) {
     let shared = Arc::new(Shared::default());
     // A chunk holds at least one tick, so this many chunks never bound it before the count of ticks does.
     let (sender, receiver) = mpsc::channel(capacity.max(1));
-    (
-        TapSender { chunks: sender, shared: Arc::clone(&shared), capacity, missed: 0 },
-        TapReceiver { chunks: receiver, shared },
-    )
+    let (stored, told) = watch::channel(0);
+    let sender = TapSender {
+        chunks: sender,
+        shared: Arc::clone(&shared),
+        capacity,
+        missed: 0,
+        offered: 0,
+        stored,
+    };
+    (sender, TapReceiver { chunks: receiver, shared, stored: told })
 }
 
 impl TapSender {
@@ -75,16 +87,23 @@ impl TapSender {
     pub fn offer(&mut self, chunk: &Chunk) {
         let waiting = self.shared.waiting.load(Ordering::Acquire);
         let fits = waiting.saturating_add(chunk.len()) <= self.capacity || waiting == 0;
-        let delivery = Delivery { missed: self.missed, chunk: Arc::clone(chunk) };
+        let length = u64::try_from(chunk.len()).unwrap_or(u64::MAX);
+        self.offered = self.offered.saturating_add(length);
+        let delivery =
+            Delivery { missed: self.missed, chunk: Arc::clone(chunk), through: self.offered };
         self.shared.waiting.fetch_add(chunk.len(), Ordering::AcqRel);
         if fits && self.chunks.try_send(delivery).is_ok() {
             self.missed = 0;
         } else {
             self.shared.waiting.fetch_sub(chunk.len(), Ordering::AcqRel);
-            let lost = u64::try_from(chunk.len()).unwrap_or(u64::MAX);
-            self.missed += lost;
-            self.shared.missed_total.fetch_add(lost, Ordering::Relaxed);
+            self.missed += length;
+            self.shared.missed_total.fetch_add(length, Ordering::Relaxed);
         }
+    }
+
+    /// Tells that the first `ticks` of those offered are where a crash does not reach them.
+    pub fn tell_stored(&self, ticks: u64) {
+        self.stored.send_if_modified(|stored| std::mem::replace(stored, ticks) != ticks);
     }
 
     /// Ticks missed since the start.
@@ -100,6 +119,13 @@ impl TapReceiver {
         let delivery = self.chunks.recv().await?;
         self.shared.waiting.fetch_sub(delivery.chunk.len(), Ordering::AcqRel);
         Some(delivery)
+    }
+
+    /// How many of the ticks offered are stored, from the first on without a hole. A pipeline that ended before it had
+    /// stored everything leaves the count where it was.
+    #[must_use]
+    pub fn stored(&self) -> watch::Receiver<u64> {
+        self.stored.clone()
     }
 
     /// Ticks missed since the start.
@@ -140,6 +166,7 @@ mod tests {
         assert_eq!((first.missed, first.chunk.len()), (0, 6));
         let second = receiver.recv().await.unwrap();
         assert_eq!((second.missed, second.chunk.len()), (6, 4));
+        assert_eq!((first.through, second.through), (6, 16));
         drop(sender);
         assert!(receiver.recv().await.is_none());
     }

@@ -31,7 +31,9 @@ impl Admission {
     /// Whether ticks wait for the store, so that batch work has to.
     pub(super) fn is_held(&self, sender: &TickSender) -> bool {
         let channel = sender.utilization();
-        self.ledger.depth() >= DEPTH_MAX || channel.used * 2 > channel.capacity
+        let is_half_full = channel.used * 2 > channel.capacity;
+        // What the spool holds is not missing, and the store may be away.
+        self.ledger.depth() >= DEPTH_MAX || is_half_full || self.ledger.read().spooled > 0
     }
 
     /// Waits until batch work may pass. Cancel-safe.
@@ -46,7 +48,7 @@ impl Admission {
             if due {
                 info!(
                     depth = self.ledger.depth(),
-                    "Repair held: recording has more than {DEPTH_MAX} ticks to store, or its channel is half full"
+                    "Repair held: recording has more than {DEPTH_MAX} ticks to store, ticks in the spool, or a channel half full"
                 );
             }
             sleep(LOOK_INTERVAL).await;
@@ -59,6 +61,7 @@ mod tests {
     use super::*;
     use crate::domain::{Instrument, Side, Source, Tick, Timestamp, TradeId};
     use crate::pipeline::channel;
+    use crate::store::Written;
 
     #[tokio::test(start_paused = true)]
     async fn batch_work_is_held_by_depth_and_by_a_half_full_channel() {
@@ -74,6 +77,11 @@ mod tests {
         let held = tokio::time::timeout(Duration::from_secs(60), admission.wait(&sender)).await;
         assert!(held.is_err(), "as long as it takes");
         ledger.record_dropped(depth);
+        admission.wait(&sender).await;
+
+        ledger.record_found(1);
+        assert!(admission.is_held(&sender), "the smallest spool");
+        ledger.record_drained(Written { stored: 1, ..Written::default() }, 0);
         admission.wait(&sender).await;
 
         let tick = Tick {

@@ -33,6 +33,10 @@ pub(super) struct Subscription {
     pub(super) channel: Channel,
     /// The id of the next trade to send.
     pub(super) next: u64,
+    /// When the client asked for it.
+    pub(super) since: Timestamp,
+    /// It is silent.
+    pub(super) is_silent: bool,
 }
 
 /// What a protocol may use while it answers.
@@ -54,7 +58,8 @@ impl Context<'_> {
         }
         let next = listing.due(self.now).map_or(listing.first_id(), |id| id + 1);
         let listing = Arc::clone(listing);
-        self.subscriptions.push(Subscription { listing, channel, next });
+        let (since, is_silent) = (self.now, false);
+        self.subscriptions.push(Subscription { listing, channel, next, since, is_silent });
         true
     }
 
@@ -196,6 +201,16 @@ impl Session {
         let mut sent = Sent { count: 0, behind: false };
         let mut subscriptions = std::mem::take(&mut self.subscriptions);
         for subscription in &mut subscriptions {
+            let symbol = subscription.listing.symbol().as_str();
+            let is_silent = turn.is_silent(symbol, subscription.since);
+            if is_silent != subscription.is_silent {
+                subscription.is_silent = is_silent;
+                let kind = if is_silent { Kind::Stall } else { Kind::Resume };
+                self.record_symbol(kind, now, symbol);
+            }
+            if is_silent {
+                continue;
+            }
             let Some(due) = subscription.listing.due(now) else { continue };
             let room = TURN_TRADES.min(budget.saturating_sub(sent.count));
             if due < subscription.next || room == 0 {
@@ -263,6 +278,11 @@ impl Session {
 
     fn record(&self, kind: Kind, at: Timestamp, trades: Option<(&str, u64, u64)>) {
         self.faults.record(Entry::new(at, self.venue, self.connection, kind, trades));
+    }
+
+    fn record_symbol(&self, kind: Kind, at: Timestamp, symbol: &str) {
+        let entry = Entry::new(at, self.venue, self.connection, kind, None);
+        self.faults.record(Entry { symbol: Some(symbol.to_owned()), ..entry });
     }
 
     fn with_protocol(

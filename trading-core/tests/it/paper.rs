@@ -80,9 +80,11 @@ fn offer(sender: &mut TapSender, ticks: &[Tick]) {
 async fn run(pool: &PgPool, ticks: &[Tick]) -> Summary {
     let (mut sender, receiver) = tap(100_000);
     offer(&mut sender, ticks);
+    sender.tell_stored(u64::MAX);
     drop(sender);
-    let (store, summary) = (PgStore::new(pool.clone(), Timestamp::now()), SummaryHandle::default());
-    paper::run(settings(), receiver, store, summary.clone()).await.unwrap();
+    let started_at = Timestamp::now();
+    let (store, summary) = (PgStore::new(pool.clone(), started_at), SummaryHandle::default());
+    paper::run(settings(), receiver, store, started_at, summary.clone()).await.unwrap();
     summary.get()
 }
 
@@ -246,10 +248,12 @@ async fn what_is_traded_while_the_server_crashes_is_stored_after_it() {
     migrate(&pool).await.unwrap();
 
     let (mut sender, receiver) = tap(100_000);
-    let (store, summary) = (PgStore::new(pool.clone(), Timestamp::now()), SummaryHandle::default());
+    let started_at = Timestamp::now();
+    let (store, summary) = (PgStore::new(pool.clone(), started_at), SummaryHandle::default());
     let mut tasks = JoinSet::new();
-    tasks.spawn(paper::run(settings(), receiver, store, summary.clone()));
+    tasks.spawn(paper::run(settings(), receiver, store, started_at, summary.clone()));
     offer(&mut sender, &ticks(0, 1_200));
+    sender.tell_stored(u64::MAX);
     let deadline = Instant::now() + Duration::from_secs(20);
     while count(&pool, "SELECT count(*) FROM paper_fills").await == 0 {
         assert!(Instant::now() < deadline, "nothing is stored");

@@ -1,6 +1,8 @@
 //! Binance spot over REST: history by id, oldest first, a thousand trades at a time.
 //!
-//! `historicalTrades` goes on from any id; where only a time is known, `aggTrades` tells the first id of it.
+//! `historicalTrades` goes on from any id; where only a time is known, `aggTrades` tells the first id of it. No key is
+//! needed since August 2023 (binance/binance-connector-python#246), but only `api.binance.com` has it, not the hosts
+//! for market data alone.
 //!
 //! Protocol: <https://developers.binance.com/docs/binance-spot-api-docs/rest-api/market-data-endpoints>, July 2026.
 

@@ -82,13 +82,11 @@ impl Exchange for Bybit {
     /// One request for each symbol, named by it. Up to ten fit in one, but a request with one topic that is
     /// wrong or already there is refused as a whole (ccxt/ccxt#30284), and its answer names none.
     fn subscribe(&self, venue_symbols: &[&str]) -> Vec<String> {
-        venue_symbols
-            .iter()
-            .map(|symbol| {
-                let topics = [format!("{TRADES}{symbol}")];
-                json!({ "req_id": symbol, "op": "subscribe", "args": topics }).to_string()
-            })
-            .collect()
+        requests("subscribe", venue_symbols)
+    }
+
+    fn unsubscribe(&self, venue_symbols: &[&str]) -> Vec<String> {
+        requests("unsubscribe", venue_symbols)
     }
 
     /// Documented: every 20 s.
@@ -115,6 +113,16 @@ impl Exchange for Bybit {
             read_control(frame, symbols)
         }
     }
+}
+
+fn requests(op: &str, venue_symbols: &[&str]) -> Vec<String> {
+    venue_symbols
+        .iter()
+        .map(|symbol| {
+            let topics = [format!("{TRADES}{symbol}")];
+            json!({ "req_id": symbol, "op": op, "args": topics }).to_string()
+        })
+        .collect()
 }
 
 #[derive(Deserialize)]
@@ -321,6 +329,18 @@ mod tests {
                 r#"{"args":["publicTrade.ETHUSDT"],"op":"subscribe","req_id":"ETHUSDT"}"#,
             ]
         );
+    }
+
+    #[test]
+    fn the_answer_to_unsubscribing_confirms_nothing() {
+        assert_eq!(
+            Bybit.unsubscribe(&["BTCUSDT"]),
+            [r#"{"args":["publicTrade.BTCUSDT"],"op":"unsubscribe","req_id":"BTCUSDT"}"#]
+        );
+        for answer in [ACK, REFUSED] {
+            let answer = answer.replace(r#""op":"subscribe""#, r#""op":"unsubscribe""#);
+            assert_eq!(testing::decode_message(&Bybit, &answer), Message::Other);
+        }
     }
 
     #[test]

@@ -82,6 +82,17 @@ impl Exchange for Coinbase {
         &Coinbase
     }
 
+    /// The answer lists all that is subscribed still.
+    fn unsubscribe(&self, venue_symbols: &[&str]) -> Vec<String> {
+        let channels = ["matches", "heartbeat"];
+        let message = json!({
+            "type": "unsubscribe",
+            "product_ids": venue_symbols,
+            "channels": channels,
+        });
+        vec![message.to_string()]
+    }
+
     fn decode(
         &self,
         frame: &str,
@@ -340,6 +351,18 @@ mod tests {
                 r#"{"channels":["matches","heartbeat"],"product_ids":["ETH-USD"],"type":"subscribe"}"#,
             ]
         );
+    }
+
+    #[test]
+    fn the_answer_to_unsubscribing_lists_what_is_subscribed_still() {
+        assert_eq!(
+            Coinbase.unsubscribe(&["BTC-USD"]),
+            [
+                r#"{"channels":["matches","heartbeat"],"product_ids":["BTC-USD"],"type":"unsubscribe"}"#
+            ]
+        );
+        let nothing = r#"{"type":"subscriptions","channels":[]}"#;
+        assert_eq!(testing::decode_message(&Coinbase, nothing), Message::Other);
     }
 
     #[test]

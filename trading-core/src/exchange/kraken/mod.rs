@@ -83,6 +83,14 @@ impl Exchange for Kraken {
             .collect()
     }
 
+    fn unsubscribe(&self, venue_symbols: &[&str]) -> Vec<String> {
+        let message = |symbols: &[&str]| {
+            let params = json!({ "channel": "trade", "symbol": symbols });
+            json!({ "method": "unsubscribe", "params": params }).to_string()
+        };
+        venue_symbols.chunks(SYMBOLS_PER_MESSAGE).map(message).collect()
+    }
+
     /// A connection without a confirmed subscription has no heartbeat and is closed after about a minute.
     fn keepalive(&self) -> Option<Keepalive> {
         Some(Keepalive { every: Duration::from_secs(30), text: r#"{"method":"ping"}"# })
@@ -341,6 +349,20 @@ mod tests {
             ]
         );
         assert_eq!(Kraken.subscribe(&["BTC/USD"; 101]).len(), 2);
+    }
+
+    #[test]
+    fn the_answer_to_unsubscribing_confirms_nothing() {
+        assert_eq!(
+            Kraken.unsubscribe(&["BTC/USD"]),
+            [r#"{"method":"unsubscribe","params":{"channel":"trade","symbol":["BTC/USD"]}}"#]
+        );
+        for answer in [
+            ACK.replace(r#""method":"subscribe""#, r#""method":"unsubscribe""#),
+            ERROR.replace(r#""method":"subscribe""#, r#""method":"unsubscribe""#),
+        ] {
+            assert_eq!(testing::decode_message(&Kraken, &answer), Message::Other);
+        }
     }
 
     #[test]

@@ -92,17 +92,11 @@ impl Exchange for Okx {
     }
 
     fn subscribe(&self, venue_symbols: &[&str]) -> Vec<String> {
-        let limit = self.limits().symbols_per_connection;
-        venue_symbols
-            .chunks(limit)
-            .map(|instruments| {
-                let args: Vec<_> = instruments
-                    .iter()
-                    .map(|instrument| json!({ "channel": TRADES, "instId": instrument }))
-                    .collect();
-                json!({ "op": "subscribe", "args": args }).to_string()
-            })
-            .collect()
+        self.requests("subscribe", venue_symbols)
+    }
+
+    fn unsubscribe(&self, venue_symbols: &[&str]) -> Vec<String> {
+        self.requests("unsubscribe", venue_symbols)
     }
 
     /// Documented: cut when nothing was sent for 30 s.
@@ -130,6 +124,19 @@ impl Exchange for Okx {
         let batch = read_batch(frame, "arg", is_trades, read, ticks);
         oldest_first(ticks, start);
         if batch? { Ok(Message::Trades) } else { read_control(frame, symbols) }
+    }
+}
+
+impl Okx {
+    fn requests(self, op: &str, venue_symbols: &[&str]) -> Vec<String> {
+        let request = |instruments: &[&str]| {
+            let args: Vec<_> = instruments
+                .iter()
+                .map(|instrument| json!({ "channel": TRADES, "instId": instrument }))
+                .collect();
+            json!({ "op": op, "args": args }).to_string()
+        };
+        venue_symbols.chunks(self.limits().symbols_per_connection).map(request).collect()
     }
 }
 
@@ -381,6 +388,16 @@ mod tests {
         let messages = Okx.subscribe(&symbols);
         assert_eq!(messages.len(), 1);
         assert!(messages[0].len() < 64 * 1024);
+    }
+
+    #[test]
+    fn the_answer_to_unsubscribing_confirms_nothing() {
+        assert_eq!(
+            Okx.unsubscribe(&["BTC-USDT"]),
+            [r#"{"args":[{"channel":"trades-all","instId":"BTC-USDT"}],"op":"unsubscribe"}"#]
+        );
+        let answer = ACK.replace(r#""event":"subscribe""#, r#""event":"unsubscribe""#);
+        assert_eq!(testing::decode_message(&Okx, &answer), Message::Other);
     }
 
     #[test]

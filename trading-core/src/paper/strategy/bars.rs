@@ -44,6 +44,12 @@ impl Bars {
         Self { length_micros, current: None }
     }
 
+    /// The time of so many bars and the one under way.
+    pub(super) fn time_of(&self, bars: Decimal) -> Duration {
+        let micros = Decimal::from(self.length_micros).saturating_mul(bars + Decimal::ONE);
+        Duration::from_micros(u64::try_from(micros).unwrap_or(u64::MAX))
+    }
+
     /// Takes the next tick; what closed before it. A tick of an earlier bar counts to the current one.
     pub(super) fn on_tick(&mut self, tick: &Tick) -> Option<Closed> {
         let bar = tick.exchange_at.as_micros().div_euclid(self.length_micros);

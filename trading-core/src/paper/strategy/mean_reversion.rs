@@ -8,6 +8,7 @@
 
 use rust_decimal::Decimal;
 use std::cmp::Ordering;
+use std::time::Duration;
 
 use super::bars::{BAR, Bars, Window};
 use super::parameters::{Parameter, Range, Values};
@@ -162,6 +163,14 @@ impl Strategy for MeanReversion {
         } else {
             score.below(self.exit)?.is_le().then_some(Signal::Sell(Size::All))
         })
+    }
+
+    fn lookback(&self) -> Duration {
+        self.bars.time_of(self.window.length())
+    }
+
+    fn is_settled(&self) -> bool {
+        self.window.is_full()
     }
 }
 

@@ -11,12 +11,14 @@ mod parameters;
 mod sma_crossover;
 
 use std::fmt;
+use std::time::Duration;
 
 use rust_decimal::Decimal;
 
 pub use parameters::{Parameter, Problem, Range, Values, check};
 
 use super::money::Overflow;
+use crate::config::StrategySettings;
 use crate::domain::{Side, Tick};
 
 /// Every strategy there is, in order of name.
@@ -43,6 +45,12 @@ impl Kind {
     pub fn named(name: &str) -> Option<&'static Self> {
         KINDS.into_iter().find(|kind| kind.name == name)
     }
+
+    /// One as these settings want it, for one instrument. Parameters that [`check`] refuses count as not given.
+    pub(super) fn make(&'static self, settings: &StrategySettings) -> Box<dyn Strategy> {
+        let values = Values::read(self, &settings.name, &settings.parameters, &mut Vec::new());
+        (self.build)(&values)
+    }
 }
 
 /// What a strategy may know of its account when a tick comes.
@@ -56,6 +64,16 @@ pub struct View {
     pub cash: Decimal,
     /// The side of its order that still stands.
     pub open_order: Option<Side>,
+}
+
+impl View {
+    /// An account that has nothing.
+    pub const NOTHING: Self = Self {
+        quantity: Decimal::ZERO,
+        cost: Decimal::ZERO,
+        cash: Decimal::ZERO,
+        open_order: None,
+    };
 }
 
 /// How much to trade.
@@ -78,6 +96,9 @@ pub enum Signal {
 }
 
 /// Decides when to trade one instrument.
+///
+/// What it remembers comes from the ticks alone, never from the [`View`]: after a restart it is made anew and shown
+/// the ticks of the past, with a view of nothing.
 pub trait Strategy: fmt::Debug + Send {
     /// Takes the next tick of its instrument.
     ///
@@ -85,4 +106,12 @@ pub trait Strategy: fmt::Debug + Send {
     ///
     /// When a number is too large to be exact; the account is stopped then.
     fn on_tick(&mut self, tick: &Tick, view: &View) -> Result<Option<Signal>, Overflow>;
+
+    /// How much exchange time before a tick it must see, as a rule, to remember there what it would remember had it
+    /// seen everything.
+    fn lookback(&self) -> Duration;
+
+    /// Whether it does: nothing before the first tick that it has seen could make a difference any more. A strategy
+    /// that is not settled after its lookback is shown more.
+    fn is_settled(&self) -> bool;
 }

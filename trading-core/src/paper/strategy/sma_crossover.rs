@@ -4,6 +4,8 @@
 //! Averages are over closes of bars of exchange time (see [`super::bars`]). It is warm after `slow` bars; the
 //! first crossing after that is the first signal. Averages that touch do not cross.
 
+use std::time::Duration;
+
 use super::bars::{BAR, Bars, Window};
 use super::parameters::{Parameter, Range, Values};
 use super::{Kind, Signal, Size, Strategy, View};
@@ -80,6 +82,15 @@ impl Strategy for SmaCrossover {
             }
             _ => None,
         })
+    }
+
+    fn lookback(&self) -> Duration {
+        self.bars.time_of(self.slow.length())
+    }
+
+    // While the averages are equal, which was above before them decides.
+    fn is_settled(&self) -> bool {
+        self.above.is_some()
     }
 }
 

@@ -94,7 +94,13 @@ impl Okx {
             Channel::Orders => listing.order(latest).map_or(latest, |order| order.first),
             Channel::Trades => latest,
         };
-        let of = Subscription { listing: Arc::clone(listing), channel: self.channel, next: first };
+        let of = Subscription {
+            listing: Arc::clone(listing),
+            channel: self.channel,
+            next: first,
+            since: context.now,
+            is_silent: false,
+        };
         self.write(&of, first, latest, context.now, context.out);
     }
 }

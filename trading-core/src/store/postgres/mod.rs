@@ -1,7 +1,8 @@
 //! PostgreSQL: a batch is one statement, and a tick is stored once.
 //!
 //! The common case is a binary COPY straight into `tick_data`, encoded once, from sqlx's own encoders. Only when
-//! it meets a tick that is already there is that batch written again as `INSERT … ON CONFLICT DO NOTHING`. A batch
+//! it meets a tick that is already there is that batch written again as `INSERT … ON CONFLICT DO NOTHING`, in the order
+//! of the keys; and so are the next ones for a while, since whoever wrote it is likely to be there still. A batch
 //! that holds a refused row is halved until the row is found; the row is set aside in `rejected_ticks`, the rest is
 //! stored.
 //!
@@ -13,7 +14,9 @@ mod connections;
 mod copy;
 mod gaps;
 mod insert;
+mod latest;
 mod maintenance;
+mod neighbour;
 mod origin;
 mod partitions;
 mod quarantine;
@@ -24,9 +27,11 @@ use std::time::Duration;
 use connections::Connections;
 use copy::CopyBuffers;
 use insert::{Conflicts, insert};
+use neighbour::Neighbour;
 use partitions::Partitions;
 use sqlx::PgConnection;
 use sqlx::postgres::PgConnectOptions;
+use tokio::time::Instant;
 
 pub use audit::{
     AuditStep, Hole, Mark, audit_step, checked_until, first_stored, listed, note_audit,
@@ -36,9 +41,10 @@ pub use gaps::{
     GapScope, GapStatus, Gaps, LEASE, ListedGap, OpenGap, Part, ask_again, count_gaps,
     database_time, exchanges_with_work, list_gaps, remove_doubles, retry_delay, waiting_gaps,
 };
+pub use latest::{LastStored, last_stored};
 pub use maintenance::{MaintenanceError, drop_old_partitions, migrate, upsert_instruments};
 
-pub use origin::{Origin, OriginError, claim, origin};
+pub use origin::{Origin, OriginError, claim, database_name, origin};
 pub use quarantine::{QuarantinedRow, instruments, quarantined, remove_quarantined};
 
 use super::{Store, StoreError, Written};
@@ -53,18 +59,22 @@ const ANSWER_MAX: Duration = Duration::from_secs(40);
 /// weigh more than what the INSERT costs (measured by `benches/write.rs`).
 const INSERTED_OVER_TCP_MAX: usize = 2_000;
 
+/// A neighbour that still writes in another order may lock us up again; by then it has noticed us too.
+const REDONE_MAX: u32 = 3;
+
 /// Ticks into `tick_data`.
 #[derive(Debug)]
 pub struct PostgresStore {
     connections: Connections,
     partitions: Partitions,
     buffers: CopyBuffers,
+    neighbour: Neighbour,
     inserted_max: usize,
 }
 
 /// Why one attempt at a batch did not store all of it.
 enum Attempt {
-    /// Ticks of it are there already.
+    /// Ticks of it are there already, or just being written by another, who waits for ours.
     Conflict,
     /// Anything else.
     Failed(StoreError),
@@ -72,12 +82,19 @@ enum Attempt {
 
 impl From<sqlx::Error> for Attempt {
     fn from(error: sqlx::Error) -> Self {
-        if error.as_database_error().is_some_and(|refusal| refusal.is_unique_violation()) {
+        let refusal = error.as_database_error();
+        let is_deadlock =
+            || refusal.is_some_and(|refusal| refusal.code().as_deref() == Some("40P01"));
+        if refusal.is_some_and(|refusal| refusal.is_unique_violation()) || is_deadlock() {
             Self::Conflict
         } else {
             Self::Failed(error.into())
         }
     }
+}
+
+fn is_deadlock(error: &sqlx::Error) -> bool {
+    error.as_database_error().is_some_and(|refusal| refusal.code().as_deref() == Some("40P01"))
 }
 
 impl PostgresStore {
@@ -89,6 +106,7 @@ impl PostgresStore {
             connections: Connections::new(options, STATEMENT_TIMEOUT),
             partitions: Partitions::default(),
             buffers: CopyBuffers::default(),
+            neighbour: Neighbour::default(),
             inserted_max,
         }
     }
@@ -99,18 +117,29 @@ impl PostgresStore {
         connection: &mut PgConnection,
         batch: &[Tick],
     ) -> Result<Written, StoreError> {
-        let straight = if batch.len() > self.inserted_max {
-            copy::copy(connection, &self.buffers, batch).await
-        } else {
-            insert(connection, batch, Conflicts::Refuse).await.map_err(Attempt::from)
-        };
-        match straight {
-            Ok(stored) => return Ok(Written { stored, ..Written::default() }),
-            Err(Attempt::Conflict) => {}
-            Err(Attempt::Failed(error)) => return Err(error),
+        if !self.neighbour.is_expected(Instant::now()) {
+            let straight = if batch.len() > self.inserted_max {
+                copy::copy(connection, &self.buffers, batch).await
+            } else {
+                insert(connection, batch, Conflicts::Refuse).await.map_err(Attempt::from)
+            };
+            match straight {
+                Ok(stored) => return Ok(Written { stored, ..Written::default() }),
+                Err(Attempt::Conflict) => self.neighbour.notice(Instant::now()),
+                Err(Attempt::Failed(error)) => return Err(error),
+            }
         }
-        let stored = insert(connection, batch, Conflicts::Skip).await?;
+        let mut redone = 1;
+        let stored = loop {
+            match insert(connection, batch, Conflicts::Skip).await {
+                Err(error) if is_deadlock(&error) && redone < REDONE_MAX => redone += 1,
+                stored => break stored?,
+            }
+        };
         let duplicates = u64::try_from(batch.len()).unwrap_or(u64::MAX).saturating_sub(stored);
+        if duplicates > 0 {
+            self.neighbour.notice(Instant::now());
+        }
         Ok(Written { stored, duplicates, rejected: 0 })
     }
 

@@ -226,7 +226,8 @@ impl Place {
         let (sender, receiver) = channel(10_000, Arc::clone(&ledger));
         let store = Arc::new(PostgresStore::new(self.database.socket()));
         let (ends, line) = (Vec::new(), &settings.pipeline);
-        let pipeline = Pipeline::new(receiver, store, Arc::clone(&ledger), ends, line, &batch);
+        let pipeline =
+            Pipeline::new(receiver, store, Arc::clone(&ledger), ends, None, line, &batch);
         let context = RepairContext {
             pool: self.pool().clone(),
             sender,

@@ -59,6 +59,11 @@ impl Program {
     /// Asks it to stop, and says how it ended.
     pub(crate) async fn stop(&mut self) -> ExitStatus {
         self.signal(Signal::SIGTERM);
+        self.gone().await
+    }
+
+    /// Waits for its end, and says how it ended.
+    pub(crate) async fn gone(&mut self) -> ExitStatus {
         let deadline = Instant::now() + PATIENCE;
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {

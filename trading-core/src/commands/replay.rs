@@ -1,0 +1,304 @@
+//! `replay`: from the arguments to a table, or JSON.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use trading_core::app::{Database, StopSignals};
+use trading_core::cli::{Cli, ExitCode, ReplayArgs};
+use trading_core::config::PaperSettings;
+use trading_core::domain::Timestamp;
+use trading_core::output::{self, Printing};
+use trading_core::paper::{
+    self, Engine, Fill, PaperError, Replayed, StrategySummary, TickQuery, TickStream,
+};
+use trading_core::telemetry::Progress;
+
+use super::{Environment, failed, pg_bin, with_settings};
+
+/// At less than full speed no query is about more than this takes.
+const QUERY_TIME: Duration = Duration::from_secs(60);
+
+/// What cannot be replayed.
+#[derive(Debug, thiserror::Error)]
+enum Unusable {
+    #[error("--from {from} is not before --to {to}")]
+    Range { from: Timestamp, to: Timestamp },
+    #[error("no strategy of the settings trades that; there are: {0}")]
+    Strategies(String),
+}
+
+/// `replay`
+pub(in super::super) fn replay(
+    cli: &Cli,
+    arguments: &ReplayArgs,
+    environment: &Environment,
+) -> ExitCode {
+    with_settings(cli, environment, async |settings| {
+        let now = Timestamp::now();
+        let from = arguments.from.map_or(Timestamp::EPOCH, |when| when.instant(now));
+        let to = arguments.to.map_or(now, |when| when.instant(now));
+        let strategies =
+            paper::narrowed(settings.paper.clone(), &arguments.exchange, &arguments.symbol);
+        let unusable = if from >= to {
+            Some(Unusable::Range { from, to })
+        } else {
+            strategies.strategies.is_empty().then(|| Unusable::Strategies(listed(&settings.paper)))
+        };
+        if let Some(unusable) = unusable {
+            output::complain(&unusable);
+            return ExitCode::Usage;
+        }
+        let database = match Database::open(&settings, pg_bin(environment)).await {
+            Ok(database) => database,
+            Err(error) => return failed(&error),
+        };
+        let code = run(&database, &strategies, arguments, from..to).await;
+        database.close().await;
+        code
+    })
+}
+
+fn listed(settings: &PaperSettings) -> String {
+    let each = settings.strategies.iter().map(|strategy| {
+        let symbols: Vec<&str> = strategy.symbols.iter().map(|symbol| symbol.as_str()).collect();
+        format!("{} ({} {})", strategy.name, strategy.exchange, symbols.join(" "))
+    });
+    each.collect::<Vec<_>>().join(", ")
+}
+
+async fn run(
+    database: &Database,
+    settings: &PaperSettings,
+    arguments: &ReplayArgs,
+    arrived: std::ops::Range<Timestamp>,
+) -> ExitCode {
+    // One reads ticks, one is asked how many there are.
+    let pool = match database.migrated_pool(2).await {
+        Ok(pool) => pool,
+        Err(error) => return failed(&error),
+    };
+    let mut answer = Answer::new(arguments);
+    let replayed = replayed(&pool, settings, arguments, arrived, &mut answer).await;
+    pool.close().await;
+    match replayed {
+        Ok(replayed) => answer.end(&replayed),
+        Err(Failure::Paper(error)) => failed(&error),
+        Err(Failure::Signals(error)) => failed(&error),
+    }
+}
+
+enum Failure {
+    Paper(PaperError),
+    Signals(std::io::Error),
+}
+
+impl From<PaperError> for Failure {
+    fn from(error: PaperError) -> Self {
+        Self::Paper(error)
+    }
+}
+
+async fn replayed(
+    pool: &sqlx::PgPool,
+    settings: &PaperSettings,
+    arguments: &ReplayArgs,
+    arrived: std::ops::Range<Timestamp>,
+    answer: &mut Answer,
+) -> Result<Replayed, Failure> {
+    let mut signals = StopSignals::listen().map_err(Failure::Signals)?;
+    let engine = Engine::new(settings)?;
+    let mut query = TickQuery::new(engine.instruments(), arrived, arguments.as_received);
+    if let Some(time) = arguments.speed.market_time(QUERY_TIME) {
+        query.slice_max = query.slice_max.min(time);
+    }
+    let total = query.estimate(pool).await?;
+    let progress = Progress::start(format!("Replay at {}", arguments.speed), "ticks", total);
+    let ticks = TickStream::start(pool.clone(), query);
+    let stop = async {
+        signals.next().await;
+    };
+    let on_fill = |account: &str, fill: &Fill| answer.fill(account, fill);
+    let replayed = paper::replay(engine, ticks, arguments.speed, &progress, stop, on_fill).await?;
+    progress.finish();
+    Ok(replayed)
+}
+
+/// What is printed.
+struct Answer {
+    printing: Printing,
+    json: bool,
+    fills: bool,
+    told: u64,
+}
+
+impl Answer {
+    fn new(arguments: &ReplayArgs) -> Self {
+        let ReplayArgs { json, fills, .. } = *arguments;
+        Self { printing: Printing::default(), json, fills, told: 0 }
+    }
+
+    /// Prints a fill, if fills are wanted; whether the reader is still there.
+    fn fill(&mut self, account: &str, fill: &Fill) -> bool {
+        if !self.fills {
+            return true;
+        }
+        let line = if self.json {
+            let before = if self.told == 0 { "{\"fills\":[\n" } else { ",\n" };
+            format!("{before}{}", fill_json(account, fill))
+        } else {
+            let head = if self.told == 0 { FILL_COLUMNS } else { "" };
+            format!("{head}{}", fill_csv(account, fill))
+        };
+        self.told = self.told.saturating_add(1);
+        self.printing.part(&line)
+    }
+
+    fn end(self, replayed: &Replayed) -> ExitCode {
+        let rest = if self.json { json(replayed) } else { table(replayed) };
+        let text = match (self.json && self.fills, self.told) {
+            (true, 0) => format!("{{\"fills\":[],{}", rest.trim_start_matches('{')),
+            (true, _) => format!("\n],{}", rest.trim_start_matches('{')),
+            (false, 0) => rest,
+            (false, _) => format!("\n{rest}"),
+        };
+        self.printing.end(text.trim_end_matches('\n'))
+    }
+}
+
+const FILL_COLUMNS: &str =
+    "account,fill_id,order_id,exchange,symbol,side,price,quantity,value,fee,trade_id,time\n";
+
+fn fill_csv(account: &str, fill: &Fill) -> String {
+    // An account's name is a key of the settings, and an id the exchange's: neither is known to hold no comma.
+    let quoted = |text: &str| format!("\"{}\"", text.replace('"', "\"\""));
+    format!(
+        "{},{},{},{},{},{},{},{},{},{},{},{}\n",
+        quoted(account),
+        fill.id,
+        fill.order_id,
+        fill.instrument.exchange(),
+        fill.instrument.symbol(),
+        fill.side.as_str(),
+        fill.price.normalize(),
+        fill.quantity.normalize(),
+        fill.value.normalize(),
+        fill.fee.normalize(),
+        quoted(&fill.trade_id.to_string()),
+        fill.exchange_at,
+    )
+}
+
+fn fill_json(account: &str, fill: &Fill) -> Value {
+    json!({
+        "account": account,
+        "fill_id": fill.id,
+        "order_id": fill.order_id,
+        "exchange": fill.instrument.exchange(),
+        "symbol": fill.instrument.symbol().as_str(),
+        "side": fill.side.as_str(),
+        "price": fill.price.normalize().to_string(),
+        "quantity": fill.quantity.normalize().to_string(),
+        "value": fill.value.normalize().to_string(),
+        "fee": fill.fee.normalize().to_string(),
+        "trade_id": fill.trade_id.to_string(),
+        "time": fill.exchange_at.to_string(),
+    })
+}
+
+fn json(replayed: &Replayed) -> String {
+    let Replayed { ticks, arrived, summary, is_complete } = replayed;
+    let strategies: Vec<Value> = summary.strategies.iter().map(strategy_json).collect();
+    json!({
+        "complete": is_complete,
+        "ticks": ticks,
+        "from": arrived.map(|(first, _)| first.to_string()),
+        "to": arrived.map(|(_, last)| last.to_string()),
+        "displaced": summary.displaced,
+        "strategies": strategies,
+    })
+    .to_string()
+}
+
+fn strategy_json(strategy: &StrategySummary) -> Value {
+    let money = strategy.valuation.map(|worth| {
+        [worth.fees, worth.realized, worth.unrealized, worth.equity, worth.pnl]
+            .map(|amount| amount.normalize().to_string())
+    });
+    let [fees, realized, unrealized, equity, pnl] = match money {
+        Some(amounts) => amounts.map(Some),
+        None => [const { None }; 5],
+    };
+    json!({
+        "name": &*strategy.name,
+        "quote": strategy.quote,
+        "orders": strategy.orders,
+        "fills": strategy.fills,
+        "fees": fees,
+        "realized": realized,
+        "unrealized": unrealized,
+        "equity": equity,
+        "pnl": pnl,
+        "late": strategy.late,
+        "stopped": strategy.stopped,
+    })
+}
+
+fn table(replayed: &Replayed) -> String {
+    const COLUMNS: [&str; 9] =
+        ["strategy", "orders", "fills", "fees", "realized", "unrealized", "equity", "pnl", "in"];
+    let mut rows = vec![COLUMNS.map(str::to_owned)];
+    for strategy in &replayed.summary.strategies {
+        let money = strategy.valuation.map_or([const { String::new() }; 5], |worth| {
+            // Cents say nothing of an account in bitcoin.
+            let digits = if worth.equity.abs() >= 100.into() { 2 } else { 8 };
+            [worth.fees, worth.realized, worth.unrealized, worth.equity, worth.pnl]
+                .map(|amount| format!("{amount:.digits$}"))
+        });
+        let [fees, realized, unrealized, equity, pnl] = money;
+        let (orders, fills) = (strategy.orders.to_string(), strategy.fills.to_string());
+        let name = strategy.name.to_string();
+        let quote = strategy.quote.clone();
+        rows.push([name, orders, fills, fees, realized, unrealized, equity, pnl, quote]);
+    }
+    let mut text = String::new();
+    for row in &rows {
+        for (column, cell) in row.iter().enumerate() {
+            let width =
+                rows.iter().filter_map(|row| row.get(column)).map(String::len).max().unwrap_or(0);
+            // Names to the left, numbers to the right.
+            let written = match column {
+                0 => write!(text, "{cell:<width$}"),
+                8 => write!(text, "  {cell}"),
+                _ => write!(text, "  {cell:>width$}"),
+            };
+            debug_assert!(written.is_ok(), "a string takes all that is written to it");
+        }
+        text.push('\n');
+    }
+    text.push_str(&remarks(replayed));
+    text
+}
+
+fn remarks(replayed: &Replayed) -> String {
+    let mut remarks = match replayed.arrived {
+        Some((first, last)) => format!("{} ticks from {first} to {last}", replayed.ticks),
+        None => "no ticks".to_owned(),
+    };
+    if !replayed.is_complete {
+        remarks.push_str("; stopped before the end");
+    }
+    if replayed.summary.displaced > 0 {
+        let _infallible = write!(remarks, "; {} out of order", replayed.summary.displaced);
+    }
+    for strategy in &replayed.summary.strategies {
+        if strategy.late > 0 {
+            let _infallible =
+                write!(remarks, "; {}: {} late ticks left out", strategy.name, strategy.late);
+        }
+        if let Some(why) = &strategy.stopped {
+            let _infallible = write!(remarks, "; {} STOPPED: {why}", strategy.name);
+        }
+    }
+    remarks
+}

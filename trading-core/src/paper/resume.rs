@@ -1,0 +1,145 @@
+//! After a restart: strategies that remember, and the ticks that the run before had not accounted for.
+//!
+//! An account is stored with the arrival of the newest tick that it takes account of, and with the last tick of each
+//! instrument. The stored ticks up to there are shown to fresh strategies, which then know what the old ones knew;
+//! those after it, which the run before received and may have traded without living to store it, are traded now, as
+//! it did or would have done. Only then come the live ones.
+//!
+//! What was fetched from the exchanges' history is never traded on here: nobody could have. The same holds for ticks
+//! that wait in a spool on disk and reach the table only later: they are not seen at all, as the strategies have gone
+//! past them.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tracing::{debug, info, warn};
+
+use super::account::Position;
+use super::changes::Event;
+use super::desk::{Desk, Memory};
+use super::engine::Engine;
+use super::error::PaperError;
+use super::store::Store;
+use super::strategy::{Kind, Strategy, View};
+use super::ticks::{LAG, TickQuery, earlier, later};
+use crate::config::{PaperSettings, StrategySettings};
+use crate::domain::{Instrument, Timestamp};
+
+/// How long after the stored state ticks are traded again. An account is stored every few seconds while ticks come;
+/// what was recorded for hours without paper trading is not made up for.
+const CATCH_UP_MAX: Duration = Duration::from_secs(600);
+/// How often the lookback of a strategy that is not settled is doubled.
+const DOUBLINGS_MAX: u32 = 10;
+const MICROSECOND: Duration = Duration::from_micros(1);
+
+/// Brings a restored engine to where the run before was. `started_at`: ticks that arrive from then on come over the tap.
+pub(super) async fn resume(
+    settings: &PaperSettings,
+    engine: &mut Engine,
+    store: &impl Store,
+    started_at: Timestamp,
+    events: &mut Vec<Event>,
+) -> Result<(), PaperError> {
+    for (desk, strategy) in engine.desks_mut().iter_mut().zip(&settings.strategies) {
+        for memory in desk.memories() {
+            if let Some(warm) = warm_up(strategy, &memory, store).await? {
+                desk.remember(memory.instrument, warm);
+            }
+        }
+    }
+    catch_up(engine, store, started_at, events).await
+}
+
+async fn catch_up(
+    engine: &mut Engine,
+    store: &impl Store,
+    started_at: Timestamp,
+    events: &mut Vec<Event>,
+) -> Result<(), PaperError> {
+    let Some(query) = not_taken(engine.desks(), started_at) else { return Ok(()) };
+    let mut ticks = store.ticks(query);
+    let mut count = 0_u64;
+    while let Some((_, tick)) = ticks.next().await? {
+        engine.catch_up(&tick, events);
+        count = count.saturating_add(1);
+    }
+    info!(ticks = count, "Paper trading goes on where the run before stopped");
+    Ok(())
+}
+
+/// The ticks that some account may not have taken yet; `None` where there is no stored account.
+fn not_taken(desks: &[Desk], started_at: Timestamp) -> Option<TickQuery> {
+    let taken = || desks.iter().filter_map(Desk::taken_until);
+    let from = taken().min()?;
+    let until = later(taken().max()?, CATCH_UP_MAX).min(started_at);
+    // Of each instrument only what is younger than the last tick taken.
+    let mut since = BTreeMap::<Instrument, Timestamp>::new();
+    for desk in desks.iter().filter(|desk| desk.taken_until().is_some()) {
+        for instrument in desk.instruments() {
+            let last_at = desk.last_at(instrument).unwrap_or_else(|| earlier(from, LAG));
+            let oldest = since.entry(instrument).or_insert(last_at);
+            *oldest = last_at.min(*oldest);
+        }
+    }
+    let mut query = TickQuery::new([], from..until, true);
+    query.instruments = since.into_iter().collect();
+    Some(query)
+}
+
+/// A strategy that has seen the ticks of the past, as far back as makes a difference; `None` where that is too far.
+async fn warm_up(
+    settings: &StrategySettings,
+    memory: &Memory,
+    store: &impl Store,
+) -> Result<Option<Box<dyn Strategy>>, PaperError> {
+    let Some(kind) = Kind::named(&settings.kind) else { return Ok(None) };
+    let last_at = memory.position.last_at;
+    let mut lookback = kind.make(settings).lookback();
+    for _ in 0..=DOUBLINGS_MAX {
+        let mut from = earlier(last_at, lookback);
+        // A strategy began with the account's first tick and knows nothing from before.
+        let from_the_start = from <= memory.began_at;
+        if from_the_start {
+            from = earlier(from.min(memory.began_at), LAG);
+        }
+        let Some(strategy) = shown(kind.make(settings), memory, from, store).await? else {
+            return Ok(None);
+        };
+        if strategy.is_settled() || from_the_start {
+            debug!(strategy = settings.name, %memory.instrument, ?lookback, "Strategy warmed up");
+            return Ok(Some(strategy));
+        }
+        lookback = lookback.saturating_mul(2);
+    }
+    warn!(
+        strategy = settings.name,
+        "Nothing of {} decides what the strategy knew: it warms up anew", memory.instrument
+    );
+    Ok(None)
+}
+
+/// Shows a strategy what the account has taken of an instrument since a time; `None` if its numbers grew too large.
+async fn shown(
+    mut strategy: Box<dyn Strategy>,
+    memory: &Memory,
+    from: Timestamp,
+    store: &impl Store,
+) -> Result<Option<Box<dyn Strategy>>, PaperError> {
+    let Memory { instrument, began_at, taken_until, position } = memory;
+    let mut query = TickQuery::new([], *began_at..later(*taken_until, MICROSECOND), true);
+    query.instruments = vec![(*instrument, from)];
+    query.traded_before = later(position.last_at, MICROSECOND);
+    let mut ticks = store.ticks(query);
+    let mut seen: Option<Position> = None;
+    while let Some((_, tick)) = ticks.next().await? {
+        let is_old = seen.as_ref().is_some_and(|seen| seen.has_seen(&tick));
+        if is_old || !position.has_seen(&tick) {
+            continue;
+        }
+        if strategy.on_tick(&tick, &View::NOTHING).is_err() {
+            return Ok(None);
+        }
+        seen = Some(Position::flat(&tick));
+    }
+    Ok(Some(strategy))
+}
