@@ -379,7 +379,7 @@ impl World {
         info!(
             "Simulated exchanges at ws://{address}/<exchange> (seed {seed}, {rate} trades/s a symbol)"
         );
-        let venues = venues(settings, Some(&format!("ws://{address}")))?;
+        let venues = venues(settings, Some(&address.to_string()))?;
         let run = simulator.run(stop.clone());
         tasks.spawn("simulator", async move {
             if let Err(error) = run.await {
