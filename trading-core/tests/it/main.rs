@@ -8,12 +8,14 @@
     reason = "in a test a panic is the report, and what is skipped is said aloud; helpers are not covered by allow-in-tests"
 )]
 
+mod backfill;
 mod captures;
 mod embedded;
 mod feed;
 mod journal;
 mod paper;
 mod recorder;
+mod repair;
 mod replay;
 mod resume;
 mod spool;
@@ -21,3 +23,4 @@ mod sqlstate;
 mod store;
 mod support;
 mod tidy;
+mod verify;
