@@ -16,6 +16,7 @@ mod support;
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{TcpListener, TcpStream};
+use std::num::NonZeroUsize;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,7 +29,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use trading_core::domain::{Tick, Timestamp};
 use trading_core::exchange::{Binance, Exchange as _};
-use trading_core::feed::{self, ConnectGate, FeedContext};
+use trading_core::feed::{self, ConnectGate, FeedContext, LivenessRules};
 use trading_core::pipeline::{Ledger, TickSender, channel};
 use trading_core::store::journal::journal;
 use trading_core::store::postgres::migrate;
@@ -154,13 +155,16 @@ async fn record(options: PgConnectOptions, number: u64, rate: u64) -> Duration {
 }
 
 fn context(port: u16, sender: TickSender, ledger: &Arc<Ledger>) -> FeedContext {
-    let (journal, _nobody_reads_it) = journal();
+    let (journal, _nobody_reads_it) = journal("bench".to_owned());
     FeedContext {
         name: "binance-1".into(),
         exchange: &Binance,
         url: Binance.connect_url(&format!("ws://127.0.0.1:{port}")),
         limits: Binance.limits(),
+        liveness: LivenessRules::default(),
         instruments: support::instruments().to_vec(),
+        stored: Vec::new(),
+        connections: NonZeroUsize::MIN,
         sender,
         ledger: Arc::clone(ledger),
         journal,

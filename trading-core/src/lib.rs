@@ -14,7 +14,7 @@ pub mod telemetry;
 // One pure file per venue: URLs, subscribe text, frames to ticks.
 pub mod exchange;
 
-// One task per connection: sockets, sessions, backoff, what was seen.
+// One task per feed: its connections, backoff, what was seen, what is missing, who is silent.
 pub mod feed;
 
 // The bounded channel, the batcher, the writers, and taps for who looks on.
@@ -22,6 +22,9 @@ pub mod pipeline;
 
 // Where ticks end: PostgreSQL, by binary COPY, each tick once; and the private cluster for those who have none.
 pub mod store;
+
+// Asks a venue over HTTP, within its limits.
+pub mod rest;
 
 // Strategies that trade on paper against the live ticks; recording never waits for them.
 pub mod paper;

@@ -30,6 +30,7 @@ fn run() -> ExitCode {
         Command::Simulate(arguments) => commands::simulate(&cli, arguments, &environment),
         Command::Replay(arguments) => commands::replay(&cli, arguments, &environment),
         Command::Db(command) => commands::db(&cli, command, &environment),
+        Command::Spool(command) => commands::spool(&cli, command, &environment),
     }
 }
 

@@ -38,6 +38,7 @@ pub(crate) fn pipeline(
         store,
         Arc::clone(&ledger),
         Vec::new(),
+        None,
         &settings.pipeline,
         &settings.batch,
     );

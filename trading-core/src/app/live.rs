@@ -24,6 +24,7 @@ use crate::store::embedded::{Cluster, EmbeddedError, Options};
 use crate::store::postgres::{
     MaintenanceError, Origin, OriginError, PostgresStore, claim, migrate,
 };
+use crate::store::spool::{self, Found, Spool, SpoolError};
 
 /// How often the embedded server is looked at: a crashed one is brought back.
 const GUARD_INTERVAL: Duration = Duration::from_secs(2);
@@ -31,6 +32,8 @@ const GUARD_INTERVAL: Duration = Duration::from_secs(2);
 const CONNECT_MAX: Duration = Duration::from_secs(10);
 /// How long the pool may take to close.
 const CLOSE_MAX: Duration = Duration::from_secs(5);
+/// How long paper trading waits for the spool of an earlier run to be stored.
+const DRAIN_MAX: Duration = Duration::from_secs(60);
 /// How long the pool waits for a connection: longer than a server takes to restart.
 const ACQUIRE_MAX: Duration = Duration::from_secs(30);
 
@@ -75,6 +78,9 @@ pub enum LiveError {
     /// The schema cannot be brought up to date.
     #[error(transparent)]
     Maintenance(#[from] MaintenanceError),
+    /// The spool cannot be used.
+    #[error("the spool cannot be used; spool.dir names another place for it")]
+    Spool(#[from] SpoolError),
 }
 
 /// A database to record into.
@@ -132,6 +138,11 @@ impl Database {
             .map_err(unreachable)?;
         migrate(&pool).await?;
         Ok(pool)
+    }
+
+    /// A store on it, with connections of its own.
+    pub(super) fn store(&self) -> PostgresStore {
+        PostgresStore::new(self.options.clone())
     }
 
     /// Leaves the embedded cluster, which stops with the last that uses it.
@@ -207,23 +218,43 @@ async fn start_recorder(
     let writers = u32::try_from(settings.batch.writers.get()).unwrap_or(u32::MAX);
     let pooled = settings.database.max_connections.get().saturating_sub(writers).max(1);
     let pool = database.migrated_pool(pooled).await?;
-    claim(&pool, &world.origin).await?;
+    let name = claim(&pool, &world.origin).await?;
+    let spool = open_spool(settings, name).await?;
     introduce(&world.venues, database);
 
-    let store = PostgresStore::new(database.options.clone());
+    let store = database.store();
     let feeds = CancellationToken::new();
     let (onlookers, paper) = if options.paper_trading {
-        let (onlooker, task) = paper_trading(settings, &world.venues, &pool, feeds.clone());
+        let (onlooker, task) =
+            paper_trading(settings, &world.venues, &pool, spool.clone(), feeds.clone());
         (vec![onlooker], Some(task))
     } else {
         (Vec::new(), None)
     };
     let mut recorder =
-        Recorder::start(settings, &world.venues, store, &pool, onlookers, feeds).await?;
+        Recorder::start(settings, &world.venues, store, &pool, spool, onlookers, feeds).await?;
     if let Some(task) = paper {
         recorder.join("paper trading", task);
     }
     Ok((pool, recorder))
+}
+
+/// Opens the spool for the batches of the database of this name, and says what earlier runs left in it.
+pub(super) async fn open_spool(settings: &Settings, name: String) -> Result<Spool, LiveError> {
+    let dir = spool::folder(&settings.spool, &settings.database)?;
+    let (spool, found) = Spool::open(dir, settings.spool.max_bytes, name).await?;
+    let Found { backlog, foreign, .. } = found;
+    for foreign in foreign {
+        let (folder, database) = (foreign.folder.display(), foreign.database);
+        warn!("Left alone: {folder} in the spool waits for another database ({database})");
+    }
+    if backlog.batches > 0 {
+        info!(
+            "Found {} batches ({} ticks) of an earlier run in the spool; storing them",
+            backlog.batches, backlog.ticks
+        );
+    }
+    Ok(spool)
 }
 
 /// Paper trading beside the recorder: what the pipeline is given, and the task to run.
@@ -231,6 +262,7 @@ fn paper_trading(
     settings: &Settings,
     venues: &[Venue],
     pool: &PgPool,
+    spool: Spool,
     stop: CancellationToken,
 ) -> (Onlooker, impl Future<Output = ()> + Send + 'static) {
     let settings = settings.paper.clone();
@@ -252,6 +284,7 @@ fn paper_trading(
     let started_at = Timestamp::now();
     let store = PgStore::new(pool.clone(), started_at);
     let task = async move {
+        drained(&spool, &stop).await;
         let ended = paper::run(settings, receiver, store, started_at, summary.clone()).await;
         match &ended {
             Ok(()) => info!("{}", summary.get()),
@@ -266,6 +299,19 @@ fn paper_trading(
         }
     };
     (onlooker, task)
+}
+
+/// Waits until what the run before left in the spool is in the table, where paper trading looks for it; meanwhile ticks
+/// wait in the tap.
+async fn drained(spool: &Spool, stop: &CancellationToken) {
+    tokio::select! {
+        biased;
+        () = spool.until_empty_is(true) => {}
+        () = stop.cancelled() => {}
+        () = tokio::time::sleep(DRAIN_MAX) => warn!(
+            "Paper trading begins without the ticks that are in the spool: strategies may decide otherwise than with them"
+        ),
+    }
 }
 
 /// Tells a newcomer what runs, where the data is and how to look at it.

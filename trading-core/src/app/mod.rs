@@ -1,10 +1,14 @@
 //! Builds the stages, joins them, stops them in order.
 
+mod drain;
+mod identity;
 mod live;
 mod recorder;
 mod signals;
 mod tasks;
 
+pub use drain::{DrainError, Drained, drain_spool};
+pub use identity::identity;
 pub use live::{Database, LiveError, LiveOptions, live};
 pub use recorder::{Outcome, Recorder, Venue, VenueError, venues};
 pub use signals::StopSignals;

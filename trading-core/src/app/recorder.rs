@@ -1,7 +1,8 @@
 //! The recorder: feeds, pipeline and store, joined; started together, stopped in order.
 //!
 //! Feeds are stopped first; every later stage ends when its input ends. So what was accepted is stored, unless the
-//! deadline comes first: then the late stages are named, and the ledger says how many ticks are not stored.
+//! deadline comes first: at two thirds of it what is not stored goes to the spool; at its end the late stages are
+//! named, and the ledger says how many ticks are where.
 
 use std::hash::BuildHasher as _;
 use std::sync::Arc;
@@ -13,15 +14,17 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use super::identity::identity;
 use super::signals::StopSignals;
 use super::tasks::Tasks;
 use crate::config::{ExchangeSettings, Settings};
 use crate::domain::{Instrument, Symbol, Timestamp};
 use crate::exchange::{self, Exchange};
-use crate::feed::{self, ConnectGate, FeedContext};
-use crate::pipeline::{Ledger, Onlooker, Pipeline, TickSender, channel};
+use crate::feed::{self, ConnectGate, FeedContext, LivenessRules};
+use crate::pipeline::{Ledger, Onlooker, Pipeline, Spooling, TickSender, channel};
 use crate::store::journal::{Journal, journal};
-use crate::store::postgres::{self, PostgresStore};
+use crate::store::postgres::{self, LastStored, PostgresStore};
+use crate::store::spool::Spool;
 
 /// How often old partitions are looked for.
 const RETENTION_INTERVAL: Duration = Duration::from_secs(3_600);
@@ -33,8 +36,8 @@ pub enum Outcome {
     Clean,
     /// A stage ended unasked.
     StageEnded(String),
-    /// Asked to, and ticks are not stored.
-    Loss(u64),
+    /// Asked to, and so many ticks are not stored: they wait in the spool, or were in memory.
+    NotStored(u64),
 }
 
 /// One exchange to record: its protocol, where it is reached, what of it is recorded.
@@ -94,9 +97,10 @@ impl Venue {
         self.instruments.iter().map(|item| (*item, self.exchange.venue_symbol(item.symbol())))
     }
 
-    /// The feeds of this venue, as many as its limits demand.
+    /// The feeds of this venue, as many as its limits demand; each goes on where the store ends.
     fn feeds(
         &self,
+        stored: &[LastStored],
         sender: &TickSender,
         ledger: &Arc<Ledger>,
         journal: &Journal,
@@ -112,7 +116,14 @@ impl Venue {
                 exchange: self.exchange,
                 url: self.exchange.connect_url(&self.ws_url),
                 limits,
+                liveness: LivenessRules::default(),
                 instruments: instruments.to_vec(),
+                stored: stored
+                    .iter()
+                    .filter(|last| instruments.contains(&last.instrument))
+                    .cloned()
+                    .collect(),
+                connections: self.settings.connections,
                 sender: sender.clone(),
                 ledger: Arc::clone(ledger),
                 journal: journal.clone(),
@@ -129,52 +140,63 @@ pub struct Recorder {
     tasks: Tasks,
     feeds: CancellationToken,
     ledger: Arc<Ledger>,
+    spool: Spool,
+    /// Raised at two thirds of the deadline: what is not stored goes to the spool.
+    hurry: CancellationToken,
     stop_deadline: Duration,
 }
 
 impl Recorder {
-    /// Notes the instruments and starts the stages. The onlookers are given every tick that is recorded; `feeds` is
-    /// cancelled when the stop begins.
+    /// Notes the instruments and starts the stages. The spool takes what the store cannot, and is drained; the onlookers
+    /// are given every tick that is recorded; `feeds` is cancelled when the stop begins.
     ///
     /// # Errors
     ///
-    /// When the instruments cannot be noted.
+    /// When the instruments cannot be noted, or what is stored of them cannot be read.
     pub async fn start(
         settings: &Settings,
         venues: &[Venue],
         store: PostgresStore,
         pool: &PgPool,
+        spool: Spool,
         onlookers: Vec<Onlooker>,
         feeds: CancellationToken,
     ) -> Result<Self, postgres::MaintenanceError> {
         let instruments: Vec<_> = venues.iter().flat_map(Venue::spellings).collect();
         postgres::upsert_instruments(pool, &instruments).await?;
+        let recorded: Vec<_> = instruments.iter().map(|(instrument, _)| *instrument).collect();
+        let stored = postgres::last_stored(pool, &recorded).await?;
 
         let ledger = Arc::new(Ledger::default());
         let (sender, receiver) =
             channel(settings.pipeline.channel_capacity.get(), Arc::clone(&ledger));
-        let (journal, journal_writer) = journal();
+        let started_at = Timestamp::now();
+        let (journal, journal_writer) = journal(identity(started_at));
+        let seed = u64::try_from(started_at.as_micros()).unwrap_or_default();
+        let hurry = CancellationToken::new();
+        let spooling = Spooling { spool: spool.clone(), hurry: hurry.clone(), seed };
         let pipeline = Pipeline::new(
             receiver,
             Arc::new(store),
             Arc::clone(&ledger),
             onlookers,
+            Some(spooling),
             &settings.pipeline,
             &settings.batch,
         );
         let mut tasks = Tasks::default();
         tasks.spawn("pipeline", pipeline.run());
         tasks.spawn("journal", journal_writer.run(pool.clone()));
-        let seed = u64::try_from(Timestamp::now().as_micros()).unwrap_or_default();
         for venue in venues {
-            for feed in venue.feeds(&sender, &ledger, &journal, seed) {
+            for feed in venue.feeds(&stored, &sender, &ledger, &journal, seed) {
                 tasks.spawn(format!("feed {}", feed.name), feed::run(feed, feeds.clone()));
             }
         }
         if let Some(retention) = settings.database.retention {
             tasks.spawn("retention", keep(pool.clone(), retention, feeds.clone()));
         }
-        Ok(Self { tasks, feeds, ledger, stop_deadline: settings.pipeline.stop_deadline })
+        let stop_deadline = settings.pipeline.stop_deadline;
+        Ok(Self { tasks, feeds, ledger, spool, hurry, stop_deadline })
     }
 
     /// Adds a task that ends by itself when its input does; it is waited for at the stop.
@@ -206,15 +228,22 @@ impl Recorder {
         let in_time = self.stop(signals).await;
         let reading = self.ledger.read();
         let lost = reading.in_flight + reading.dropped;
+        if reading.spooled > 0 {
+            let dir = self.spool.dir().display();
+            warn!(
+                "{} ticks are in the spool at {dir}: the next start stores them",
+                reading.spooled
+            );
+        }
         if lost > 0 {
             error!(
-                "{lost} ticks are not stored: they were in memory when the recorder had to stop"
+                "{lost} ticks are not stored: they were in memory when the recorder had to stop, or could not be read in the spool"
             );
-        } else if !in_time {
+        } else if !in_time && reading.spooled == 0 {
             warn!("Every tick is stored all the same");
         }
         match unasked {
-            _ if lost > 0 => Outcome::Loss(lost),
+            _ if lost + reading.spooled > 0 => Outcome::NotStored(lost + reading.spooled),
             Some(name) => Outcome::StageEnded(name),
             None => Outcome::Clean,
         }
@@ -223,13 +252,20 @@ impl Recorder {
     /// Whether everything ended before the deadline and without a second signal.
     async fn stop(&mut self, signals: &mut StopSignals) -> bool {
         self.feeds.cancel();
-        let deadline = Instant::now() + self.stop_deadline;
-        let in_time = self.drain(signals, deadline).await;
+        let now = Instant::now();
+        let deadline = now + self.stop_deadline;
+        let hurry_at = now + self.stop_deadline * 2 / 3;
+        let in_time = self.drain(signals, hurry_at, deadline).await;
         self.tasks.abort().await;
         in_time
     }
 
-    async fn drain(&mut self, signals: &mut StopSignals, deadline: Instant) -> bool {
+    async fn drain(
+        &mut self,
+        signals: &mut StopSignals,
+        hurry_at: Instant,
+        deadline: Instant,
+    ) -> bool {
         loop {
             tokio::select! {
                 biased;
@@ -239,6 +275,10 @@ impl Recorder {
                         error!(%panic, "{} ended badly", ended.name);
                     },
                 },
+                () = tokio::time::sleep_until(hurry_at), if !self.hurry.is_cancelled() => {
+                    info!("Two thirds of the time to stop have passed: what is not stored goes to the spool");
+                    self.hurry.cancel();
+                }
                 () = tokio::time::sleep_until(deadline) => {
                     warn!("Not stopped within {} s: {}", self.stop_deadline.as_secs(), self.tasks.running().join(", "));
                     return false;

@@ -4,6 +4,7 @@
 //! here. Commands are here from the day they do something.
 
 mod replay;
+mod spool;
 mod when;
 
 use std::collections::BTreeMap;
@@ -12,8 +13,10 @@ use std::path::PathBuf;
 use clap::error::ErrorKind;
 use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
+use rust_decimal::Decimal;
 
 pub use replay::ReplayArgs;
+pub use spool::SpoolCommand;
 pub use when::{When, WhenError};
 
 use crate::config::Overrides;
@@ -120,6 +123,9 @@ pub enum Command {
     /// The embedded PostgreSQL
     #[command(subcommand)]
     Db(DbCommand),
+    /// What the database could not take yet, on disk
+    #[command(subcommand)]
+    Spool(SpoolCommand),
     /// Check the settings, or show the effective ones
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -169,6 +175,16 @@ pub struct SimulateArgs {
     /// Faults that are on from the start, as drop=30s or skip=0.01; may be given several times
     #[arg(long, value_name = "FAULT", num_args = 1.., value_delimiter = ',')]
     pub fault: Vec<String>,
+    /// The share of trade ids that no trade ever has, from 0 to 0.1: real exchanges leave some out [default: 0]
+    #[arg(long, value_name = "SHARE", value_parser = share_of_ids)]
+    pub unissued: Option<Decimal>,
+}
+
+fn share_of_ids(text: &str) -> Result<Decimal, &'static str> {
+    let share = text.parse().ok();
+    share
+        .filter(|share| (Decimal::ZERO..=Decimal::new(1, 1)).contains(share))
+        .ok_or("a decimal from 0 to 0.1")
 }
 
 /// `db`
@@ -262,6 +278,7 @@ impl Cli {
             }
             Command::Replay(_)
             | Command::Db(_)
+            | Command::Spool(_)
             | Command::Config(_)
             | Command::Completions { .. } => {}
         }
@@ -317,6 +334,8 @@ mod tests {
         insta::assert_snapshot!("help_simulate", help(&["simulate"]));
         insta::assert_snapshot!("help_replay", help(&["replay"]));
         insta::assert_snapshot!("help_db", help(&["db"]));
+        insta::assert_snapshot!("help_spool", help(&["spool"]));
+        insta::assert_snapshot!("help_spool_inspect", help(&["spool", "inspect"]));
         insta::assert_snapshot!("help_config", help(&["config"]));
     }
 
@@ -346,13 +365,17 @@ mod tests {
         assert_eq!(enabled, [("binance", 2), ("kraken", 2), ("okx", 2)]);
         assert_eq!(settings.database.url, DatabaseUrl::Server("postgres://me@host/db".into()));
 
-        let cli =
-            parsed("trading-core simulate --port 0 --seed 7 --rate 2.5 --fault skip=0.1,drop=3s");
+        let cli = parsed(
+            "trading-core simulate --port 0 --seed 7 --rate 2.5 --fault skip=0.1,drop=3s --unissued 0.01",
+        );
         let simulate = load(None, &BTreeMap::new(), &cli.overrides()).unwrap().settings.simulate;
         assert_eq!((simulate.port, simulate.seed), (0, 7));
         assert_eq!(simulate.rate.to_string(), "2.5");
         let Command::Simulate(arguments) = cli.command else { panic!("not simulate") };
         assert_eq!(arguments.fault, ["skip=0.1", "drop=3s"]);
+        assert_eq!(arguments.unissued, Some(Decimal::new(1, 2)));
+        let refused = Cli::try_parse_from(["trading-core", "simulate", "--unissued", "0.2"]);
+        assert!(refused.unwrap_err().to_string().contains("a decimal from 0 to 0.1"));
     }
 
     #[test]

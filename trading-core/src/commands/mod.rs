@@ -1,6 +1,7 @@
 //! The commands that run the recorder, the simulated exchanges and the embedded database.
 
 mod replay;
+mod spool;
 
 use std::collections::BTreeMap;
 use std::os::unix::process::CommandExt as _;
@@ -15,8 +16,10 @@ use trading_core::output;
 use trading_core::simulator::{self, SimulatorOptions, Switches, SwitchesError};
 use trading_core::store::embedded::{Options, command};
 
-use super::load;
 pub(super) use replay::replay;
+pub(super) use spool::spool;
+
+use super::load;
 
 type Environment = BTreeMap<String, String>;
 
@@ -37,7 +40,7 @@ pub(super) fn live(cli: &Cli, arguments: &LiveArgs, environment: &Environment) -
         match run_live(&settings, options).await {
             Ok(Outcome::Clean) => ExitCode::Clean,
             Ok(Outcome::StageEnded(_)) => ExitCode::Failed,
-            Ok(Outcome::Loss(_)) => ExitCode::Loss,
+            Ok(Outcome::NotStored(_)) => ExitCode::Loss,
             Err(error) => failed(&error),
         }
     })
@@ -59,8 +62,9 @@ pub(super) fn simulate(cli: &Cli, arguments: &SimulateArgs, environment: &Enviro
             Ok(signals) => signals,
             Err(error) => return failed(&error),
         };
-        let mut serving =
-            std::pin::pin!(simulator::run(simulated(&settings.simulate, faults), cancel.clone()));
+        let mut options = simulated(&settings.simulate, faults);
+        options.unissued = arguments.unissued.unwrap_or_default();
+        let mut serving = std::pin::pin!(simulator::run(options, cancel.clone()));
         let ended = tokio::select! {
             ended = &mut serving => ended,
             _ = signals.next() => {

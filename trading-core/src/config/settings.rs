@@ -89,7 +89,7 @@ pub struct BatchSettings {
     pub max_time: Duration,
     /// Ticks that one write carries at most when the writers are behind; at least `max_size`.
     pub max_coalesced: NonZeroUsize,
-    /// Retries of a failed write before the store is called away.
+    /// Retries of a failed write before its batch goes to the spool.
     pub max_retry_attempts: u32,
     /// The wait before the first retry; doubled each time, with jitter.
     pub retry_delay: Duration,

@@ -68,6 +68,12 @@ impl Timestamp {
             .ok_or_else(|| TimestampError { text: text.chars().take(40).collect() })
     }
 
+    /// This time, or the first one after `other` where it is not later: two readings of a clock in one microsecond.
+    #[must_use]
+    pub const fn strictly_after(self, other: Self) -> Self {
+        if self.0 > other.0 { self } else { Self(other.0.saturating_add(1)) }
+    }
+
     /// Microseconds since 1970.
     #[must_use]
     pub const fn as_micros(self) -> i64 {
@@ -84,6 +90,18 @@ impl Timestamp {
     #[must_use]
     pub fn to_datetime(self) -> DateTime<Utc> {
         DateTime::from_timestamp_micros(self.0).unwrap_or_default()
+    }
+
+    /// The beginning of the minute that it lies in.
+    #[must_use]
+    pub const fn minute(self) -> Self {
+        Self(self.0 - self.0.rem_euclid(60_000_000))
+    }
+
+    /// So many microseconds later, or earlier where negative; at the ends of what a time can be, those.
+    #[must_use]
+    pub fn plus_micros(self, micros: i64) -> Self {
+        Self(self.0.saturating_add(micros).clamp(0, MICROS_MAX))
     }
 
     /// Days since 1970-01-01: the number of the day partition.
@@ -108,6 +126,23 @@ mod tests {
         let time = Timestamp::from_rfc3339("2026-09-02T07:44:10.104422Z").unwrap();
         assert_eq!(time.to_string(), "2026-09-02T07:44:10.104422Z");
         assert_eq!(time.as_millis() * 1_000 + 422, time.as_micros());
+    }
+
+    #[test]
+    fn a_time_is_moved_within_what_a_time_can_be() {
+        let time = Timestamp::from_micros(123_456_789).unwrap();
+        assert_eq!(time.minute().as_micros(), 120_000_000);
+        assert_eq!(time.plus_micros(-456_789).as_micros(), 123_000_000);
+        assert_eq!(time.plus_micros(i64::MIN).as_micros(), 0);
+        assert_eq!(time.plus_micros(i64::MAX).as_micros(), MICROS_MAX);
+    }
+
+    #[test]
+    fn two_readings_in_one_microsecond_are_told_apart() {
+        let time = |micros| Timestamp::from_micros(micros).unwrap();
+        assert_eq!(time(7).strictly_after(time(7)), time(8));
+        assert_eq!(time(5).strictly_after(time(7)), time(8), "a clock that was put back");
+        assert_eq!(time(9).strictly_after(time(7)), time(9));
     }
 
     #[test]

@@ -3,12 +3,17 @@
 //! Pure like the rest of a venue: [`Pages`] says a URL, is given the body, says the next URL. Each venue pages in its
 //! own way (by id, by time, newest first, or only the last few); a [`Span`] and a [`Reach`] hide the difference.
 
-use crate::domain::{Instrument, Tick, Timestamp};
-use rust_decimal::Decimal;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use super::DecodeError;
+use rust_decimal::Decimal;
+
+use super::{DecodeError, reason_text};
+use crate::domain::{Instrument, Tick, Timestamp};
+
+/// Ids beside a span that are read as well where a venue pages by id: whatever trade is found among them proves
+/// that the reading has passed the span's end, also where the very next id was never issued.
+pub(super) const BESIDE: u64 = 20;
 
 /// A stretch of one symbol's past that is wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,7 +34,8 @@ pub struct Span {
 pub struct Reach {
     /// The lowest and the highest id that were read, the neighbours of the span included.
     pub ids: Option<(u64, u64)>,
-    /// The oldest and the newest time that were read, by the exchange's clock.
+    /// The oldest and the newest time that were read, by the exchange's clock. Of the trades of these two instants
+    /// themselves, others may lie beyond the ends.
     pub times: (Timestamp, Timestamp),
 }
 
@@ -64,6 +70,9 @@ pub struct HistoryRules {
     pub per: Duration,
     /// Whether any past time can be asked for; else only the newest few trades are to be had.
     pub reaches_back: bool,
+    /// Whether a trade has the same time here as in the WebSocket's frames, to the microsecond. Where it has not,
+    /// a trade that came both ways may be stored twice: its id tells.
+    pub exact_times: bool,
 }
 
 /// One minute of a venue's own candles.
@@ -85,7 +94,9 @@ pub trait History: Send + Sync + std::fmt::Debug {
     /// The pages of a span, from a base such as [`super::Endpoints::rest_url`] (no trailing slash).
     fn pages(&self, base: &str, span: Span) -> Box<dyn Pages>;
 
-    /// The URL of the one-minute candles from `from`, in which `to` falls, as many as the venue gives at once.
+    /// The URL of the one-minute candles of the minutes in which `from` and `to` fall and of those between them;
+    /// where the venue gives fewer at once, of the first ones. Minutes without a trade may be left out, and later
+    /// ones may be added.
     fn candles_url(
         &self,
         base: &str,
@@ -101,7 +112,7 @@ pub trait History: Send + Sync + std::fmt::Debug {
     /// When the body is not understood.
     fn decode_candles(&self, body: &str) -> Result<Vec<Candle>, HistoryError>;
 
-    /// The URL of the venue's clock, and of its list of symbols: what `doctor` asks.
+    /// The URL of the venue's clock.
     fn clock_url(&self, base: &str) -> String;
 
     /// Reads the clock.
@@ -120,11 +131,94 @@ pub trait History: Send + Sync + std::fmt::Debug {
 pub enum HistoryError {
     /// Not what its documentation shows.
     #[error(transparent)]
-    Unreadable(#[from] DecodeError),
+    Unreadable(DecodeError),
+    /// Trades that were not asked for, so that nothing can be concluded from those that are missing.
+    #[error("the answer does not begin where it was asked to: it holds trade {0}")]
+    Elsewhere(String),
     /// The venue refuses, in its own words (cut to 200 characters), with a 200 or not.
     #[error("refused: {0}")]
     Refused(String),
     /// The venue wants fewer requests.
     #[error("too many requests")]
     TooMany,
+}
+
+impl HistoryError {
+    /// The venue refuses, in its own words.
+    pub(super) fn refused(words: &str) -> Self {
+        Self::Refused(reason_text(words))
+    }
+}
+
+/// Whatever a frame can be refused for, an answer can be.
+impl<E> From<E> for HistoryError
+where
+    DecodeError: From<E>,
+{
+    fn from(error: E) -> Self {
+        Self::Unreadable(error.into())
+    }
+}
+
+/// What the pages of every venue have in common: what is wanted, and how far the reading has come.
+#[derive(Debug)]
+pub(super) struct Reading {
+    pub(super) span: Span,
+    reach: Option<Reach>,
+}
+
+impl Reading {
+    pub(super) const fn new(span: Span) -> Self {
+        Self { span, reach: None }
+    }
+
+    /// Keeps the wanted trades of a page; those beside the span only widen the reach.
+    pub(super) fn keep(&mut self, page: Vec<Tick>, ticks: &mut Vec<Tick>) {
+        for tick in page {
+            self.widen(&tick);
+            if !self.is_before(&tick) && !self.is_after(&tick) {
+                ticks.push(tick);
+            }
+        }
+    }
+
+    /// Whether a trade lies before the span.
+    pub(super) fn is_before(&self, tick: &Tick) -> bool {
+        match (self.span.ids, tick.trade_id.number()) {
+            (Some((first, _)), Some(id)) => id < first,
+            _ => tick.exchange_at < self.span.from,
+        }
+    }
+
+    /// Whether a trade lies after the span.
+    pub(super) fn is_after(&self, tick: &Tick) -> bool {
+        match (self.span.ids, tick.trade_id.number()) {
+            (Some((_, last)), Some(id)) => id > last,
+            _ => tick.exchange_at > self.span.to,
+        }
+    }
+
+    /// A venue that was asked for all from this time on has told that there is nothing before its first trade.
+    pub(super) fn reaches_from(&mut self, time: Timestamp) {
+        if let Some(reach) = &mut self.reach {
+            reach.times.0 = reach.times.0.min(time);
+        }
+    }
+
+    pub(super) const fn reach(&self) -> Option<Reach> {
+        self.reach
+    }
+
+    fn widen(&mut self, tick: &Tick) {
+        let (id, at) = (tick.trade_id.number(), tick.exchange_at);
+        let reach = self.reach.get_or_insert(Reach { ids: id.zip(id), times: (at, at) });
+        reach.ids = reach.ids.zip(id).map(|((first, last), id)| (first.min(id), last.max(id)));
+        reach.times = (reach.times.0.min(at), reach.times.1.max(at));
+    }
+}
+
+/// The lowest and the highest id of a page; `None` for a page without a trade.
+pub(super) fn ids_of(page: &[Tick]) -> Option<(u64, u64)> {
+    let ids = || page.iter().filter_map(|tick| tick.trade_id.number());
+    ids().min().zip(ids().max())
 }

@@ -1,7 +1,7 @@
 //! What differs between exchanges, and nothing else.
 //!
-//! A venue is one file: where it is, how its symbols are spelled, what to send to subscribe, how to read a
-//! frame, which limits it sets. It is pure: no socket, no clock, no task. The feed drives it, tests run it on
+//! A venue is one folder: where it is, how its symbols are spelled, what to send to subscribe, how to read a
+//! frame, which limits it sets; and in `history` how its past is asked for. It is pure: no socket, no clock, no task. The feed drives it, tests run it on
 //! recorded frames, and any bytes at all may be given to [`Exchange::decode`]: it answers with an error, it
 //! never panics.
 
@@ -25,6 +25,7 @@ pub use coinbase::Coinbase;
 pub use kraken::Kraken;
 pub use okx::Okx;
 
+use self::history::History;
 use crate::domain::{DecimalError, Instrument, Symbol, Tick, Timestamp, TimestampError};
 
 /// Every venue, by name.
@@ -63,15 +64,17 @@ pub trait Exchange: Send + Sync + std::fmt::Debug {
     /// venue's spelling), within its limits of symbols or bytes per message.
     fn subscribe(&self, venue_symbols: &[&str]) -> Vec<String>;
 
+    /// The texts that end the subscriptions to these symbols. Whatever is answered to them is [`Message::Other`], or
+    /// confirms what is subscribed still.
+    fn unsubscribe(&self, venue_symbols: &[&str]) -> Vec<String>;
+
     /// What a client must send when, so that the venue keeps the connection.
     fn keepalive(&self) -> Option<Keepalive> {
         None
     }
 
-    /// What it tells of the past; `None`: nothing.
-    fn history(&self) -> Option<&'static dyn history::History> {
-        None
-    }
+    /// What it tells of the past, over REST.
+    fn history(&self) -> &'static dyn History;
 
     /// Reads one frame. Its trades are appended to `ticks` oldest first, each with `received_at`; what else
     /// it said is the answer.

@@ -1,10 +1,13 @@
 //! What the tests of all venues share: generated trades, and the promises that each decoder keeps.
 
+use std::collections::BTreeSet;
+
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use proptest::test_runner::TestRunner;
 use rust_decimal::Decimal;
 
+use super::history::{HistoryError, Pages, Span};
 use super::{DecodeError, Exchange, Message, Subscribed};
 use crate::domain::{Instrument, Side, Tick, Timestamp, parse_decimal};
 
@@ -137,7 +140,16 @@ pub(super) fn prop_a_trade_is_read_as_it_was_told(
 
 /// Any text, and any damage done to a real message, is answered without a panic.
 pub(super) fn prop_any_text_is_answered(exchange: &'static dyn Exchange, frames: &[&str]) {
-    let frames: Vec<String> = frames.iter().map(|frame| (*frame).to_owned()).collect();
+    let checked = TestRunner::default().run(&any_text(frames), |text| {
+        let (_answer, _ticks) = decode(exchange, &text);
+        Ok(())
+    });
+    checked.unwrap();
+}
+
+/// Any text, and any damage done to these, mostly the latter.
+fn any_text(real: &[&str]) -> impl Strategy<Value = String> + use<> {
+    let frames: Vec<String> = real.iter().map(|text| (*text).to_owned()).collect();
     let edits = prop::collection::vec((any::<Index>(), edited_byte()), 0..4);
     let damaged = (select(frames), edits, prop::option::weighted(0.3, any::<Index>()));
     let damaged = damaged.prop_map(|(frame, edits, cut)| {
@@ -149,15 +161,105 @@ pub(super) fn prop_any_text_is_answered(exchange: &'static dyn Exchange, frames:
         bytes.truncate(cut.map_or(bytes.len(), |cut| cut.index(bytes.len())));
         String::from_utf8_lossy(&bytes).into_owned()
     });
-    let text = prop_oneof![1 => any::<String>(), 1 => "[\\[\\]{}\",:a-z0-9 ]{0,60}", 8 => damaged];
-    let checked = TestRunner::default().run(&text, |text| {
-        let (_answer, _ticks) = decode(exchange, &text);
-        Ok(())
-    });
-    checked.unwrap();
+    prop_oneof![1 => any::<String>(), 1 => "[\\[\\]{}\",:a-z0-9 ]{0,60}", 8 => damaged]
 }
 
 /// Bytes that mean something in JSON come often.
 fn edited_byte() -> impl Strategy<Value = u8> {
     prop_oneof![select(b"{}[]\",:\\-.eE019tn ".to_vec()), any::<u8>()]
+}
+
+/// Where the tests of a venue's history ask.
+pub(super) const REST: &str = "http://venue";
+
+/// A span of bitcoin in dollars; times in microseconds.
+pub(super) fn span(
+    exchange: &dyn Exchange,
+    symbol: &str,
+    ids: Option<(u64, u64)>,
+    from: i64,
+    to: i64,
+) -> Span {
+    let at = |micros| Timestamp::from_micros(micros).unwrap();
+    Span { instrument: instrument(exchange, symbol), ids, from: at(from), to: at(to) }
+}
+
+/// Reads one page, and answers the ids of what was kept.
+pub(super) fn take(pages: &mut dyn Pages, body: &str) -> Result<Vec<Tick>, HistoryError> {
+    let mut ticks = Vec::new();
+    pages.take(body, received_at(), &mut ticks).map(|()| ticks)
+}
+
+/// The one kept tick of an answer that holds one wanted trade.
+pub(super) fn take_one(pages: &mut dyn Pages, body: &str) -> Tick {
+    let mut ticks = take(pages, body).unwrap();
+    assert_eq!(ticks.len(), 1, "{body}");
+    ticks.remove(0)
+}
+
+/// The numbers of trade ids.
+pub(super) fn ids(ticks: &[Tick]) -> Vec<u64> {
+    ticks.iter().map(|tick| tick.trade_id.number().unwrap()).collect()
+}
+
+/// Whatever a venue answers, its pages never panic and never come round: an answer that is refused changes nothing,
+/// and one that is taken leads to a page that was not asked for yet, or to the end. What is kept lies in the span and
+/// within the reach.
+///
+/// `write` makes an answer of some trades, from their ids and their times in milliseconds.
+pub(super) fn prop_no_answer_leads_in_a_circle(
+    exchange: &'static dyn Exchange,
+    real: &[&str],
+    write: fn(&[(u64, i64)]) -> String,
+) {
+    let trades = prop::collection::btree_map(0..3_000_u64, 0..50_i64, 0..40);
+    let well_formed =
+        (trades, 0..3_000_u64, any::<bool>()).prop_map(move |(trades, skip, newest)| {
+            // Times rise with the ids, as they do at a venue.
+            let trades = trades.into_iter().filter(|(id, _)| *id >= skip);
+            let mut trades: Vec<(u64, i64)> = trades
+                .map(|(id, jitter)| (id, 10_000_000 * (1 + id.cast_signed()) + jitter))
+                .collect();
+            if newest {
+                trades.reverse();
+            }
+            write(&trades)
+        });
+    let answers = prop_oneof![4 => well_formed, 1 => any_text(real)];
+    let ids = prop::option::of((0..3_000_u64, 0..1_000_u64));
+    let asked = (ids, 0..40_000_000_000_i64, 0..20_000_000_000_i64);
+    let runs = (asked, prop::collection::vec(answers, 1..40));
+    let checked = TestRunner::default().run(&runs, |((ids, from, lasting), answers)| {
+        let ids = ids.map(|(first, more)| (first, first + more));
+        let span = span(exchange, "BTCUSDT", ids, from, from + lasting);
+        let mut pages = exchange.history().pages(REST, span);
+        let mut asked = BTreeSet::new();
+        for answer in answers {
+            let (before, reach) = (pages.next(), pages.reach());
+            match take(&mut *pages, &answer) {
+                Err(_) => prop_assert_eq!((pages.next(), pages.reach()), (before, reach)),
+                Ok(ticks) => {
+                    let Some(before) = before else {
+                        prop_assert_eq!((ticks.len(), pages.next()), (0, None));
+                        continue;
+                    };
+                    prop_assert!(asked.insert(before.clone()), "{} came round", before);
+                    prop_assert!(pages.next().is_none_or(|next| !asked.contains(&next)));
+                    for tick in ticks {
+                        let id = tick.trade_id.number().unwrap();
+                        let reach = pages.reach().unwrap();
+                        prop_assert!(
+                            reach.ids.is_some_and(|(low, high)| (low..=high).contains(&id))
+                        );
+                        match ids {
+                            Some((first, last)) => prop_assert!((first..=last).contains(&id)),
+                            None => prop_assert!((span.from..=span.to).contains(&tick.exchange_at)),
+                        }
+                    }
+                }
+            }
+        }
+        Ok(())
+    });
+    checked.unwrap();
 }

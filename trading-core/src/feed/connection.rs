@@ -4,20 +4,21 @@ use std::time::Duration;
 
 use futures_util::{FutureExt as _, SinkExt as _, StreamExt as _};
 use tokio::net::TcpStream;
-use tokio::sync::{Mutex, mpsc};
+use tokio::sync::{MutexGuard, mpsc};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{self, Message as Frame};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async_with_config};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, error, warn};
+use tracing::{debug, error, info, warn};
 
-use super::FeedContext;
-use super::sequence::{Gap, Sequence};
-use super::session::{End, Event, Session, requests};
-use crate::domain::{Tick, Timestamp};
-use crate::exchange::{Subscribed, reason_text};
-use crate::store::journal::{GapRecord, QuarantinedFrame, SessionRecord};
+use super::liveness::{Alarm, Liveness};
+use super::sequence::Sequence;
+use super::session::{End, Event, Session, requests, requests_anew};
+use super::{Feed, FeedContext};
+use crate::domain::{Instrument, Tick, Timestamp};
+use crate::exchange::{Message, Subscribed, reason_text};
+use crate::store::journal::{OpenSession, QuarantinedFrame, SessionEnd, SessionStart};
 use crate::telemetry::RepeatLimiter;
 
 /// From the first packet to the WebSocket handshake's end.
@@ -74,6 +75,8 @@ pub(super) struct Report {
     pub(super) end: End,
     pub(super) lived: Duration,
     pub(super) ticks: u64,
+    /// What it learned of the symbols, for the next one.
+    pub(super) liveness: Liveness,
 }
 
 /// What came over one connection.
@@ -87,25 +90,32 @@ struct Counts {
 
 /// One connection in its life.
 pub(super) struct Connection<'a> {
-    context: &'a FeedContext,
-    sequence: &'a Mutex<Sequence>,
+    feed: &'a Feed,
+    /// Its name in logs and tables.
+    name: &'a str,
     notices: mpsc::Sender<Notice>,
     session: Session,
+    is_subscribed: bool,
+    liveness: Liveness,
     symbols: Subscribed,
     /// Ticks of the frame at hand; used again for each.
     ticks: Vec<Tick>,
+    /// When the last frame was read.
+    received_at: Timestamp,
     counts: Counts,
     malformed_limiter: RepeatLimiter,
 }
 
 /// Connects, subscribes and reads until the connection ends or is told to.
 pub(super) async fn run(
-    context: &FeedContext,
-    sequence: &Mutex<Sequence>,
+    feed: &Feed,
+    name: &str,
     notices: mpsc::Sender<Notice>,
     one_by_one: bool,
     orders: Orders,
+    mut liveness: Liveness,
 ) -> Report {
+    let context = &feed.context;
     let socket = tokio::select! {
         biased;
         end = orders.given() => Err(end),
@@ -113,25 +123,37 @@ pub(super) async fn run(
     };
     let socket = match socket {
         Ok(socket) => socket,
-        Err(end) => return Report { end, lived: Duration::ZERO, ticks: 0 },
+        Err(end) => return Report { end, lived: Duration::ZERO, ticks: 0, liveness },
     };
     let connected_at = Timestamp::now();
+    let noted = context.journal.session(SessionStart {
+        exchange: context.exchange.name(),
+        feed: name.to_owned(),
+        connected_at,
+        symbols: context.instruments.iter().map(|item| item.symbol().to_string()).collect(),
+    });
     let since = Instant::now();
     let exchange = context.exchange;
     let requests = requests(exchange, &context.instruments, one_by_one);
+    liveness.begin();
     let mut connection = Connection {
-        context,
-        sequence,
+        feed,
+        name,
         notices,
         session: Session::new(context.limits, exchange.keepalive(), requests, since),
+        is_subscribed: false,
+        liveness,
         symbols: Subscribed::new(exchange, context.instruments.iter().copied()),
         ticks: Vec::new(),
+        received_at: connected_at,
         counts: Counts::default(),
         malformed_limiter: RepeatLimiter::default(),
     };
     let end = connection.read(socket, &orders).await;
-    connection.journal(connected_at, &end);
-    Report { end, lived: since.elapsed(), ticks: connection.counts.ticks }
+    feed.sequence.lock().await.record_ended(connection.is_subscribed);
+    connection.note_end(noted, &end);
+    let Connection { liveness, counts, .. } = connection;
+    Report { end, lived: since.elapsed(), ticks: counts.ticks, liveness }
 }
 
 async fn connect(context: &FeedContext) -> Result<Socket, End> {
@@ -150,7 +172,11 @@ async fn connect(context: &FeedContext) -> Result<Socket, End> {
     }
 }
 
-impl Connection<'_> {
+impl<'a> Connection<'a> {
+    const fn context(&self) -> &'a FeedContext {
+        &self.feed.context
+    }
+
     async fn read(&mut self, mut socket: Socket, orders: &Orders) -> End {
         let mut pulse = tokio::time::interval(PULSE);
         pulse.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -169,7 +195,7 @@ impl Connection<'_> {
         };
         // The farewell is a courtesy; an exchange that does not read it must not hold the feed up.
         if let Ok(Err(error)) = tokio::time::timeout(PULSE, socket.close(None)).await {
-            debug!(feed = %self.context.name, %error, "No farewell");
+            debug!(feed = %self.name, %error, "No farewell");
         }
         ended
     }
@@ -180,6 +206,9 @@ impl Connection<'_> {
         if let Some(end) = self.session.overdue(now) {
             return Err(end);
         }
+        if self.session.is_settled() {
+            self.ask_again(now).await?;
+        }
         while let Some(text) = self.session.next_to_send(now) {
             match tokio::time::timeout(SEND_MAX, socket.send(Frame::text(text))).await {
                 Ok(sent) => sent.map_err(|error| End::Failed(error.to_string()))?,
@@ -187,6 +216,53 @@ impl Connection<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Subscribes anew what should bring trades and does not, one symbol at a time.
+    async fn ask_again(&mut self, now: Instant) -> Result<(), End> {
+        let (name, exchange) = (self.name, self.context().exchange);
+        if let Some(instrument) = self.session.refused_due(now) {
+            debug!("{name}: asking for {instrument} again");
+            self.session.ask(requests(exchange, &[instrument], true), now);
+            return Ok(());
+        }
+        let quiet = self.session.quiet(now);
+        let instrument = match self.liveness.check(now, quiet) {
+            None => return Ok(()),
+            Some(Alarm::Incurable(instrument, silence)) => {
+                return Err(End::SymbolSilent(instrument, silence));
+            }
+            Some(Alarm::Silent(instrument, silence, mean)) => {
+                let (silence, mean) = (silence.as_secs(), mean.as_secs_f64());
+                warn!(
+                    "{name}: no trade of {instrument} for {silence} s, which had one every {mean:.1} s: subscribing \
+                     it anew"
+                );
+                instrument
+            }
+            Some(Alarm::NeverTraded(instrument)) => {
+                warn!(
+                    "{name}: {instrument} is acknowledged, but nothing has come: does the exchange trade it?"
+                );
+                instrument
+            }
+        };
+        self.sequence().await.record_interrupted(instrument);
+        self.session.ask(requests_anew(exchange, instrument), now);
+        Ok(())
+    }
+
+    /// What all connections of the feed have seen. Waiting for another one of them is not the exchange's silence.
+    async fn sequence(&mut self) -> MutexGuard<'a, Sequence> {
+        let since = Instant::now();
+        let sequence = self.feed.sequence.lock().await;
+        self.excuse(since.elapsed());
+        sequence
+    }
+
+    fn excuse(&mut self, blocked: Duration) {
+        self.session.excuse(blocked);
+        self.liveness.excuse(blocked);
     }
 
     /// Takes a frame and those that came with it, which wait in the buffer already.
@@ -206,12 +282,13 @@ impl Connection<'_> {
     }
 
     async fn take(&mut self, frame: Option<Result<Frame, tungstenite::Error>>) -> Result<(), End> {
-        let received_at = Timestamp::now();
+        // No two frames have the same time: who sorts by it has the order in which they were read.
+        self.received_at = Timestamp::now().strictly_after(self.received_at);
         match frame {
-            Some(Ok(Frame::Text(text))) => self.take_text(&text, received_at).await?,
+            Some(Ok(Frame::Text(text))) => self.take_text(&text).await?,
             Some(Ok(Frame::Binary(bytes))) => {
                 let text = String::from_utf8_lossy(&bytes);
-                self.take_text(&text, received_at).await?;
+                self.take_text(&text).await?;
             }
             Some(Ok(Frame::Close(reason))) => {
                 let reason =
@@ -227,65 +304,84 @@ impl Connection<'_> {
         Ok(())
     }
 
-    async fn take_text(&mut self, text: &str, received_at: Timestamp) -> Result<(), End> {
+    async fn take_text(&mut self, text: &str) -> Result<(), End> {
         self.counts.frames += 1;
-        let exchange = self.context.exchange;
-        let decoded = exchange.decode(text, &self.symbols, received_at, &mut self.ticks);
+        let (context, received_at) = (self.context(), self.received_at);
+        let decoded = context.exchange.decode(text, &self.symbols, received_at, &mut self.ticks);
+        let now = Instant::now();
         let mut events = Vec::new();
         match decoded {
-            Ok(message) => events = self.session.on_message(message),
-            Err(error) => self.set_frame_aside(text, &error, received_at),
+            Ok(message) => {
+                if let Message::Heartbeat(Some((instrument, id))) = message {
+                    let mut sequence = self.sequence().await;
+                    self.feed.report(sequence.record_named(instrument, id, now, received_at));
+                }
+                events = self.session.on_message(message, now);
+            }
+            Err(error) => self.set_frame_aside(text, &error),
         }
         if self.ticks.is_empty() {
-            self.context.ledger.record_frame(0, 0);
+            context.ledger.record_frame(0, 0);
         } else {
+            for tick in &self.ticks {
+                self.liveness.record_trade(tick.instrument, tick.exchange_at, now);
+            }
             let instruments = self.ticks.iter().map(|tick| tick.instrument);
-            events.append(&mut self.session.record_trades(instruments, Instant::now()));
-            self.send_on(received_at).await?;
+            events.append(&mut self.session.record_trades(instruments, now));
+            self.send_on(now).await?;
         }
-        events.into_iter().try_for_each(|event| self.on_event(event))
+        for event in events {
+            self.on_event(event).await?;
+        }
+        Ok(())
     }
 
     /// Sends the new ones of the ticks at hand on.
-    async fn send_on(&mut self, received_at: Timestamp) -> Result<(), End> {
-        let since = Instant::now();
+    async fn send_on(&mut self, now: Instant) -> Result<(), End> {
         let received = self.ticks.len();
+        let context = self.context();
         // Held while sending, so that two connections of this feed keep the order of each symbol.
-        let mut sequence = self.sequence.lock().await;
-        let findings = sequence.admit(&mut self.ticks);
-        self.context.ledger.record_frame(received, findings.duplicates);
+        let mut sequence = self.feed.sequence.lock().await;
+        let findings = sequence.admit(&mut self.ticks, now);
+        context.ledger.record_frame(received, findings.duplicates);
         self.counts.ticks += u64::try_from(received).unwrap_or(u64::MAX);
         self.counts.duplicates += u64::try_from(findings.duplicates).unwrap_or(u64::MAX);
-        for gap in &findings.gaps {
-            let Gap { instrument, first_id, last_id } = *gap;
-            warn!(
-                "Gap: {instrument} is missing {} trades, ids {first_id} to {last_id}",
-                gap.trades()
-            );
-            self.context.journal.gap(GapRecord {
-                instrument,
-                first_id,
-                last_id,
-                seen_at: received_at,
-            });
-        }
+        self.feed.report(findings.gaps);
         for instrument in &findings.resets {
             warn!("Ids of {instrument} have gone back: the exchange counts anew");
         }
-        let sent = self.context.sender.send_all(&mut self.ticks).await;
-        self.session.excuse(since.elapsed());
+        let sent = context.sender.send_all(&mut self.ticks).await;
+        drop(sequence);
+        self.excuse(now.elapsed());
         sent.map_err(|_closed| End::PipelineEnded)
     }
 
-    fn on_event(&mut self, event: Event) -> Result<(), End> {
-        let feed = &self.context.name;
+    async fn on_event(&mut self, event: Event) -> Result<(), End> {
+        let name = self.name;
         match event {
-            Event::Subscribed => self.notify(Notice::Subscribed),
+            Event::Subscribed => {
+                self.is_subscribed = true;
+                let now = Instant::now();
+                let asked = self.context().instruments.iter().copied();
+                let confirmed: Vec<Instrument> =
+                    asked.filter(|item| !self.session.is_refused(*item)).collect();
+                for instrument in &confirmed {
+                    self.liveness.record_confirmed(*instrument, now);
+                }
+                self.sequence().await.record_subscribed(confirmed.into_iter(), now);
+                self.notify(Notice::Subscribed);
+            }
+            Event::SymbolConfirmed(instrument) => {
+                let now = Instant::now();
+                self.liveness.record_confirmed(instrument, now);
+                self.sequence().await.record_confirmed(instrument, now);
+                info!("{name}: {instrument} is subscribed");
+            }
             Event::SymbolRefused(instrument, reason) => {
-                error!("{feed}: {instrument} is refused: {reason}. The other symbols are recorded");
+                error!("{name}: {instrument} is refused: {reason}. The other symbols are recorded");
             }
             Event::Closing(reason) => {
-                warn!("{feed}: the exchange will close this connection: {reason}");
+                warn!("{name}: the exchange will close this connection: {reason}");
                 self.notify(Notice::Closing);
             }
             Event::Ended(end) => return Err(end),
@@ -296,50 +392,38 @@ impl Connection<'_> {
     fn notify(&self, notice: Notice) {
         // The queue holds more notices than a connection ever sends; without a reader the feed is stopping.
         if let Err(error) = self.notices.try_send(notice) {
-            debug!(feed = %self.context.name, %error, "Notice not delivered");
+            debug!(feed = %self.name, %error, "Notice not delivered");
         }
     }
 
-    fn set_frame_aside(
-        &mut self,
-        text: &str,
-        error: &crate::exchange::DecodeError,
-        received_at: Timestamp,
-    ) {
+    fn set_frame_aside(&mut self, text: &str, error: &crate::exchange::DecodeError) {
         self.counts.malformed += 1;
-        self.context.ledger.record_malformed();
+        let context = self.context();
+        context.ledger.record_malformed();
         if let Some(unsaid) = self.malformed_limiter.admit(Instant::now()) {
             warn!(
                 unsaid,
-                "{}: frame not understood, kept in quarantined_frames: {error}", self.context.name
+                "{}: frame not understood, kept in quarantined_frames: {error}", self.name
             );
         }
-        self.context.journal.quarantine(QuarantinedFrame {
-            exchange: self.context.exchange.name(),
+        context.journal.quarantine(QuarantinedFrame {
+            exchange: context.exchange.name(),
             frame: text.to_owned(),
             reason: error.to_string(),
-            seen_at: received_at,
+            seen_at: self.received_at,
         });
     }
 
-    fn journal(&self, connected_at: Timestamp, end: &End) {
+    fn note_end(&self, noted: OpenSession, end: &End) {
         let count = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
-        self.context.journal.session(SessionRecord {
-            exchange: self.context.exchange.name(),
-            feed: self.context.name.clone(),
-            connected_at,
+        let end = SessionEnd {
             ended_at: Timestamp::now(),
             reason: end.to_string(),
-            symbols: self
-                .context
-                .instruments
-                .iter()
-                .map(|item| item.symbol().to_string())
-                .collect(),
             frames: count(self.counts.frames),
             ticks: count(self.counts.ticks),
             duplicates: count(self.counts.duplicates),
             malformed: count(self.counts.malformed),
-        });
+        };
+        self.context().journal.session_ended(noted, end);
     }
 }

@@ -75,7 +75,7 @@ impl TickSender {
     ///
     /// When the pipeline has ended. What was not sent is counted as dropped.
     ///
-    /// Not cancel-safe: what was not sent yet would be neither sent nor counted.
+    /// Not cancel-safe: what was not sent yet would be lost, and stays counted as in flight.
     pub async fn send_all(&self, ticks: &mut Vec<Tick>) -> Result<(), ChannelClosed> {
         self.ledger.record_accepted(ticks.len());
         let mut rest = ticks.drain(..);
@@ -157,7 +157,7 @@ fn admit(limiter: &Mutex<RepeatLimiter>, now: Instant) -> Option<u64> {
 }
 
 /// The number of repeats that were not shown, where there were any.
-struct Unsaid(u64);
+pub(super) struct Unsaid(pub(super) u64);
 
 impl std::fmt::Display for Unsaid {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -10,7 +10,7 @@ use super::ledger::LedgerReading;
 pub enum Circuit {
     /// It does.
     Closed,
-    /// A batch has spent its retries.
+    /// It is away: a batch has spent its retries, or waited long for an answer.
     Open,
 }
 
@@ -23,6 +23,8 @@ pub(super) struct HealthLine {
     pub(super) buffered: usize,
     pub(super) batch_size: usize,
     pub(super) channel: Utilization,
+    /// Batches in the spool.
+    pub(super) spooled: u64,
     pub(super) circuit: Circuit,
 }
 
@@ -40,11 +42,11 @@ impl HealthLine {
 
 impl fmt::Display for HealthLine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { seconds, previous, now, buffered, batch_size, channel, circuit } = self;
+        let Self { seconds, previous, now, buffered, batch_size, channel, spooled, circuit } = self;
         write!(
             f,
             "Pipeline Health: {} ticks/{seconds}s | Total: {} | Batches: {} | Failed: {} | Retries: {} | \
-             Buffer: {buffered}/{batch_size} | Channel: {}% ({}/{}) | Spool: 0 | Circuit: {}",
+             Buffer: {buffered}/{batch_size} | Channel: {}% ({}/{}) | Spool: {spooled} | Circuit: {}",
             now.received - previous.received,
             now.received,
             now.batches,
@@ -75,6 +77,7 @@ mod tests {
             buffered: 120,
             batch_size: 500,
             channel: Utilization { used: 1200, capacity: 10_000 },
+            spooled: 0,
             circuit: Circuit::Closed,
         };
         assert_eq!(

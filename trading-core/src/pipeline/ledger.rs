@@ -1,6 +1,6 @@
-//! Where every tick is: received = stored + duplicates + rejected + dropped + in flight, at every moment.
+//! Where every tick is: received = stored + duplicates + rejected + dropped + spooled + in flight, at every moment.
 //!
-//! `in flight` is counted for itself (the depth), not derived, so that the sum is a proof and not a tautology. A
+//! `in flight` and `spooled` are counted for themselves, not derived, so that the sum is a proof and not a tautology. A
 //! tick moves between two of the counts in two steps: a reading taken in between may be off by what moves.
 
 use std::fmt;
@@ -17,6 +17,8 @@ pub struct Ledger {
     stored: AtomicU64,
     rejected: AtomicU64,
     dropped_closed: AtomicU64,
+    dropped_damaged: AtomicU64,
+    spooled: AtomicU64,
     in_flight: AtomicU64,
     batches: AtomicU64,
     failed: AtomicU64,
@@ -30,7 +32,7 @@ pub struct Ledger {
 /// The counters at one moment.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct LedgerReading {
-    /// Ticks decoded from frames.
+    /// Ticks decoded from frames, and those of earlier runs found in the spool.
     pub received: u64,
     /// Ticks that were there already: seen before by the feed, or found stored.
     pub duplicates: u64,
@@ -38,9 +40,11 @@ pub struct LedgerReading {
     pub stored: u64,
     /// Ticks that the store refused, set aside.
     pub rejected: u64,
-    /// Ticks dropped because the channel was closed during a stop.
+    /// Ticks dropped because the channel was closed during a stop, or set aside unread because the spool was damaged.
     pub dropped: u64,
-    /// The depth: ticks accepted and not yet committed.
+    /// Ticks on disk in the spool, which are not in the store.
+    pub spooled: u64,
+    /// Ticks in memory: accepted, and neither in the store nor in the spool.
     pub in_flight: u64,
     /// Batches committed.
     pub batches: u64,
@@ -102,12 +106,35 @@ impl Ledger {
 
     /// A batch was written.
     pub fn record_written(&self, written: Written) {
+        self.in_flight.fetch_sub(self.record_stored(written), Ordering::Relaxed);
+    }
+
+    /// Batches of earlier runs were found in the spool.
+    pub fn record_found(&self, ticks: u64) {
+        add(&self.received, ticks);
+        add(&self.spooled, ticks);
+    }
+
+    /// A batch went to the spool.
+    pub fn record_spooled(&self, ticks: usize) {
+        add(&self.spooled, count(ticks));
+        self.in_flight.fetch_sub(count(ticks), Ordering::Relaxed);
+    }
+
+    /// A batch of the spool was written; beside it were ticks that could not be read.
+    pub fn record_drained(&self, written: Written, unreadable: u64) {
+        add(&self.dropped_damaged, unreadable);
+        let ticks = self.record_stored(written);
+        self.spooled.fetch_sub(ticks + unreadable, Ordering::Relaxed);
+    }
+
+    /// How many ticks a write accounts for.
+    fn record_stored(&self, written: Written) -> u64 {
         add(&self.batches, 1);
         add(&self.stored, written.stored);
         add(&self.store_duplicates, written.duplicates);
         add(&self.rejected, written.rejected);
-        let ticks = written.stored + written.duplicates + written.rejected;
-        self.in_flight.fetch_sub(ticks, Ordering::Relaxed);
+        written.stored + written.duplicates + written.rejected
     }
 
     /// A write is tried again.
@@ -120,10 +147,10 @@ impl Ledger {
         add(&self.failed, 1);
     }
 
-    /// The depth: ticks accepted and not yet committed.
+    /// The depth: ticks accepted and not yet committed to the store, in memory and in the spool.
     #[must_use]
     pub fn depth(&self) -> u64 {
-        self.in_flight.load(Ordering::Relaxed)
+        self.in_flight.load(Ordering::Relaxed) + self.spooled.load(Ordering::Relaxed)
     }
 
     /// All counters now.
@@ -135,7 +162,8 @@ impl Ledger {
             duplicates: get(&self.feed_duplicates) + get(&self.store_duplicates),
             stored: get(&self.stored),
             rejected: get(&self.rejected),
-            dropped: get(&self.dropped_closed),
+            dropped: get(&self.dropped_closed) + get(&self.dropped_damaged),
+            spooled: get(&self.spooled),
             in_flight: get(&self.in_flight),
             batches: get(&self.batches),
             failed: get(&self.failed),
@@ -152,8 +180,8 @@ impl LedgerReading {
     /// Whether every tick received is accounted for.
     #[must_use]
     pub const fn balances(&self) -> bool {
-        self.received
-            == self.stored + self.duplicates + self.rejected + self.dropped + self.in_flight
+        let settled = self.stored + self.duplicates + self.rejected + self.dropped;
+        self.received == settled + self.spooled + self.in_flight
     }
 }
 
@@ -161,13 +189,15 @@ impl fmt::Display for LedgerReading {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "received {} {} stored {} + duplicates {} + rejected {} + dropped {} + in flight {}",
+            "received {} {} stored {} + duplicates {} + rejected {} + dropped {} + \
+             spooled {} + in flight {}",
             self.received,
             if self.balances() { "=" } else { "≠" },
             self.stored,
             self.duplicates,
             self.rejected,
             self.dropped,
+            self.spooled,
             self.in_flight
         )
     }

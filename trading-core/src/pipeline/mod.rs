@@ -2,17 +2,23 @@
 //!
 //! ```text
 //! feeds ──▶ channel 10,000 ──▶ batcher 500 / 5 s ──▶ writers (side by side) ──▶ store
+//!                                    │                  └──while it is away──▶ spool ──drain──▶ store
 //!                                    └──chunks──▶ taps (paper trading): never waited for
 //! ```
 //!
-//! Every tick that enters ends in the store, is set aside there, or is still in flight when the process is stopped by
-//! force: the [`Ledger`] says which. When the store is slow the batch grows (to `max_coalesced`), then the channel
-//! fills, then the feeds wait. The pipeline ends by itself when the last feed has gone and everything is written.
+//! Every tick that enters ends in the store, is set aside there, waits in the spool, or is still in flight when the
+//! process is stopped by force: the [`Ledger`] says which. When the store is slow the batch grows (to `max_coalesced`),
+//! then the channel fills, then the feeds wait; when it is away batches go to the spool, and the feeds wait only once
+//! that is full. The pipeline ends by itself when the last feed has gone and everything is written, or spooled.
 
 mod batcher;
 mod channel;
+mod circuit;
+mod drain;
 mod health;
 mod ledger;
+#[cfg(test)]
+mod outage_tests;
 mod stored;
 mod tap;
 #[cfg(test)]
@@ -23,6 +29,7 @@ use std::sync::Arc;
 
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 pub use batcher::Batcher;
@@ -34,9 +41,22 @@ pub use tap::{Chunk, Delivery, Onlooker, TapReceiver, TapSender, tap};
 use crate::config::{BatchSettings, PipelineSettings};
 use crate::domain::Tick;
 use crate::store::Store;
+use crate::store::spool::Spool;
+use drain::Drain;
 use health::HealthLine;
 use stored::StoredThrough;
 use writer::Writer;
+
+/// Where batches go that the store cannot take.
+#[derive(Debug)]
+pub struct Spooling {
+    /// The spool; what it holds already is written first.
+    pub spool: Spool,
+    /// When this is raised, what is not written yet goes to the spool at once.
+    pub hurry: CancellationToken,
+    /// Decides when exactly a store that is away is probed.
+    pub seed: u64,
+}
 
 /// The batcher, its writers and taps, between the channel and the store.
 #[derive(Debug)]
@@ -50,6 +70,9 @@ pub struct Pipeline<S> {
     writers_max: usize,
     writes: JoinSet<(u64, Vec<Tick>)>,
     stored: StoredThrough,
+    /// What empties the spool, where there is one, until it runs.
+    drain: Option<Drain<S>>,
+    draining: JoinSet<()>,
     /// Buffers of batches that are written, for the next ones.
     spares: Vec<Vec<Tick>>,
     ledger: Arc<Ledger>,
@@ -59,25 +82,38 @@ pub struct Pipeline<S> {
 }
 
 impl<S: Store> Pipeline<S> {
-    /// A pipeline that reads this channel and writes to this store.
+    /// A pipeline that reads this channel and writes to this store; without a spool, what the store cannot take is
+    /// kept in memory.
     #[must_use]
     pub fn new(
         ticks: TickReceiver,
         store: Arc<S>,
         ledger: Arc<Ledger>,
         onlookers: Vec<Onlooker>,
+        spooling: Option<Spooling>,
         pipeline: &PipelineSettings,
         batch: &BatchSettings,
     ) -> Self {
+        let mut writer = Writer::new(store, Arc::clone(&ledger), batch);
+        if let Some(Spooling { spool, hurry, .. }) = &spooling {
+            ledger.record_found(spool.backlog().ticks);
+            writer.use_spool(spool.clone(), hurry.clone());
+        }
+        let writer = Arc::new(writer);
+        let drain = spooling.map(|Spooling { spool, seed, .. }| {
+            Drain::new(Arc::clone(&writer), spool, batch.max_coalesced.get(), seed)
+        });
         Self {
             ticks,
             incoming: Vec::with_capacity(batch.max_size.get()),
             batcher: Batcher::new(batch),
             onlookers,
-            writer: Arc::new(Writer::new(store, Arc::clone(&ledger), batch)),
+            writer,
             writers_max: batch.writers.get(),
             writes: JoinSet::new(),
             stored: StoredThrough::default(),
+            drain,
+            draining: JoinSet::new(),
             spares: Vec::new(),
             reported: ledger.read(),
             ledger,
@@ -86,12 +122,19 @@ impl<S: Store> Pipeline<S> {
         }
     }
 
-    /// Runs until every sender of the channel has gone and everything they sent is written.
+    /// Runs until every sender of the channel has gone and everything they sent is written or spooled.
     pub async fn run(mut self) {
         let mut health =
             tokio::time::interval_at(Instant::now() + self.health_interval, self.health_interval);
         health.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        while !self.has_ended() {
+        let finish = CancellationToken::new();
+        if let Some(drain) = self.drain.take() {
+            self.draining.spawn(drain.run(finish.clone()));
+        }
+        while !(self.is_through() && self.draining.is_empty()) {
+            if self.is_through() {
+                finish.cancel();
+            }
             self.dispatch_due();
             let writer_is_free = self.writer_is_free();
             let room = self.batcher.room(writer_is_free);
@@ -100,6 +143,7 @@ impl<S: Store> Pipeline<S> {
             tokio::select! {
                 biased;
                 Some(written) = self.writes.join_next() => self.conclude(written),
+                Some(drained) = self.draining.join_next() => tell_panic(&drained),
                 _ = health.tick() => self.report(),
                 () = tokio::time::sleep_until(due_at), if writer_is_free && !self.batcher.is_empty() => {}
                 received = self.ticks.recv_many(&mut self.incoming, room), if room > 0 && !self.input_ended => {
@@ -110,7 +154,8 @@ impl<S: Store> Pipeline<S> {
         debug!(ledger = %self.ledger.read(), "Pipeline drained");
     }
 
-    fn has_ended(&self) -> bool {
+    /// Whether everything that came in is written or spooled, and nothing more will come.
+    fn is_through(&self) -> bool {
         self.input_ended && self.batcher.is_empty() && self.writes.is_empty()
     }
 
@@ -141,17 +186,14 @@ impl<S: Store> Pipeline<S> {
         }
     }
 
-    /// A write has ended: its ticks are stored, its buffer is free.
+    /// A write has ended: its ticks are stored or in the spool, where a crash does not reach them, and its buffer is free.
     fn conclude(&mut self, written: Result<(u64, Vec<Tick>), tokio::task::JoinError>) {
-        match written {
-            Ok((number, buffer)) => {
-                self.stored.end(number);
-                let ticks = self.stored.ticks();
-                self.onlookers.iter().for_each(|onlooker| onlooker.tap.tell_stored(ticks));
-                self.spares.push(buffer);
-            }
-            // A writer has no reason to panic; if it does, its batch stays in flight in the ledger.
-            Err(error) => tracing::error!(%error, "A writer ended without writing its batch"),
+        tell_panic(&written);
+        if let Ok((number, buffer)) = written {
+            self.stored.end(number);
+            let ticks = self.stored.ticks();
+            self.onlookers.iter().for_each(|onlooker| onlooker.tap.tell_stored(ticks));
+            self.spares.push(buffer);
         }
     }
 
@@ -164,7 +206,8 @@ impl<S: Store> Pipeline<S> {
             buffered: self.batcher.len(),
             batch_size: self.batcher.max_size(),
             channel: self.ticks.utilization(),
-            circuit: if self.writer.store_is_away() { Circuit::Open } else { Circuit::Closed },
+            spooled: self.writer.backlog().batches,
+            circuit: if self.writer.circuit.is_open() { Circuit::Open } else { Circuit::Closed },
         };
         info!("{line}");
         self.onlookers.iter().for_each(|onlooker| info!("{}", (onlooker.report)()));
@@ -177,5 +220,12 @@ impl<S: Store> Pipeline<S> {
                 line.batch_size
             );
         }
+    }
+}
+
+/// A writer or the drain has no reason to panic; if one does, its batch stays where the ledger says that it is.
+fn tell_panic<T>(ended: &Result<T, tokio::task::JoinError>) {
+    if let Err(error) = ended {
+        tracing::error!(%error, "A task of the pipeline ended badly");
     }
 }

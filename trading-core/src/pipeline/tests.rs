@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::num::{NonZeroU32, NonZeroUsize};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use super::*;
 use crate::domain::{Instrument, Side, Source, Timestamp, TradeId};
 use crate::store::{StoreError, Written};
 
-fn tick(id: u64) -> Tick {
+pub(super) fn tick(id: u64) -> Tick {
     Tick {
         instrument: Instrument::intern("binance", &"BTCUSDT".parse().unwrap()).unwrap(),
         trade_id: TradeId::Number(id),
@@ -28,7 +29,7 @@ fn tick(id: u64) -> Tick {
     }
 }
 
-fn ticks(ids: std::ops::Range<u64>) -> Vec<Tick> {
+pub(super) fn ticks(ids: std::ops::Range<u64>) -> Vec<Tick> {
     ids.map(tick).collect()
 }
 
@@ -53,26 +54,29 @@ fn settings() -> (PipelineSettings, BatchSettings) {
 
 /// Notes each batch and when it came; fails as often as it is told; writes only while it has permits.
 #[derive(Debug)]
-struct ScriptedStore {
-    batches: Mutex<Vec<(Instant, Vec<u64>)>>,
-    failures: Mutex<VecDeque<StoreError>>,
-    permits: Semaphore,
+pub(super) struct ScriptedStore {
+    pub(super) batches: Mutex<Vec<(Instant, Vec<u64>)>>,
+    pub(super) failures: Mutex<VecDeque<StoreError>>,
+    pub(super) permits: Semaphore,
+    /// While it is, every write fails at once, after those that were told to.
+    pub(super) away: AtomicBool,
 }
 
 impl ScriptedStore {
-    fn new(permits: usize) -> Arc<Self> {
+    pub(super) fn new(permits: usize) -> Arc<Self> {
         Arc::new(Self {
             batches: Mutex::default(),
             failures: Mutex::default(),
             permits: Semaphore::new(permits),
+            away: AtomicBool::new(false),
         })
     }
 
-    fn sizes(&self) -> Vec<usize> {
+    pub(super) fn sizes(&self) -> Vec<usize> {
         self.batches.lock().unwrap().iter().map(|(_, ids)| ids.len()).collect()
     }
 
-    fn ids(&self) -> Vec<u64> {
+    pub(super) fn ids(&self) -> Vec<u64> {
         self.batches.lock().unwrap().iter().flat_map(|(_, ids)| ids.clone()).collect()
     }
 }
@@ -83,6 +87,9 @@ impl Store for ScriptedStore {
         if let Some(error) = self.failures.lock().unwrap().pop_front() {
             return Err(error);
         }
+        if self.away.load(Ordering::Relaxed) {
+            return Err(StoreError::Away(sqlx::Error::PoolTimedOut));
+        }
         let ids = batch.iter().filter_map(|tick| tick.trade_id.number()).collect();
         self.batches.lock().unwrap().push((Instant::now(), ids));
         Ok(Written { stored: u64::try_from(batch.len()).unwrap(), ..Written::default() })
@@ -91,7 +98,7 @@ impl Store for ScriptedStore {
 
 /// What was logged, for tests of the lines that operators and their scripts rely on.
 #[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
+pub(super) struct Log(Arc<Mutex<Vec<u8>>>);
 
 impl io::Write for Log {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -113,7 +120,7 @@ impl<'a> MakeWriter<'a> for Log {
 }
 
 impl Log {
-    fn capture(&self) -> tracing::subscriber::DefaultGuard {
+    pub(super) fn capture(&self) -> tracing::subscriber::DefaultGuard {
         let subscriber = tracing_subscriber::fmt()
             .with_max_level(tracing::Level::DEBUG)
             .with_writer(self.clone())
@@ -124,23 +131,31 @@ impl Log {
         tracing::subscriber::set_default(subscriber)
     }
 
-    fn lines(&self) -> Vec<String> {
+    pub(super) fn lines(&self) -> Vec<String> {
         let bytes = self.0.lock().unwrap().clone();
         String::from_utf8(bytes).unwrap().lines().map(|line| line.trim().to_owned()).collect()
     }
 
-    fn count(&self, part: &str) -> usize {
+    pub(super) fn count(&self, part: &str) -> usize {
         self.lines().iter().filter(|line| line.contains(part)).count()
     }
 }
 
-struct Bench {
-    sender: TickSender,
-    ledger: Arc<Ledger>,
-    running: tokio::task::JoinHandle<()>,
+pub(super) struct Bench {
+    pub(super) sender: TickSender,
+    pub(super) ledger: Arc<Ledger>,
+    pub(super) running: tokio::task::JoinHandle<()>,
 }
 
-fn start(store: &Arc<ScriptedStore>, taps: Vec<TapSender>) -> Bench {
+pub(super) fn start(store: &Arc<ScriptedStore>, taps: Vec<TapSender>) -> Bench {
+    start_with(store, taps, None)
+}
+
+pub(super) fn start_with(
+    store: &Arc<ScriptedStore>,
+    taps: Vec<TapSender>,
+    spooling: Option<Spooling>,
+) -> Bench {
     let report = || -> Box<dyn Fn() -> String + Send> { Box::new(|| "Onlooker: fine".to_owned()) };
     let onlookers = taps.into_iter().map(|tap| Onlooker { tap, report: report() }).collect();
     let (pipeline, batch) = settings();
@@ -151,6 +166,7 @@ fn start(store: &Arc<ScriptedStore>, taps: Vec<TapSender>) -> Bench {
         Arc::clone(store),
         Arc::clone(&ledger),
         onlookers,
+        spooling,
         &pipeline,
         &batch,
     );
@@ -163,12 +179,12 @@ fn start(store: &Arc<ScriptedStore>, taps: Vec<TapSender>) -> Bench {
 }
 
 impl Bench {
-    async fn send(&self, mut batch: Vec<Tick>) {
+    pub(super) async fn send(&self, mut batch: Vec<Tick>) {
         self.ledger.record_frame(batch.len(), 0);
         self.sender.send_all(&mut batch).await.unwrap();
     }
 
-    async fn end(self) -> LedgerReading {
+    pub(super) async fn end(self) -> LedgerReading {
         drop(self.sender);
         self.running.await.unwrap();
         self.ledger.read()
@@ -248,7 +264,7 @@ async fn a_full_channel_says_so_once_in_ten_seconds_and_loses_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_failed_write_is_retried_and_the_store_is_called_away_after_three_retries() {
+async fn a_failed_write_is_retried_and_the_circuit_opens_after_three_retries() {
     let log = Log::default();
     let _guard = log.capture();
     let store = ScriptedStore::new(100);
@@ -258,8 +274,11 @@ async fn a_failed_write_is_retried_and_the_store_is_called_away_after_three_retr
     bench.send(ticks(0..500)).await;
     let reading = bench.end().await;
     assert_eq!((reading.stored, reading.retries, reading.failed), (500, 5, 1));
-    assert_eq!(log.count("WARN Batch not written"), 3, "{:#?}", log.lines());
-    assert_eq!(log.count("ERROR Store away"), 2);
+    let lines = log.lines();
+    assert_eq!(log.count("WARN Batch not written: the database cannot"), 1, "{lines:#?}");
+    assert_eq!(log.count("ERROR Store circuit OPEN: the database cannot"), 1, "{lines:#?}");
+    assert_eq!(log.count("batches are kept in memory, and the feeds wait"), 1, "{lines:#?}");
+    assert_eq!(log.count("INFO Store circuit CLOSED after "), 1, "{lines:#?}");
     assert_eq!(log.count("INFO Batch written at last"), 1);
 }
 
@@ -271,7 +290,12 @@ async fn a_store_that_does_not_answer_is_told_and_shows_in_the_health_line() {
     let bench = start(&store, Vec::new());
     bench.send(ticks(0..500)).await;
     tokio::time::sleep(Duration::from_secs(31)).await;
-    assert_eq!(log.count("WARN No answer from the store for 10 s"), 1, "{:#?}", log.lines());
+    assert_eq!(
+        log.count("ERROR Store circuit OPEN: the database has not answered for 10 s"),
+        1,
+        "{:#?}",
+        log.lines()
+    );
     assert_eq!(log.count("Circuit: OPEN"), 1);
     store.permits.add_permits(1);
     assert_eq!(bench.end().await.stored, 500);

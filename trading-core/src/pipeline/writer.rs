@@ -1,72 +1,85 @@
-//! One batch to the store: tried again while the error can pass, and never given up.
+//! One batch to the store, or to the spool while the store is away; never given up.
 //!
-//! After the retries are spent the store is called away and the batch is kept trying, more slowly. Meanwhile the
-//! other writers fill up, then the batcher, then the channel, and the feeds wait: that is the backpressure.
+//! A write is tried again while the error can pass. After the retries, or without an answer for long, the store circuit
+//! opens and the batch goes to the spool, and so does every other at once, until a write succeeds again. What
+//! the spool does not take (it is full, its disk fails, there is none) is kept and tried again slowly: the other writers
+//! fill up, then the batcher, then the channel, and the feeds wait. That is the backpressure.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use backon::BackoffBuilder as _;
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use super::channel::Unsaid;
+use super::circuit::StoreCircuit;
 use super::ledger::Ledger;
 use crate::config::BatchSettings;
 use crate::domain::Tick;
+use crate::store::spool::{Backlog, Spool, SpoolError};
 use crate::store::{Remedy, Store, StoreError, Written};
+use crate::telemetry::RepeatLimiter;
 
 /// The longest wait between two attempts at a store that is away, which jitter may double: short enough that a store
 /// which is back is found well before a stop's deadline.
 const AWAY_DELAY_MAX: Duration = Duration::from_secs(5);
 
-/// A write that takes longer than this is told: an operator sees it before the store is given up.
+/// A write without an answer for so long is given up where the spool can take its batch: writing it again is
+/// harmless, and the feeds do not wait for it.
 const ANSWER_SLOW: Duration = Duration::from_secs(10);
 
-/// What every writer shares.
+/// What every writer shares, and the drain.
 #[derive(Debug)]
 pub(super) struct Writer<S> {
     store: Arc<S>,
-    ledger: Arc<Ledger>,
+    pub(super) ledger: Arc<Ledger>,
+    pub(super) circuit: StoreCircuit,
+    spool: Option<Spool>,
+    /// Raised near a stop's deadline: what is not written goes to the spool now.
+    pub(super) hurry: CancellationToken,
+    /// A turn at the store: as many writes at once as there are writers, the drain's among them.
+    turns: Semaphore,
     retries_max: u32,
     retry_delay: Duration,
-    /// Batches whose retries are spent, or that wait long for an answer.
-    away: AtomicUsize,
     /// Decides the jitter of each batch's waits, so that writers which failed together do not come back together.
     seed: AtomicU64,
+    retried: Mutex<RepeatLimiter>,
+    kept: Mutex<RepeatLimiter>,
 }
 
 impl<S: Store> Writer<S> {
-    pub(super) const fn new(store: Arc<S>, ledger: Arc<Ledger>, settings: &BatchSettings) -> Self {
+    pub(super) fn new(store: Arc<S>, ledger: Arc<Ledger>, settings: &BatchSettings) -> Self {
         Self {
             store,
             ledger,
+            circuit: StoreCircuit::new(),
+            spool: None,
+            hurry: CancellationToken::new(),
+            turns: Semaphore::new(settings.writers.get()),
             retries_max: settings.max_retry_attempts,
             retry_delay: settings.retry_delay,
-            away: AtomicUsize::new(0),
             seed: AtomicU64::new(0x9e37_79b9_7f4a_7c15),
+            retried: Mutex::default(),
+            kept: Mutex::default(),
         }
     }
 
-    /// Whether some batch has spent its retries and the store has not answered since.
-    pub(super) fn store_is_away(&self) -> bool {
-        self.away.load(Ordering::Relaxed) > 0
+    /// From here on the spool takes what the store does not.
+    pub(super) fn use_spool(&mut self, spool: Spool, hurry: CancellationToken) {
+        self.spool = Some(spool);
+        self.hurry = hurry;
     }
 
-    /// The store's answer. One that takes long is told and counts as being away, before anybody gives up.
-    async fn answer(&self, batch: &[Tick]) -> Result<Written, StoreError> {
-        let mut writing = std::pin::pin!(self.store.write(batch));
-        tokio::select! {
-            written = &mut writing => return written,
-            () = tokio::time::sleep(ANSWER_SLOW) => {}
-        }
-        warn!(ticks = batch.len(), "No answer from the store for {} s", ANSWER_SLOW.as_secs());
-        self.away.fetch_add(1, Ordering::Relaxed);
-        let written = writing.await;
-        self.away.fetch_sub(1, Ordering::Relaxed);
-        written
+    /// What waits in the spool.
+    pub(super) fn backlog(&self) -> Backlog {
+        self.spool.as_ref().map(Spool::backlog).unwrap_or_default()
     }
 
-    /// Writes a batch, however long it takes, and gives its buffer back, empty.
+    /// Takes a batch to the store or to the spool, and gives its buffer back, empty.
     pub(super) async fn write(&self, mut batch: Vec<Tick>) -> Vec<Tick> {
         let mut delays = backon::ExponentialBuilder::new()
             .with_min_delay(self.retry_delay)
@@ -76,29 +89,44 @@ impl<S: Store> Writer<S> {
             .with_jitter_seed(self.seed.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed))
             .without_max_times()
             .build();
+        let mut delay = move || delays.next().unwrap_or(AWAY_DELAY_MAX);
         let mut failures: u32 = 0;
-        let mut away = false;
+        let mut spent = false;
         let written = loop {
-            match self.answer(&batch).await {
-                Ok(written) => break written,
-                Err(error) => {
+            let is_kept = if spent || self.circuit.is_open() || self.hurry.is_cancelled() {
+                batch = match self.shelve(batch).await {
+                    Ok(emptied) => return emptied,
+                    Err(kept) => kept,
+                };
+                self.wait_for_store(delay()).await;
+                true
+            } else {
+                false
+            };
+            if failures > 0 {
+                self.ledger.record_retry();
+            }
+            match self.attempt(&batch, is_kept || self.spool.is_none()).await {
+                None => {}
+                Some(Ok(written)) => break written,
+                Some(Err(error)) => {
                     failures = failures.saturating_add(1);
-                    let spent = failures > self.retries_max || error.remedy() == Remedy::Stop;
-                    if spent && !away {
-                        away = true;
-                        self.away.fetch_add(1, Ordering::Relaxed);
-                        self.ledger.record_failed();
+                    let is_last = failures > self.retries_max
+                        || error.remedy() == Remedy::Stop
+                        || matches!(error, StoreError::Silent(_));
+                    if is_last {
+                        if !spent {
+                            self.ledger.record_failed();
+                        }
+                        spent = true;
+                        self.open_circuit(&error, failures);
+                    } else {
+                        self.wait_for_retry(&error, failures, batch.len(), delay()).await;
                     }
-                    let delay = delays.next().unwrap_or(AWAY_DELAY_MAX);
-                    tell_failure(&error, away, failures, batch.len(), delay);
-                    tokio::time::sleep(delay).await;
-                    self.ledger.record_retry();
                 }
             }
         };
-        if away {
-            self.away.fetch_sub(1, Ordering::Relaxed);
-        }
+        self.close_circuit();
         if failures > 0 {
             info!(failures, ticks = batch.len(), "Batch written at last");
         }
@@ -106,16 +134,139 @@ impl<S: Store> Writer<S> {
         batch.clear();
         batch
     }
+
+    /// One attempt. Only a patient one waits as long as the store itself does; `None`: given up in a hurry.
+    async fn attempt(
+        &self,
+        batch: &[Tick],
+        is_patient: bool,
+    ) -> Option<Result<Written, StoreError>> {
+        let mut writing = std::pin::pin!(self.write_in_turn(batch));
+        tokio::select! {
+            biased;
+            written = &mut writing => return Some(written),
+            () = self.hurry.cancelled(), if !is_patient => return None,
+            () = tokio::time::sleep(ANSWER_SLOW) => {}
+        }
+        let silent = StoreError::Silent(ANSWER_SLOW);
+        if !is_patient {
+            return Some(Err(silent));
+        }
+        self.open_circuit(&silent, 0);
+        Some(writing.await)
+    }
+
+    /// Writes when it is our turn.
+    pub(super) async fn write_in_turn(&self, batch: &[Tick]) -> Result<Written, StoreError> {
+        // Closed by nobody; if it were, a write out of turn is better than none.
+        let _turn = self.turns.acquire().await.ok();
+        self.store.write(batch).await
+    }
+
+    /// To the spool; the batch itself comes back where the spool does not take it.
+    async fn shelve(&self, batch: Vec<Tick>) -> Result<Vec<Tick>, Vec<Tick>> {
+        let Some(spool) = &self.spool else { return Err(batch) };
+        let ticks = batch.len();
+        let (batch, done) = spool.append(batch).await;
+        match done {
+            Ok(()) => {
+                self.ledger.record_spooled(ticks);
+                Ok(batch)
+            }
+            Err(error) => {
+                self.tell_kept(&error, spool);
+                Err(batch)
+            }
+        }
+    }
+
+    /// After a failure that can pass. No longer than until the circuit opens: then the batch has another way.
+    async fn wait_for_retry(
+        &self,
+        error: &StoreError,
+        failures: u32,
+        ticks: usize,
+        delay: Duration,
+    ) {
+        if let Some(unsaid) = admit(&self.retried) {
+            let (cause, unsaid) = (cause_of(error), Unsaid(unsaid));
+            warn!(ticks, failures, retry_in = ?delay, cause, "Batch not written: {error}{unsaid}");
+        }
+        tokio::select! {
+            () = tokio::time::sleep(delay) => {}
+            () = self.circuit.until_open_is(true) => {}
+            () = self.hurry.cancelled() => {}
+        }
+    }
+
+    /// With a batch that nobody takes. No longer than until the store is back.
+    async fn wait_for_store(&self, delay: Duration) {
+        let is_open = self.circuit.is_open();
+        tokio::select! {
+            () = tokio::time::sleep(delay) => {}
+            () = self.circuit.until_open_is(false), if is_open => {}
+        }
+    }
+
+    pub(super) fn open_circuit(&self, error: &StoreError, failures: u32) {
+        if !self.circuit.open(Instant::now()) {
+            return;
+        }
+        let cause = cause_of(error);
+        match &self.spool {
+            Some(spool) => error!(
+                failures,
+                cause,
+                "Store circuit OPEN: {error}; batches go to the spool at {}",
+                spool.dir().display()
+            ),
+            None => error!(
+                failures,
+                cause,
+                "Store circuit OPEN: {error}; batches are kept in memory, and the feeds wait once the channel is full"
+            ),
+        }
+    }
+
+    pub(super) fn close_circuit(&self) {
+        let Some(open_for) = self.circuit.close(Instant::now()) else { return };
+        let open_for = whole_seconds(open_for);
+        let Backlog { batches, ticks, .. } = self.backlog();
+        if batches > 0 {
+            info!(
+                "Store circuit CLOSED after {open_for}; draining {batches} batches ({ticks} ticks) from the spool"
+            );
+        } else {
+            info!("Store circuit CLOSED after {open_for}; nothing waits in the spool");
+        }
+    }
+
+    fn tell_kept(&self, error: &SpoolError, spool: &Spool) {
+        let Some(unsaid) = admit(&self.kept) else { return };
+        let (cause, unsaid) = (cause_of(error), Unsaid(unsaid));
+        let (dir, then) = (
+            spool.dir().display(),
+            "batches are kept in memory, and the feeds wait once the channel is full",
+        );
+        if matches!(error, SpoolError::Full { .. }) {
+            warn!("Spool full at {dir}: {error}; {then}{unsaid}");
+        } else {
+            error!(cause, "Spool not written at {dir}: {error}; {then}{unsaid}");
+        }
+    }
 }
 
-fn tell_failure(error: &StoreError, away: bool, failures: u32, ticks: usize, delay: Duration) {
-    let cause = std::error::Error::source(error).map(tracing::field::display);
-    if away {
-        error!(
-            ticks, failures, retry_in = ?delay, cause,
-            "Store away: {error}. The batch is kept and tried again; feeds are held once the channel is full"
-        );
-    } else {
-        warn!(ticks, failures, retry_in = ?delay, cause, "Batch not written: {error}");
-    }
+/// For people: `2m 3s`.
+pub(super) fn whole_seconds(duration: Duration) -> humantime::FormattedDuration {
+    humantime::format_duration(Duration::from_secs(duration.as_secs()))
+}
+
+pub(super) fn cause_of(
+    error: &dyn std::error::Error,
+) -> Option<tracing::field::DisplayValue<&dyn std::error::Error>> {
+    error.source().map(|source| tracing::field::display(source as &dyn std::error::Error))
+}
+
+fn admit(limiter: &Mutex<RepeatLimiter>) -> Option<u64> {
+    limiter.lock().unwrap_or_else(PoisonError::into_inner).admit(Instant::now())
 }

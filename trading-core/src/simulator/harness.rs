@@ -37,7 +37,10 @@ impl Client {
     }
 
     pub(super) fn with_faults(venue: Venue, path: &str, query: &str, faults: &str) -> Self {
-        let market = market(100);
+        Self::on(market(100), venue, path, query, faults)
+    }
+
+    pub(super) fn on(market: Market, venue: Venue, path: &str, query: &str, faults: &str) -> Self {
         let faults = FaultsHandle::new(11, faults.parse::<Switches>().unwrap());
         let now = Timestamp::from_rfc3339(START).unwrap();
         let connection = std::mem::ManuallyDrop::new(faults.admit(venue, now).unwrap()).connection;

@@ -22,9 +22,9 @@ pub enum Kind {
     Cut,
     /// A fault refused a connection.
     Refuse,
-    /// A connection fell silent.
+    /// A connection, or a symbol of it, fell silent.
     Stall,
-    /// A silent connection went on.
+    /// A silent connection, or symbol, went on.
     Resume,
     /// Trades were not sent; they are in the history.
     Skip,
@@ -45,7 +45,7 @@ pub struct Entry {
     pub connection: u64,
     /// What.
     pub kind: Kind,
-    /// Which symbol, for what happens to trades.
+    /// Which symbol, for what happens to one symbol only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub symbol: Option<String>,
     /// The first trade's id.

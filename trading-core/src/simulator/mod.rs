@@ -11,7 +11,7 @@
 //! ```
 //!
 //! Promised: trade n is always the same, and every trade due on a subscription is sent or is in the journal.
-//! Not simulated: order books, private routes, and limits per address.
+//! Not simulated: order books, private routes, bans, and any address but one: all clients share each venue's limit.
 
 mod binance;
 mod bybit;
@@ -22,6 +22,7 @@ mod faults;
 mod harness;
 mod journal;
 mod kraken;
+mod limits;
 mod market;
 mod okx;
 mod outbox;
@@ -30,10 +31,12 @@ mod server;
 mod session;
 
 pub use faults::{
-    Action, FaultError, FaultsHandle, Order, Report, Switches, SwitchesError, Target,
+    Action, FaultError, FaultsHandle, Order, Report, RestFault, Switches, SwitchesError, Target,
 };
 pub use journal::{Count, Entry, Journal, Kind};
+pub use limits::{RestLimit, RestLimits};
 pub use market::{
-    Bursts, Listing, Market, MarketError, MarketOptions, TakerOrder, Trade, UnknownVenue, Venue,
+    Bursts, Candle, Listing, Market, MarketError, MarketOptions, TakerOrder, Trade, UnknownVenue,
+    Venue,
 };
 pub use server::{Clock, Simulator, SimulatorError, SimulatorOptions, run};

@@ -33,6 +33,10 @@ pub(super) struct Subscription {
     pub(super) channel: Channel,
     /// The id of the next trade to send.
     pub(super) next: u64,
+    /// When the client asked for it.
+    pub(super) since: Timestamp,
+    /// It is silent.
+    pub(super) is_silent: bool,
 }
 
 /// What a protocol may use while it answers.
@@ -52,9 +56,10 @@ impl Context<'_> {
         if self.place(listing, channel).is_some() {
             return false;
         }
-        let next = listing.latest(self.now).map_or(listing.first_id(), |id| id + 1);
+        let next = listing.due(self.now).map_or(listing.first_id(), |id| id + 1);
         let listing = Arc::clone(listing);
-        self.subscriptions.push(Subscription { listing, channel, next });
+        let (since, is_silent) = (self.now, false);
+        self.subscriptions.push(Subscription { listing, channel, next, since, is_silent });
         true
     }
 
@@ -196,12 +201,22 @@ impl Session {
         let mut sent = Sent { count: 0, behind: false };
         let mut subscriptions = std::mem::take(&mut self.subscriptions);
         for subscription in &mut subscriptions {
-            let Some(latest) = subscription.listing.latest(now) else { continue };
-            let room = TURN_TRADES.min(budget.saturating_sub(sent.count));
-            if latest < subscription.next || room == 0 {
+            let symbol = subscription.listing.symbol().as_str();
+            let is_silent = turn.is_silent(symbol, subscription.since);
+            if is_silent != subscription.is_silent {
+                subscription.is_silent = is_silent;
+                let kind = if is_silent { Kind::Stall } else { Kind::Resume };
+                self.record_symbol(kind, now, symbol);
+            }
+            if is_silent {
                 continue;
             }
-            let mut last = latest.min(subscription.next + room - 1);
+            let Some(due) = subscription.listing.due(now) else { continue };
+            let room = TURN_TRADES.min(budget.saturating_sub(sent.count));
+            if due < subscription.next || room == 0 {
+                continue;
+            }
+            let mut last = due.min(subscription.next + room - 1);
             if subscription.channel == Channel::Orders {
                 last = subscription.listing.order(last).map_or(last, |order| order.last);
             }
@@ -212,7 +227,7 @@ impl Session {
             }
             sent.count += last + 1 - subscription.next;
             // Behind its allowance is where a slowed client belongs: only the socket's pace is caught up.
-            sent.behind |= last < latest && room == TURN_TRADES;
+            sent.behind |= last < due && room == TURN_TRADES;
             subscription.next = last + 1;
         }
         self.subscriptions = subscriptions;
@@ -237,7 +252,9 @@ impl Session {
                 Channel::Trades => first,
                 Channel::Orders => listing.order(first).map_or(first, |order| order.last),
             };
-            let fate = turn.fate(listing, first);
+            // Nothing can happen to a trade that is none.
+            let fate =
+                if listing.is_issued(first) { turn.fate(listing, first) } else { Fate::Deliver };
             if fate != Fate::Deliver {
                 let until = if fate == Fate::Repeat { end } else { first - 1 };
                 if clean_from <= until {
@@ -263,6 +280,11 @@ impl Session {
         self.faults.record(Entry::new(at, self.venue, self.connection, kind, trades));
     }
 
+    fn record_symbol(&self, kind: Kind, at: Timestamp, symbol: &str) {
+        let entry = Entry::new(at, self.venue, self.connection, kind, None);
+        self.faults.record(Entry { symbol: Some(symbol.to_owned()), ..entry });
+    }
+
     fn with_protocol(
         &mut self,
         now: Timestamp,
@@ -278,4 +300,101 @@ impl Session {
 struct Sent {
     count: u64,
     behind: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use rust_decimal::Decimal;
+
+    use super::super::harness::{Client, numbers};
+    use super::super::market::{Market, MarketOptions};
+    use super::*;
+
+    #[test]
+    fn an_id_that_was_never_issued_is_not_sent() {
+        for (venue, path, subscribe, field, symbol) in [
+            (
+                Venue::Binance,
+                "ws",
+                r#"{"method":"SUBSCRIBE","params":["btcusdt@trade"],"id":1}"#,
+                "t",
+                "BTCUSDT",
+            ),
+            (
+                Venue::Coinbase,
+                "",
+                r#"{"type":"subscribe","product_ids":["BTC-USD"],"channels":["matches"]}"#,
+                "trade_id",
+                "BTCUSD",
+            ),
+            (
+                Venue::Kraken,
+                "v2",
+                r#"{"method":"subscribe","params":{"channel":"trade","symbol":["BTC/USD"]}}"#,
+                "trade_id",
+                "BTCUSD",
+            ),
+            (
+                Venue::Okx,
+                "ws/v5/business",
+                r#"{"op":"subscribe","args":[{"channel":"trades-all","instId":"BTC-USDT"}]}"#,
+                "tradeId",
+                "BTCUSDT",
+            ),
+            (
+                Venue::Bybit,
+                "v5/public/spot",
+                r#"{"op":"subscribe","args":["publicTrade.BTCUSDT"]}"#,
+                "i",
+                "BTCUSDT",
+            ),
+        ] {
+            for faults in ["", "repeat=0.2"] {
+                let options = MarketOptions {
+                    rate: Decimal::ONE_HUNDRED,
+                    unissued: Decimal::new(1, 1),
+                    ..MarketOptions::default()
+                };
+                let market = Market::new(&options).unwrap();
+                let mut client = Client::on(market, venue, path, "", faults);
+                let first = client.newest(symbol).id + 1;
+                client.say(subscribe);
+                let frames: Vec<String> = (0..50).flat_map(|_| client.wait(77)).collect();
+                assert!(frames.iter().all(|frame| !frame.contains(r#""data":[]"#)), "{venue:?}");
+                let mut sent = numbers(&frames, field);
+                sent.dedup();
+                let listing = client.listing(symbol);
+                let issued = listing.trades(first..=client.newest(symbol).id);
+                let issued: Vec<u64> = issued.map(|trade| trade.id).collect();
+                assert_eq!(sent, issued, "{venue:?} {faults}");
+                assert!(*issued.last().unwrap() - first > issued.len() as u64, "some are missing");
+            }
+        }
+    }
+
+    #[test]
+    fn an_order_is_told_without_the_ids_that_were_never_issued() {
+        let options = MarketOptions {
+            rate: Decimal::ONE_HUNDRED,
+            unissued: Decimal::new(1, 1),
+            ..MarketOptions::default()
+        };
+        let market = Market::new(&options).unwrap();
+        let mut binance = Client::on(market.clone(), Venue::Binance, "ws/btcusdt@aggTrade", "", "");
+        let frames: Vec<String> = (0..50).flat_map(|_| binance.wait(77)).collect();
+        let listing = binance.listing("BTCUSDT");
+        let (first, last) = (numbers(&frames, "f"), numbers(&frames, "l"));
+        assert!(first.iter().chain(&last).all(|id| listing.is_issued(*id)));
+        let numbered = numbers(&frames, "a");
+        assert!(numbered.len() > 100 && numbered.windows(2).all(|two| two[1] == two[0] + 1));
+
+        let mut okx = Client::on(market, Venue::Okx, "ws/v5/public", "", "");
+        okx.say(r#"{"op":"subscribe","args":[{"channel":"trades","instId":"BTC-USDT"}]}"#);
+        let newest = okx.newest("BTCUSDT").id;
+        let frames: Vec<String> = (0..50).flat_map(|_| okx.wait(77)).collect();
+        let listing = okx.listing("BTCUSDT");
+        let issued = listing.trades(newest + 1..=okx.newest("BTCUSDT").id).count();
+        assert_eq!(numbers(&frames, "count").iter().sum::<u64>(), issued as u64);
+        assert!(numbers(&frames, "tradeId").iter().all(|id| listing.is_issued(*id)));
+    }
 }

@@ -26,7 +26,7 @@ pub enum Remedy {
     Retry,
     /// It will not pass: find the rows that are refused and set them aside.
     Reject,
-    /// A person must act; until then the batch is kept.
+    /// A person must act; until then the batch waits in the spool.
     Stop,
 }
 
@@ -57,17 +57,16 @@ impl From<sqlx::Error> for StoreError {
     }
 }
 
-/// The remedy for an SQLSTATE, by class unless a code of its own is listed.
+/// The remedy for an SQLSTATE, by class.
 /// <https://www.postgresql.org/docs/current/errcodes-appendix.html>
 fn remedy_of(sqlstate: Option<&str>) -> Remedy {
     let Some(code) = sqlstate else { return Remedy::Retry };
-    match (code.get(..2).unwrap_or_default(), code) {
+    match code.get(..2).unwrap_or_default() {
         // A value of a row: data exception, constraint violation, more than an index or a row can hold.
-        ("22" | "23" | "54", _) => Remedy::Reject,
-        // Connection, rolled back (serialization, deadlock), resources, lock or state, operator, system.
-        ("08" | "40" | "53" | "55" | "57" | "58", _) => Remedy::Retry,
-        // A server that is switching over or was restored read-only.
-        (_, "25006") => Remedy::Retry,
+        "22" | "23" | "54" => Remedy::Reject,
+        // Connection, state of the transaction (a server that is switching over or was restored is read-only), rolled
+        // back (serialization, deadlock), resources, lock or state, operator, system.
+        "08" | "25" | "40" | "53" | "55" | "57" | "58" => Remedy::Retry,
         _ => Remedy::Stop,
     }
 }
@@ -77,31 +76,89 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_sqlstate_has_its_remedy() {
-        let table = [
-            ("08006", Remedy::Retry),  // connection_failure
-            ("57P01", Remedy::Retry),  // admin_shutdown
-            ("57P03", Remedy::Retry),  // cannot_connect_now
-            ("53300", Remedy::Retry),  // too_many_connections
-            ("53100", Remedy::Retry),  // disk_full
-            ("40001", Remedy::Retry),  // serialization_failure
-            ("40P01", Remedy::Retry),  // deadlock_detected
-            ("55P03", Remedy::Retry),  // lock_not_available
-            ("57014", Remedy::Retry),  // query_canceled (statement_timeout)
-            ("25006", Remedy::Retry),  // read_only_sql_transaction
-            ("58030", Remedy::Retry),  // io_error
-            ("22021", Remedy::Reject), // character_not_in_repertoire
-            ("22003", Remedy::Reject), // numeric_value_out_of_range
-            ("23514", Remedy::Reject), // check_violation
-            ("23502", Remedy::Reject), // not_null_violation
-            ("54000", Remedy::Reject), // program_limit_exceeded (index row too large)
-            ("42P01", Remedy::Stop),   // undefined_table
-            ("42501", Remedy::Stop),   // insufficient_privilege
-            ("28P01", Remedy::Stop),   // invalid_password
-            ("3D000", Remedy::Stop),   // invalid_catalog_name
-        ];
-        for (code, remedy) in table {
-            assert_eq!(remedy_of(Some(code)), remedy, "{code}");
+    fn an_outage_is_tried_again() {
+        for code in [
+            "08000", // connection_exception
+            "08001", // sqlclient_unable_to_establish_sqlconnection
+            "08003", // connection_does_not_exist
+            "08004", // sqlserver_rejected_establishment_of_sqlconnection
+            "08006", // connection_failure
+            "08007", // transaction_resolution_unknown
+            "08P01", // protocol_violation
+            "25006", // read_only_sql_transaction
+            "25P02", // in_failed_sql_transaction
+            "25P03", // idle_in_transaction_session_timeout
+            "40000", // transaction_rollback
+            "40001", // serialization_failure
+            "40003", // statement_completion_unknown
+            "40P01", // deadlock_detected
+            "53000", // insufficient_resources
+            "53100", // disk_full
+            "53200", // out_of_memory
+            "53300", // too_many_connections
+            "53400", // configuration_limit_exceeded
+            "55000", // object_not_in_prerequisite_state
+            "55006", // object_in_use
+            "55P03", // lock_not_available
+            "57000", // operator_intervention
+            "57014", // query_canceled (statement_timeout)
+            "57P01", // admin_shutdown
+            "57P02", // crash_shutdown
+            "57P03", // cannot_connect_now
+            "57P04", // database_dropped
+            "57P05", // idle_session_timeout
+            "58000", // system_error
+            "58030", // io_error
+            "58P01", // undefined_file
+        ] {
+            assert_eq!(remedy_of(Some(code)), Remedy::Retry, "{code}");
+        }
+        assert_eq!(remedy_of(None), Remedy::Retry, "no answer of the server's");
+    }
+
+    #[test]
+    fn a_row_that_is_refused_is_set_aside() {
+        for code in [
+            "22000", // data_exception
+            "22001", // string_data_right_truncation
+            "22003", // numeric_value_out_of_range
+            "22008", // datetime_field_overflow
+            "22021", // character_not_in_repertoire
+            "22P02", // invalid_text_representation
+            "22P03", // invalid_binary_representation
+            "22P05", // untranslatable_character
+            "23000", // integrity_constraint_violation
+            "23502", // not_null_violation
+            "23503", // foreign_key_violation
+            "23505", // unique_violation, of an index that is not ours
+            "23514", // check_violation, and no partition for the row
+            "54000", // program_limit_exceeded (index row too large)
+        ] {
+            assert_eq!(remedy_of(Some(code)), Remedy::Reject, "{code}");
+        }
+    }
+
+    #[test]
+    fn what_a_person_must_mend_is_neither() {
+        for code in [
+            "0A000", // feature_not_supported
+            "28000", // invalid_authorization_specification
+            "28P01", // invalid_password
+            "3D000", // invalid_catalog_name
+            "3F000", // invalid_schema_name
+            "42501", // insufficient_privilege
+            "42601", // syntax_error
+            "42703", // undefined_column
+            "42804", // datatype_mismatch
+            "42883", // undefined_function
+            "42P01", // undefined_table
+            "F0000", // config_file_error
+            "P0001", // raise_exception: a trigger that somebody made
+            "XX000", // internal_error
+            "XX001", // data_corrupted
+            "XX002", // index_corrupted
+        ] {
+            assert_eq!(remedy_of(Some(code)), Remedy::Stop, "{code}");
         }
     }
 }

@@ -8,6 +8,7 @@ pub mod embedded;
 mod error;
 pub mod journal;
 pub mod postgres;
+pub mod spool;
 
 use std::future::Future;
 

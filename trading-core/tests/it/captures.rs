@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 use trading_core::domain::{Instrument, Side, Symbol, Tick, Timestamp, parse_decimal};
+use trading_core::exchange::history::{HistoryError, Pages, Span};
 use trading_core::exchange::{
     Binance, Bybit, Coinbase, DecodeError, Exchange, Kraken, Message, Okx, Subscribed,
 };
@@ -225,4 +226,109 @@ fn okx_agrees_with_other_parsers() {
     let today = |frame: &str| frame.replace(r#""channel":"trades""#, r#""channel":"trades-all""#);
     assert_eq!(compare_values(&Okx, &folder, "crypto-msg-parser-okx", today), 1);
     assert!(read_all(&Okx, &folder).1 > 0);
+}
+
+/// Pages over all of a symbol's past, as if the answer in the capture were to come next.
+fn all_of(exchange: &dyn Exchange, symbol: &str, ids: Option<(u64, u64)>) -> Box<dyn Pages> {
+    let instrument = Instrument::intern(exchange.name(), &symbol.parse().unwrap()).unwrap();
+    let at = |text| Timestamp::from_rfc3339(text).unwrap();
+    let (from, to) = (at("2020-01-01T00:00:00Z"), at("2030-01-01T00:00:00Z"));
+    exchange.history().pages("http://venue", Span { instrument, ids, from, to })
+}
+
+/// The trades of one answer; their digits are in it.
+fn read_page(pages: &mut dyn Pages, body: &str) -> Result<Vec<Tick>, HistoryError> {
+    let mut ticks = Vec::new();
+    pages.take(body, Timestamp::from_millis(0).unwrap(), &mut ticks)?;
+    for tick in &ticks {
+        let told = [tick.price.to_string(), tick.quantity.to_string(), tick.trade_id.to_string()];
+        assert!(told.iter().all(|text| body.contains(text)), "{tick:?} is not in the answer");
+    }
+    Ok(ticks)
+}
+
+#[test]
+fn kraken_reads_a_recorded_page_of_a_thousand_trades() {
+    let Some(folder) = captures("kraken-v2") else { return };
+    let body = &lines(&folder.join("nautilus-rest.jsonl"))[1];
+    let mut pages = all_of(&Kraken, "BTCUSDT", None);
+    let ticks = read_page(&mut *pages, body).unwrap();
+    let told: Value = serde_json::from_str(body).unwrap();
+    let rows = told["result"]["XBTUSDT"].as_array().unwrap();
+    assert_eq!((ticks.len(), rows.len()), (1_000, 1_000));
+    for ((tick, row), id) in ticks.iter().zip(rows).zip(10_218_208..) {
+        assert_eq!(tick.trade_id.number(), Some(id));
+        assert_eq!(
+            (&row[0], &row[1]),
+            (&tick.price.to_string().into(), &tick.quantity.to_string().into())
+        );
+        assert_eq!(row[3] == "b", tick.side == Side::Buy);
+        // To the millisecond, whatever the digits below it.
+        let millis = row[2].to_string().replace('.', "");
+        assert!(tick.exchange_at.as_micros().to_string().starts_with(&millis[..13]), "{row}");
+    }
+    assert!(ticks.is_sorted_by_key(|tick| tick.exchange_at));
+    // The cursor holds all nanoseconds of the last trade: its microsecond is what we read from the double.
+    let last: i64 = told["result"]["last"].as_str().unwrap().parse().unwrap();
+    assert_eq!(ticks[999].exchange_at.as_micros(), last / 1_000);
+    assert!(pages.next().unwrap().ends_with(&format!("&since={}", last - 1)));
+}
+
+#[test]
+fn okx_reads_a_recorded_page() {
+    let Some(folder) = captures("okx") else { return };
+    let body = &lines(&folder.join("nautilus-rest.jsonl"))[0];
+    let mut pages = all_of(&Okx, "BTCUSDT", None);
+    let ticks = read_page(&mut *pages, body).unwrap();
+    let told: Vec<_> = ticks.iter().map(|tick| (tick.trade_id.number(), tick.side)).collect();
+    assert_eq!(told, [(Some(734_864_333), Side::Sell), (Some(734_864_332), Side::Buy)]);
+    assert_eq!(ticks[0].exchange_at.as_millis(), 1_747_087_163_557);
+}
+
+#[test]
+fn bybit_reads_a_recorded_page() {
+    let Some(folder) = captures("bybit") else { return };
+    // Of a derivative, whose answers look the same: its ids are UUIDs.
+    let body = &lines(&folder.join("nautilus-rest.jsonl"))[0];
+    let mut pages = all_of(&Bybit, "BTCUSDT", None);
+    let ticks = read_page(&mut *pages, body).unwrap();
+    assert_eq!(ticks[0].trade_id.to_string(), "a905d5c3-1ed0-4f37-83e4-9c73a2fe2f01");
+    assert_eq!((ticks.len(), ticks[0].exchange_at.as_millis()), (1, 1_709_891_679_000));
+    assert_eq!(pages.reach().unwrap().ids, None);
+}
+
+#[test]
+fn every_recorded_answer_of_anything_is_taken_or_refused() {
+    let mut read = 0;
+    for (exchange, folder) in [
+        (&Binance as &dyn Exchange, "binance-us"),
+        (&Bybit, "bybit"),
+        (&Coinbase, "coinbase"),
+        (&Kraken, "kraken-v2"),
+        (&Okx, "okx"),
+    ] {
+        let Some(folder) = captures(folder) else { return };
+        for entry in fs::read_dir(folder).unwrap() {
+            let file = entry.unwrap().path();
+            let name = file.file_name().unwrap().to_string_lossy();
+            if !name.contains("rest")
+                || file.extension().is_none_or(|extension| extension != "jsonl")
+            {
+                continue;
+            }
+            for body in lines(&file) {
+                for ids in [None, Some((1, u64::MAX - 1))] {
+                    let mut pages = all_of(exchange, "BTCUSDT", ids);
+                    let before = pages.next();
+                    if read_page(&mut *pages, &body).is_err() {
+                        assert_eq!(pages.next(), before);
+                    }
+                }
+                drop(exchange.history().decode_candles(&body));
+                drop(exchange.history().decode_clock(&body));
+                read += 1;
+            }
+        }
+    }
+    assert!(read > 10, "{read} answers");
 }

@@ -11,10 +11,13 @@
 mod captures;
 mod embedded;
 mod feed;
+mod journal;
 mod paper;
 mod recorder;
 mod replay;
 mod resume;
+mod spool;
+mod sqlstate;
 mod store;
 mod support;
 mod tidy;

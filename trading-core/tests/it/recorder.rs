@@ -28,7 +28,7 @@ const PATIENCE: Duration = Duration::from_secs(90);
 /// What the recorder may use at the most, through any fault.
 const MEMORY_MAX: u64 = 64 * 1024 * 1024;
 
-fn setting(key: &str, value: impl std::fmt::Display) -> (String, String) {
+pub(crate) fn setting(key: &str, value: impl std::fmt::Display) -> (String, String) {
     (format!("TRADING_CORE__{key}"), format!("{value}"))
 }
 
@@ -41,7 +41,7 @@ async fn count(pool: &PgPool, exchange: &str) -> i64 {
 }
 
 /// Waits until each exchange has so many more rows than now.
-async fn grown(pool: &PgPool, by: i64) {
+pub(crate) async fn grown(pool: &PgPool, by: i64) {
     for exchange in EXCHANGES {
         let deadline = Instant::now() + PATIENCE;
         let before = loop {
@@ -57,7 +57,7 @@ async fn grown(pool: &PgPool, by: i64) {
     }
 }
 
-fn cluster_url(log: &str) -> String {
+pub(crate) fn cluster_url(log: &str) -> String {
     let line = log.lines().find(|line| line.contains("Look at it: psql '")).unwrap();
     line.split('\'').nth(1).unwrap().to_owned()
 }
@@ -109,16 +109,16 @@ async fn a_simulated_run_stores_every_trade_once_and_the_ledger_adds_up() {
 }
 
 /// Five simulated exchanges in this process, which the test can break.
-struct Exchanges {
+pub(crate) struct Exchanges {
     faults: FaultsHandle,
-    market: Market,
+    pub(crate) market: Market,
     cancel: CancellationToken,
     serving: tokio::task::JoinHandle<()>,
-    settings: Vec<(String, String)>,
+    pub(crate) settings: Vec<(String, String)>,
 }
 
 impl Exchanges {
-    async fn start(rate: i64) -> Self {
+    pub(crate) async fn start(rate: i64) -> Self {
         let rate = Decimal::from(rate);
         let options = SimulatorOptions { seed: 42, rate, ..SimulatorOptions::default() };
         let market = Market::new(&MarketOptions { seed: 42, rate, ..MarketOptions::default() });
@@ -246,7 +246,7 @@ async fn through_cuts_stalls_repeats_broken_frames_and_a_crashed_database_only_w
 }
 
 #[tokio::test]
-async fn a_stop_while_the_database_is_away_says_what_is_not_stored_and_exits_70() {
+async fn a_stop_while_the_database_is_away_says_where_the_ticks_are_and_exits_70() {
     let scratch = Scratch::new("");
     let folder = tempfile::tempdir().unwrap();
     let settings = [
@@ -258,13 +258,14 @@ async fn a_stop_while_the_database_is_away_says_what_is_not_stored_and_exits_70(
     let mut program = Program::start(folder.path(), &["live", "--simulate"], &settings);
     program.logged("Feed connected").await;
     stop(&scratch.options()).await.unwrap();
-    program.logged("Store away").await;
+    program.logged("Store circuit OPEN").await;
     let status = program.stop().await;
     let log = program.log();
     assert_eq!(status.code(), Some(70), "{log}");
-    let late = log.lines().find(|line| line.contains("Not stopped within 2 s: ")).unwrap();
-    assert!(late.contains("pipeline"), "{log}");
-    assert!(log.contains("ticks are not stored"), "{log}");
+    let spooled = log.lines().find(|line| line.contains(" ticks are in the spool at ")).unwrap();
+    assert!(spooled.ends_with("/spool: the next start stores them"), "{log}");
+    assert!(!log.contains("ticks are not stored"), "{log}");
+    assert!(log.lines().last().unwrap().contains(" + in flight 0"), "{log}");
     assert!(log.lines().last().unwrap().contains("Ledger: received"), "{log}");
 }
 

@@ -145,6 +145,26 @@ async fn two_recorders_beside_each_other_store_each_tick_once() {
 }
 
 #[tokio::test]
+async fn two_recorders_that_write_the_same_ticks_in_opposite_orders_lock_each_other_up_never_for_good()
+ {
+    let database = migrated().await;
+    let (one, two) = (PostgresStore::new(database.socket()), PostgresStore::new(database.tcp()));
+    let mut stored = 0;
+    for round in 0..30 {
+        let forth = ticks(round * 1_000..(round + 1) * 1_000);
+        let back: Vec<Tick> = forth.iter().rev().cloned().collect();
+        let (a, b) = futures_util::join!(one.write(&forth), two.write(&back));
+        let (a, b) = (a.unwrap(), b.unwrap());
+        assert_eq!(a.stored + b.stored, 1_000, "round {round}");
+        assert_eq!(a.duplicates + b.duplicates, 1_000, "round {round}");
+        stored += a.stored + b.stored;
+    }
+    assert_eq!(stored, 30_000);
+    assert_eq!(count(&database.pool, "tick_data").await, 30_000);
+    assert_eq!(count(&database.pool, "rejected_ticks").await, 0);
+}
+
+#[tokio::test]
 async fn refused_rows_are_set_aside_with_their_reason_and_the_others_stored() {
     for (way, database, options) in both_ways().await {
         let store = PostgresStore::new(options);

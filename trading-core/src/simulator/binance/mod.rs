@@ -7,13 +7,14 @@ use std::sync::Arc;
 use rust_decimal::Decimal;
 use serde_json::Value;
 
-use super::market::{Listing, Market, Trade, Venue};
+use super::market::{Candle, Listing, Market, Trade, Venue};
 use super::outbox::{Outbox, decimal, millis, number};
 use super::reply::{Query, Reply};
 use super::session::{Channel, Context, Protocol, Subscription};
 use crate::domain::{Side, Timestamp};
 
 const SECOND_US: i64 = 1_000_000;
+const MINUTE_US: i64 = 60 * SECOND_US;
 /// Messages a client may send in a second, of every kind.
 const MESSAGES_PER_SECOND: usize = 5;
 const STREAMS_MAX: usize = 1_024;
@@ -230,7 +231,11 @@ impl Protocol for Binance {
     ) {
         let mut id = first;
         while id <= last {
-            let Some(trade) = of.listing.trade(id) else { return };
+            // An order's first trade is always there; another may never have been issued.
+            let Some(trade) = of.listing.trade(id) else {
+                id += 1;
+                continue;
+            };
             self.begin(out.text(), of);
             let kind = match of.channel {
                 Channel::Trades => r#"{"e":"trade","E":"#,
@@ -256,7 +261,7 @@ impl Protocol for Binance {
                     text.push_str(r#","f":"#);
                     number(text, order.first);
                     text.push_str(r#","l":"#);
-                    number(text, order.last);
+                    number(text, of.listing.last_issued(order.first, order.last));
                     id = order.last + 1;
                 }
             }
@@ -275,7 +280,7 @@ fn prices(text: &mut String, price: Decimal, quantity: Decimal) {
 
 /// The sum of some trades' quantities.
 pub(super) fn total(listing: &Listing, first: u64, last: u64) -> Decimal {
-    (first..=last).filter_map(|id| listing.trade(id)).map(|trade| trade.quantity).sum()
+    listing.trades(first..=last).map(|trade| trade.quantity).sum()
 }
 
 /// Answers a REST request.
@@ -285,7 +290,7 @@ pub(super) fn rest(market: &Market, path: &[&str], query: &Query, now: Timestamp
         "ping" => Reply::ok("{}"),
         "time" => Reply::ok(format!(r#"{{"serverTime":{}}}"#, now.as_millis())),
         "exchangeInfo" => exchange_info(market, query, now),
-        "trades" | "historicalTrades" | "aggTrades" => {
+        "trades" | "historicalTrades" | "aggTrades" | "klines" => {
             let Some(symbol) = query.get("symbol") else {
                 return Reply::error(
                     400,
@@ -299,6 +304,7 @@ pub(super) fn rest(market: &Market, path: &[&str], query: &Query, now: Timestamp
             let from = query.number("fromId").filter(|_| *route != "trades");
             match *route {
                 "aggTrades" => orders(listing, from, limit, query, now),
+                "klines" => candles(listing, limit, query, now),
                 _ => trades(listing, from, limit, now),
             }
         }
@@ -307,26 +313,33 @@ pub(super) fn rest(market: &Market, path: &[&str], query: &Query, now: Timestamp
 }
 
 fn trades(listing: &Listing, from: Option<u64>, limit: u64, now: Timestamp) -> Reply {
+    let limit = usize::try_from(limit).unwrap_or(0);
+    let latest = listing.latest(now).unwrap_or(0);
+    let page: Vec<Trade> = if let Some(from) = from {
+        listing.trades(from.max(listing.first_id())..=latest).take(limit).collect()
+    } else {
+        let newest = listing.trades(listing.first_id()..=latest).rev().take(limit);
+        newest.collect::<Vec<_>>().into_iter().rev().collect()
+    };
     let mut body = "[".to_owned();
-    if let Some(latest) = listing.latest(now) {
-        let first = from.unwrap_or(latest.saturating_sub(limit - 1)).max(listing.first_id());
-        for trade in
-            (first..=latest.min(first.saturating_add(limit - 1))).filter_map(|id| listing.trade(id))
-        {
-            let value = (trade.price * trade.quantity).round_dp(8);
-            let Trade { id, price, quantity, side, at } = trade;
-            let separator = if body.len() > 1 { "," } else { "" };
-            let written = write!(
-                body,
-                r#"{separator}{{"id":{id},"price":"{price}","qty":"{quantity}","quoteQty":"{value:.8}","time":{},"isBuyerMaker":{},"isBestMatch":true}}"#,
-                at.as_millis(),
-                side == Side::Sell,
-            );
-            debug_assert!(written.is_ok(), "a string takes all text");
-        }
+    for Trade { id, price, quantity, side, at } in page {
+        let value = (price * quantity).round_dp(8);
+        let separator = if body.len() > 1 { "," } else { "" };
+        let written = write!(
+            body,
+            r#"{separator}{{"id":{id},"price":"{price}","qty":"{quantity}","quoteQty":"{value:.8}","time":{},"isBuyerMaker":{},"isBestMatch":true}}"#,
+            at.as_millis(),
+            side == Side::Sell,
+        );
+        debug_assert!(written.is_ok(), "a string takes all text");
     }
     body.push(']');
-    Reply::ok(body).with_header("x-mbx-used-weight-1m", "25")
+    Reply::ok(body)
+}
+
+fn time(query: &Query, name: &str) -> Option<Timestamp> {
+    let millis = i64::try_from(query.number(name)?).ok()?;
+    Timestamp::from_millis(millis).ok()
 }
 
 fn orders(
@@ -336,14 +349,10 @@ fn orders(
     query: &Query,
     now: Timestamp,
 ) -> Reply {
-    let time = |name| {
-        let millis = i64::try_from(query.number(name)?).ok()?;
-        Timestamp::from_millis(millis).ok()
-    };
-    let until = time("endTime").map_or(now, |end| end.min(now));
+    let until = time(query, "endTime").map_or(now, |end| end.min(now));
     let mut body = "[".to_owned();
     if let Some(last) = listing.latest(until).and_then(|id| listing.order(id)) {
-        let since = time("startTime")
+        let since = time(query, "startTime")
             .and_then(|start| listing.order(listing.first_since(start)))
             .map(|order| order.number);
         let first = from.or(since).unwrap_or((last.number + 1).saturating_sub(limit));
@@ -357,7 +366,7 @@ fn orders(
                 trade.price,
                 total(listing, order.first, order.last),
                 order.first,
-                order.last,
+                listing.last_issued(order.first, order.last),
                 trade.at.as_millis(),
                 trade.side == Side::Sell,
             );
@@ -365,7 +374,43 @@ fn orders(
         }
     }
     body.push(']');
-    Reply::ok(body).with_header("x-mbx-used-weight-1m", "4")
+    Reply::ok(body)
+}
+
+/// One-minute candles that begin within the times, the first ones; or the newest ones.
+fn candles(listing: &Listing, limit: u64, query: &Query, now: Timestamp) -> Reply {
+    if query.get("interval") != Some("1m") {
+        return Reply::error(400, r#"{"code":-1120,"msg":"Invalid interval."}"#);
+    }
+    let limit = i64::try_from(limit).unwrap_or(0);
+    let end = time(query, "endTime").map_or(now, |end| end.min(now));
+    // A minute that began before the time is not told.
+    let start = time(query, "startTime").map(|start| start.plus_micros(MINUTE_US - 1).minute());
+    let from = start.unwrap_or_else(|| end.minute().plus_micros(-(limit - 1) * MINUTE_US));
+    let to = end.min(from.plus_micros((limit - 1) * MINUTE_US));
+    let rows: Vec<String> = listing
+        .candles(from, to, now)
+        .map(|candle| {
+            let Candle { minute, open, high, low, close, volume, value, trades } = candle;
+            let (opened, value) = (minute.as_millis(), eight(value.round_dp(8)));
+            let (closed, volume) = (opened + 59_999, eight(volume));
+            format!(
+                r#"[{opened},"{open}","{high}","{low}","{close}","{volume}",{closed},"{value}",{trades},"0","0","0"]"#
+            )
+        })
+        .collect();
+    Reply::ok(format!("[{}]", rows.join(",")))
+}
+
+/// What a request costs of the weight that an address has in a minute, as documented.
+pub(super) fn weight(path: &[&str]) -> u64 {
+    match path {
+        ["api", "v3", "trades" | "historicalTrades", ..] => 25,
+        ["api", "v3", "exchangeInfo", ..] => 20,
+        ["api", "v3", "aggTrades", ..] => 4,
+        ["api", "v3", "klines", ..] => 2,
+        _ => 1,
+    }
 }
 
 fn exchange_info(market: &Market, query: &Query, now: Timestamp) -> Reply {

@@ -152,3 +152,30 @@ fn unknown_symbols_are_refused_and_known_ones_are_listed() {
     assert!(client.json("api/v3/exchangeInfo")["symbols"].as_array().unwrap().len() > 50);
     assert_eq!(client.json("api/v3/time")["serverTime"], client.now.as_millis());
 }
+
+#[test]
+fn candles_are_the_first_ones_from_a_time_or_the_newest() {
+    let client = Client::open(Venue::Binance, "ws", "");
+    let minute = client.now.minute();
+    let start = minute.plus_micros(-119_000_000).as_millis();
+    let url = "api/v3/klines?symbol=BTCUSDT&interval=1m";
+    let page = client.json(&format!("{url}&startTime={start}&endTime={}", client.now.as_millis()));
+    let rows = page.as_array().unwrap();
+    let opened: Vec<_> = rows.iter().map(|row| row[0].as_i64().unwrap()).collect();
+    assert_eq!(
+        opened,
+        [minute.as_millis() - 60_000, minute.as_millis()],
+        "it began after the start"
+    );
+    let candle = client.listing("BTCUSDT").candle(client.now, client.now).unwrap();
+    assert_eq!(
+        (&rows[1][2], &rows[1][5]),
+        (&candle.high.to_string().into(), &candle.volume.to_string().into())
+    );
+    assert_eq!(rows[1][8], candle.trades);
+    let first = client.json(&format!("{url}&startTime={start}&limit=1"));
+    assert_eq!(first[0][0], opened[0]);
+    let newest = client.json(&format!("{url}&limit=3"));
+    assert_eq!((newest.as_array().unwrap().len(), &newest[2][0]), (3, &rows[1][0]));
+    assert_eq!(client.rest("api/v3/klines?symbol=BTCUSDT&interval=2m").status, 400);
+}

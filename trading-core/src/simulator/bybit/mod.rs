@@ -6,17 +6,18 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::market::{Listing, Market, Trade, Venue, hash};
+use super::market::{Candle, Listing, Market, Trade, Venue, hash};
 use super::outbox::{Outbox, decimal, millis, number};
 use super::reply::{Query, Reply};
 use super::session::{Channel, Context, Protocol, Subscription};
 use crate::domain::{Side, Timestamp};
 
-const IDLE_US: i64 = 600 * 1_000_000;
+const MINUTE_US: i64 = 60 * 1_000_000;
+const IDLE_US: i64 = 10 * MINUTE_US;
 /// Topics in one request at most, on the spot market.
 const ARGS_MAX: usize = 10;
 /// Trades in one message at most.
-const MESSAGE_TRADES: usize = 1_024;
+const MESSAGE_TRADES: u64 = 1_024;
 
 /// One client's topics.
 #[derive(Debug)]
@@ -115,16 +116,22 @@ impl Protocol for Bybit {
         out: &mut Outbox,
     ) {
         self.alive_at = Some(now);
-        for first_of_message in (first..=last).step_by(MESSAGE_TRADES) {
+        let mut next = first;
+        while next <= last {
+            let last_of_message = last.min(next + MESSAGE_TRADES - 1);
+            let mut trades = of.listing.trades(next..=last_of_message).peekable();
+            next = last_of_message + 1;
+            if trades.peek().is_none() {
+                continue;
+            }
             let text = out.text();
             text.push_str(r#"{"topic":"publicTrade."#);
             text.push_str(of.listing.spelling());
             text.push_str(r#"","ts":"#);
             millis(text, now);
             text.push_str(r#","type":"snapshot","data":["#);
-            let trades = (first_of_message..=last).take(MESSAGE_TRADES);
-            for trade in trades.filter_map(|id| of.listing.trade(id)) {
-                if trade.id > first_of_message {
+            for (place, trade) in trades.enumerate() {
+                if place > 0 {
                     text.push(',');
                 }
                 write_trade(text, &of.listing, &trade);
@@ -177,9 +184,10 @@ pub(super) fn rest(market: &Market, path: &[&str], query: &Query, now: Timestamp
             ok(&result, now)
         }
         "instruments-info" => instruments(market, query, now),
-        "recent-trade" => {
+        "recent-trade" | "kline" => {
             let name = query.get("symbol").unwrap_or("");
             match market.spelled(Venue::Bybit, name).filter(|_| is_spot) {
+                Some(listing) if *route == "kline" => candles(listing, query, now),
                 Some(listing) => trades(listing, query, now),
                 None => error("Not supported symbols", now),
             }
@@ -204,24 +212,50 @@ fn error(message: &str, now: Timestamp) -> Reply {
 
 fn trades(listing: &Listing, query: &Query, now: Timestamp) -> Reply {
     let limit = query.number("limit").unwrap_or(60).clamp(1, 60);
+    let limit = usize::try_from(limit).unwrap_or(0);
+    let latest = listing.latest(now).unwrap_or(0);
     let mut list = String::new();
-    if let Some(latest) = listing.latest(now) {
-        let oldest = (latest + 1).saturating_sub(limit).max(listing.first_id());
-        for trade in (oldest..=latest).rev().filter_map(|id| listing.trade(id)) {
-            let Trade { id, price, quantity, side: taker, at } = trade;
-            let separator = if id < latest { "," } else { "" };
-            let written = write!(
-                list,
-                r#"{separator}{{"execId":"{id}","symbol":"{}","price":"{price}","size":"{quantity}","side":"{}","time":"{}","isBlockTrade":false,"isRPITrade":false,"seq":"{}"}}"#,
-                listing.spelling(),
-                side(taker),
-                at.as_millis(),
-                sequence(listing, id),
-            );
-            debug_assert!(written.is_ok(), "a string takes all text");
-        }
+    for trade in listing.trades(listing.first_id()..=latest).rev().take(limit) {
+        let Trade { id, price, quantity, side: taker, at } = trade;
+        let separator = if list.is_empty() { "" } else { "," };
+        let written = write!(
+            list,
+            r#"{separator}{{"execId":"{id}","symbol":"{}","price":"{price}","size":"{quantity}","side":"{}","time":"{}","isBlockTrade":false,"isRPITrade":false,"seq":"{}"}}"#,
+            listing.spelling(),
+            side(taker),
+            at.as_millis(),
+            sequence(listing, id),
+        );
+        debug_assert!(written.is_ok(), "a string takes all text");
     }
     ok(&format!(r#"{{"category":"spot","list":[{list}]}}"#), now)
+}
+
+/// Newest first: those that begin within `start` and `end`, in milliseconds.
+fn candles(listing: &Listing, query: &Query, now: Timestamp) -> Reply {
+    if query.get("interval") != Some("1") {
+        return error("Invalid period!", now);
+    }
+    let minutes = query.number("limit").unwrap_or(200).clamp(1, 1_000);
+    let minutes = i64::try_from(minutes).unwrap_or(0) - 1;
+    let time = |name| Timestamp::from_millis(i64::try_from(query.number(name)?).ok()?).ok();
+    let to = time("end").map_or(now, |end| end.min(now));
+    let oldest = to.minute().plus_micros(-minutes * MINUTE_US);
+    // A minute that began before the time is not told.
+    let start = time("start").map(|start| start.plus_micros(MINUTE_US - 1).minute());
+    let from = start.map_or(oldest, |start| start.max(oldest));
+    let rows: Vec<String> = listing
+        .candles(from, to, now)
+        .rev()
+        .map(|candle| {
+            let Candle { minute, open, high, low, close, volume, value, .. } = candle;
+            let start = minute.as_millis();
+            format!(r#"["{start}","{open}","{high}","{low}","{close}","{volume}","{value}"]"#)
+        })
+        .collect();
+    let symbol = listing.spelling();
+    let list = rows.join(",");
+    ok(&format!(r#"{{"category":"spot","symbol":"{symbol}","list":[{list}]}}"#), now)
 }
 
 fn instruments(market: &Market, query: &Query, now: Timestamp) -> Reply {

@@ -85,3 +85,27 @@ fn the_history_is_sixty_trades_and_no_more() {
     assert_eq!(client.json("v5/market/instruments-info?category=linear")["retCode"], 0);
     assert_eq!(client.json("v5/market/time")["result"]["timeSecond"], "1788335050");
 }
+
+#[test]
+fn candles_are_newest_first_between_two_times() {
+    let client = Client::open(Venue::Bybit, "v5/public/spot", "");
+    let minute = client.now.minute().as_millis();
+    let url = "v5/market/kline?category=spot&symbol=BTCUSDT&interval=1";
+    let page =
+        client.json(&format!("{url}&start={}&end={}", minute - 60_000, client.now.as_millis()));
+    let rows = page["result"]["list"].as_array().unwrap();
+    let candle = client.listing("BTCUSDT").candle(client.now, client.now).unwrap();
+    assert_eq!(rows.len(), 2);
+    assert_eq!(
+        (&rows[0][0], &rows[0][5]),
+        (&minute.to_string().into(), &candle.volume.to_string().into())
+    );
+    assert_eq!(
+        client.json(&format!("{url}&limit=3"))["result"]["list"].as_array().unwrap().len(),
+        3
+    );
+    assert_eq!(
+        client.json("v5/market/kline?category=spot&symbol=BTCUSDT&interval=7")["retCode"],
+        10_001
+    );
+}

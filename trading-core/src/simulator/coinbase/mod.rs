@@ -8,13 +8,16 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::market::{Listing, Market, Trade, Venue};
+use super::market::{Candle, Listing, Market, Trade, Venue};
 use super::outbox::{Outbox, decimal, number, padded, rfc3339};
 use super::reply::{Query, Reply};
 use super::session::{Channel, Context, Protocol, Subscription};
 use crate::domain::Timestamp;
 
 const SECOND_US: i64 = 1_000_000;
+const MINUTE_US: i64 = 60 * SECOND_US;
+/// Minutes that one answer spans at most.
+const CANDLES_MAX: i64 = 300;
 /// Who has not subscribed by then is disconnected.
 const SUBSCRIBE_WITHIN_US: i64 = 5 * SECOND_US;
 /// Channels that can be subscribed without a key. Only `matches` and `heartbeat` carry anything here.
@@ -183,7 +186,7 @@ impl Protocol for Coinbase {
     }
 
     fn write(&mut self, of: &Subscription, first: u64, last: u64, _: Timestamp, out: &mut Outbox) {
-        for trade in (first..=last).filter_map(|id| of.listing.trade(id)) {
+        for trade in of.listing.trades(first..=last) {
             write_match("match", &of.listing, &trade, out);
         }
     }
@@ -258,6 +261,7 @@ pub(super) fn rest(market: &Market, path: &[&str], query: &Query, now: Timestamp
             (None, _) => Reply::error(404, r#"{"message":"NotFound"}"#),
             (Some(listing), []) => Reply::ok(product(listing)),
             (Some(listing), ["trades", ..]) => trades(listing, query, now),
+            (Some(listing), ["candles", ..]) => candles(listing, query, now),
             _ => Reply::error(404, r#"{"message":"Route not found"}"#),
         },
         _ => Reply::error(404, r#"{"message":"Route not found"}"#),
@@ -267,16 +271,16 @@ pub(super) fn rest(market: &Market, path: &[&str], query: &Query, now: Timestamp
 /// Newest first: older than `after`, newer than `before`.
 fn trades(listing: &Listing, query: &Query, now: Timestamp) -> Reply {
     let limit = query.number("limit").unwrap_or(1_000).clamp(1, 1_000);
-    let Some(latest) = listing.latest(now) else { return Reply::ok("[]") };
+    let latest = listing.latest(now).unwrap_or(0);
     let newest = query.number("after").map_or(latest, |after| latest.min(after.saturating_sub(1)));
     let oldest = query
         .number("before")
-        .map_or(listing.first_id(), |before| before.saturating_add(1).max(listing.first_id()))
-        .max((newest + 1).saturating_sub(limit));
+        .map_or(listing.first_id(), |before| before.saturating_add(1).max(listing.first_id()));
+    let limit = usize::try_from(limit).unwrap_or(0);
+    let page: Vec<Trade> = listing.trades(oldest..=newest).rev().take(limit).collect();
     let mut body = "[".to_owned();
-    for trade in (oldest..=newest).rev().filter_map(|id| listing.trade(id)) {
-        let Trade { id, price, quantity, side, at } = trade;
-        let separator = if id < newest { "," } else { "" };
+    for Trade { id, price, quantity, side, at } in &page {
+        let separator = if body.len() > 1 { "," } else { "" };
         let written = write!(
             body,
             r#"{separator}{{"trade_id":{id},"side":"{}","size":"{quantity}","price":"{price}","time":"{at}"}}"#,
@@ -286,10 +290,41 @@ fn trades(listing: &Listing, query: &Query, now: Timestamp) -> Reply {
     }
     body.push(']');
     let reply = Reply::ok(body);
-    if oldest > newest {
-        return reply;
+    let (Some(first), Some(last)) = (page.first(), page.last()) else { return reply };
+    reply
+        .with_header("cb-before", first.id.to_string())
+        .with_header("cb-after", last.id.to_string())
+}
+
+/// Newest first, minutes without a trade left out: `[start, low, high, open, close, volume]`.
+fn candles(listing: &Listing, query: &Query, now: Timestamp) -> Reply {
+    if query.number("granularity").is_some_and(|seconds| seconds != 60) {
+        return Reply::error(400, r#"{"message":"Unsupported granularity"}"#);
     }
-    reply.with_header("cb-before", newest.to_string()).with_header("cb-after", oldest.to_string())
+    let time = |name: &str| -> Option<Timestamp> {
+        let text = query.get(name)?;
+        let seconds = || Timestamp::from_millis(text.parse::<i64>().ok()?.checked_mul(1_000)?).ok();
+        Timestamp::from_rfc3339(text).ok().or_else(seconds)
+    };
+    let to = time("end").map_or(now, |end| end.min(now));
+    let from = time("start").unwrap_or_else(|| to.plus_micros((1 - CANDLES_MAX) * MINUTE_US));
+    if (to.as_micros() - from.as_micros()) / MINUTE_US > CANDLES_MAX {
+        return Reply::error(
+            400,
+            r#"{"message":"granularity too small for the requested time range. Count of aggregations requested exceeds 300"}"#,
+        );
+    }
+    let rows: Vec<String> = listing
+        .candles(from, to, now)
+        .rev()
+        .filter(|candle| candle.trades > 0)
+        .map(|candle| {
+            let Candle { minute, open, high, low, close, volume, .. } = candle;
+            let start = minute.as_millis() / 1_000;
+            format!("[{start},{low},{high},{open},{close},{volume}]")
+        })
+        .collect();
+    Reply::ok(format!("[{}]", rows.join(",")))
 }
 
 fn product(listing: &Listing) -> String {

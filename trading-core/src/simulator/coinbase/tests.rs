@@ -117,3 +117,28 @@ fn products_have_their_steps() {
         r#"{"iso":"2026-09-02T07:44:10.104422Z","epoch":1788335050.104422}"#
     );
 }
+
+#[test]
+fn candles_are_newest_first_and_at_most_300_minutes() {
+    let client = Client::open(Venue::Coinbase, "", "");
+    let minute = client.now.minute();
+    let from = minute.plus_micros(-60_000_000);
+    let url = "products/BTC-USD/candles?granularity=60";
+    let page = client.json(&format!("{url}&start={from}&end={}", client.now));
+    let candle = client.listing("BTCUSD").candle(client.now, client.now).unwrap();
+    assert_eq!(page.as_array().unwrap().len(), 2);
+    let row = format!(
+        "[{},{},{},{},{},{}]",
+        minute.as_millis() / 1_000,
+        candle.low,
+        candle.high,
+        candle.open,
+        candle.close,
+        candle.volume
+    );
+    let body = client.rest(&format!("{url}&start={from}&end={}", client.now)).body;
+    assert!(body.starts_with(&format!("[{row},")), "{body}");
+    let too_long = minute.plus_micros(-301 * 60_000_000).as_millis() / 1_000;
+    assert_eq!(client.rest(&format!("{url}&start={too_long}")).status, 400);
+    assert_eq!(client.json(url).as_array().unwrap().len(), 300);
+}

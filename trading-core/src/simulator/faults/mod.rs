@@ -1,8 +1,8 @@
 //! What goes wrong on purpose: switches that stay on, and actions that happen once.
 //!
 //! Deterministic from the seed where they are random: what happens to a trade depends on the seed, the
-//! connection's number at its exchange, the symbol and the id. Only the WebSocket lies; the REST history is always
-//! whole. All that is done to a client is in the journal.
+//! connection's number at its exchange, the symbol and the id. Only the WebSocket lies; what the REST history tells is
+//! always whole. All that is done to a client is in the journal.
 
 mod switches;
 #[cfg(test)]
@@ -20,7 +20,7 @@ use super::journal::{Entry, Journal, Keeper, Kind};
 use super::market::{Listing, UnknownVenue, Venue, hash, stream};
 use crate::domain::Timestamp;
 
-pub use self::switches::{Switches, SwitchesError};
+pub use self::switches::{RestFault, Switches, SwitchesError};
 
 /// Actions that may wait for their trades at once.
 const WAITING_MAX: usize = 1_000;
@@ -54,7 +54,8 @@ pub enum Action {
     Repeat(u64),
     /// The next so many trades are sent as broken frames.
     Malformed(u64),
-    /// Connections are silent for so long.
+    /// Connections are silent for so long. Of one symbol: its subscriptions are, while heartbeats and other symbols
+    /// come; one that is made anew is not.
     Stall(Duration),
     /// New connections are refused for so long.
     Refuse(Duration),
@@ -117,7 +118,7 @@ pub struct FaultsHandle {
 struct State {
     switches: Switches,
     waiting: Vec<Waiting>,
-    timed: Vec<(Target, Timed, Timestamp)>,
+    timed: Vec<Lasting>,
     shutdowns: Vec<Shutdown>,
     connected: BTreeMap<Venue, u64>,
     open: BTreeMap<(Venue, u64), CancellationToken>,
@@ -136,6 +137,14 @@ struct Shutdown {
     target: Target,
     announced: Timestamp,
     at: Timestamp,
+}
+
+#[derive(Debug, Clone)]
+struct Lasting {
+    target: Target,
+    what: Timed,
+    since: Timestamp,
+    until: Timestamp,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -174,9 +183,16 @@ pub(super) struct Turn {
     stream: u64,
     switches: Switches,
     waiting: Vec<Waiting>,
+    /// Symbols of which older subscriptions are silent.
+    silent: Vec<(String, Timestamp)>,
 }
 
 impl Turn {
+    /// Whether a subscription that was made then is silent now.
+    pub(super) fn is_silent(&self, symbol: &str, subscribed_at: Timestamp) -> bool {
+        self.silent.iter().any(|(only, since)| only == symbol && subscribed_at <= *since)
+    }
+
     /// Whether nothing happens to any trade.
     pub(super) const fn is_harmless(&self) -> bool {
         self.waiting.is_empty()
@@ -260,11 +276,12 @@ impl FaultsHandle {
             Action::Stall(lasting) | Action::Refuse(lasting) => {
                 let timed =
                     if matches!(action, Action::Stall(_)) { Timed::Stall } else { Timed::Refuse };
-                state.timed.retain(|(.., until)| *until > now);
+                state.timed.retain(|lasting| lasting.until > now);
                 if state.timed.len() >= WAITING_MAX {
                     return Err(FaultError::Full);
                 }
-                state.timed.push((target.clone(), timed, until(lasting)));
+                let (target, until) = (target.clone(), until(lasting));
+                state.timed.push(Lasting { target, what: timed, since: now, until });
                 return Ok(());
             }
             Action::Shutdown(notice) => {
@@ -324,6 +341,11 @@ impl FaultsHandle {
         self.state().journal.read()
     }
 
+    /// What is wrong with the REST sides.
+    pub(super) fn rest(&self) -> Option<RestFault> {
+        self.state().switches.rest
+    }
+
     /// Lets a connection in, or refuses it.
     pub(super) fn admit(&self, venue: Venue, now: Timestamp) -> Option<Admission> {
         let mut state = self.state();
@@ -360,6 +382,7 @@ impl FaultsHandle {
         let cut = switches.lifetime(stream).is_some_and(|lifetime| age >= lifetime)
             || state.happened(venue, connection, opened_at, |shutdown| shutdown.at <= now);
         let is_announced = state.happened(venue, connection, opened_at, |_| true);
+        let silent = state.silent(venue, connection, now);
         let waiting = if cut || stalled || state.waiting.is_empty() {
             Vec::new()
         } else {
@@ -374,6 +397,7 @@ impl FaultsHandle {
             stream,
             switches,
             waiting,
+            silent,
         }
     }
 
@@ -415,8 +439,27 @@ impl State {
     }
 
     fn happens(&self, what: Timed, venue: Venue, connection: u64, now: Timestamp) -> bool {
-        self.timed.iter().any(|(target, timed, until)| {
-            *timed == what && now < *until && target.concerns(venue, connection)
+        // A stall of one symbol stalls no connection.
+        let is_whole = |lasting: &Lasting| what != Timed::Stall || lasting.target.symbol.is_none();
+        self.lasting(what, venue, connection, now).any(is_whole)
+    }
+
+    fn silent(&self, venue: Venue, connection: u64, now: Timestamp) -> Vec<(String, Timestamp)> {
+        let stalls = self.lasting(Timed::Stall, venue, connection, now);
+        stalls.filter_map(|stall| Some((stall.target.symbol.clone()?, stall.since))).collect()
+    }
+
+    fn lasting(
+        &self,
+        what: Timed,
+        venue: Venue,
+        connection: u64,
+        now: Timestamp,
+    ) -> impl Iterator<Item = &Lasting> {
+        self.timed.iter().filter(move |lasting| {
+            lasting.what == what
+                && now < lasting.until
+                && lasting.target.concerns(venue, connection)
         })
     }
 }

@@ -9,12 +9,22 @@ use rust_decimal::prelude::ToPrimitive;
 
 use super::super::market::hash;
 
+/// What is wrong with an exchange's REST side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RestFault {
+    /// Every request is refused with the status 503.
+    Down,
+    /// Every answer takes so long.
+    Slow(Duration),
+}
+
 /// Faults that stay on until they are switched off. The default is none.
 ///
 /// As text, parts joined by commas: `drop=30s` (connections live that long, half to one and a half times),
 /// `stall=20s/3s` (of every 20 s of a connection the last 3 s are silent), `skip=0.01`, `repeat=0.01`,
 /// `malformed=0.001` (a part of the trades), `refuse=0.2` (a part of the connections), `slow=500` (trades per
-/// second and connection). `none` or nothing switches all off.
+/// second and connection), `rest=down` or `rest=2s` (the REST side answers with 503, or takes that long). `none` or
+/// nothing switches all off.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Switches {
     /// How long a connection lives on average.
@@ -31,12 +41,14 @@ pub struct Switches {
     pub refuse: u32,
     /// Trades per second of each connection at most.
     pub slow: Option<u64>,
+    /// What is wrong with the REST side.
+    pub rest: Option<RestFault>,
 }
 
 /// A text that is no fault.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "fault {part:?} is not known: drop=30s, stall=20s/3s, skip=0.01, repeat=0.01, malformed=0.001, refuse=0.2, slow=500 or none"
+    "fault {part:?} is not known: drop=30s, stall=20s/3s, skip=0.01, repeat=0.01, malformed=0.001, refuse=0.2, slow=500, rest=down, rest=2s or none"
 )]
 pub struct SwitchesError {
     /// The part that was refused.
@@ -78,6 +90,12 @@ impl Switches {
                 let rate = value.trim().parse().ok()?;
                 self.slow = Some(rate).filter(|rate| (1..1_000_000_000).contains(rate));
                 self.slow?;
+            }
+            "rest" => {
+                self.rest = Some(match value.trim() {
+                    "down" => RestFault::Down,
+                    lasting => RestFault::Slow(duration(lasting)?),
+                });
             }
             _ => return None,
         }
@@ -133,6 +151,13 @@ impl fmt::Display for Switches {
         if let Some(rate) = self.slow {
             parts.push(format!("slow={rate}"));
         }
+        match self.rest {
+            Some(RestFault::Down) => parts.push("rest=down".to_owned()),
+            Some(RestFault::Slow(lasting)) => {
+                parts.push(format!("rest={}", humantime::format_duration(lasting)));
+            }
+            None => {}
+        }
         f.write_str(if parts.is_empty() { "none" } else { "" })?;
         f.write_str(&parts.join(","))
     }
@@ -144,17 +169,25 @@ mod tests {
 
     #[test]
     fn switches_are_read_and_printed_alike() {
-        let text = "drop=30s,stall=20s/3s,skip=0.01,repeat=0.5,malformed=0.001,refuse=1,slow=500";
+        let text = "drop=30s,stall=20s/3s,skip=0.01,repeat=0.5,malformed=0.001,refuse=1,slow=500,rest=down";
         assert_eq!(text.parse::<Switches>().unwrap().to_string(), text);
+        assert_eq!("rest=1s 500ms".parse::<Switches>().unwrap().to_string(), "rest=1s 500ms");
         assert_eq!("".parse::<Switches>().unwrap().to_string(), "none");
         assert_eq!("skip=1, none".parse::<Switches>(), Ok(Switches::default()));
     }
 
     #[test]
     fn what_is_no_fault_is_named() {
-        for part in
-            ["explode", "skip=2", "skip=-1", "stall=3s/3s", "drop=0s", "slow=0", "drop=soon"]
-        {
+        for part in [
+            "explode",
+            "skip=2",
+            "skip=-1",
+            "stall=3s/3s",
+            "drop=0s",
+            "slow=0",
+            "drop=soon",
+            "rest=up",
+        ] {
             let refused = format!("skip=0.1,{part}").parse::<Switches>();
             assert_eq!(refused, Err(SwitchesError { part: part.to_owned() }));
         }

@@ -110,6 +110,28 @@ fn a_stalled_connection_is_silent_and_then_sends_what_it_owes() {
 }
 
 #[test]
+fn a_stalled_symbol_is_silent_beside_the_others_until_it_is_subscribed_anew() {
+    let mut client = binance("");
+    client.say(&SUBSCRIBE.replace("btcusdt", "ethusdt"));
+    let bitcoin = Target { symbol: Some("BTCUSDT".to_owned()), ..Target::default() };
+    let stall = Action::Stall(Duration::from_secs(3_600));
+    client.faults.act(&bitcoin, stall, client.now).unwrap();
+    let of = |frames: &[String], name: &str| {
+        frames.iter().filter(|frame| frame.contains(&format!("\"{name}\""))).count()
+    };
+    let frames = client.wait(5_000);
+    assert_eq!((of(&frames, "BTCUSDT"), of(&frames, "ETHUSDT") > 100), (0, true));
+    client.wait(1);
+    client.say(&SUBSCRIBE.replace("SUBSCRIBE", "UNSUBSCRIBE"));
+    client.say(SUBSCRIBE);
+    assert!(of(&client.wait(5_000), "BTCUSDT") > 100);
+    let stalls: Vec<_> =
+        client.faults.journal().entries.into_iter().filter(|it| it.kind == Kind::Stall).collect();
+    assert_eq!(stalls.len(), 1);
+    assert_eq!(stalls[0].symbol.as_deref(), Some("BTCUSDT"));
+}
+
+#[test]
 fn a_slow_connection_keeps_its_rate_and_loses_nothing() {
     let mut client = binance("slow=10");
     let first = client.newest("BTCUSDT").id + 1;

@@ -7,18 +7,24 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::market::{Listing, Market, Trade, Venue};
+use super::market::{Candle, Listing, Market, Trade, Venue};
 use super::outbox::{Outbox, decimal, number, rfc3339};
 use super::reply::{Query, Reply};
 use super::session::{Channel, Context, Protocol, Subscription};
 use crate::domain::{Side, Symbol, Timestamp};
 
 const SECOND_US: i64 = 1_000_000;
+const MINUTE_US: i64 = 60 * SECOND_US;
+/// Candles in one answer at most: no older ones are to be had.
+const CANDLES_MAX: i64 = 720;
+/// The first and the last nanosecond of its microsecond that a trade may have.
+const NANOS_FIRST: u64 = 300;
+const NANOS_LAST: u64 = 700;
 /// Who says nothing and follows nothing is disconnected by then.
 const IDLE_US: i64 = 60 * SECOND_US;
 const SNAPSHOT_TRADES: u64 = 50;
 /// Trades in one message at most.
-const MESSAGE_TRADES: usize = 100;
+const MESSAGE_TRADES: u64 = 100;
 
 /// One client's subscriptions.
 #[derive(Debug)]
@@ -142,14 +148,20 @@ impl Protocol for Kraken {
 }
 
 fn write_trades(kind: &str, listing: &Listing, first: u64, last: u64, out: &mut Outbox) {
-    for first_of_message in (first..=last).step_by(MESSAGE_TRADES) {
+    let mut next = first;
+    while next <= last {
+        let last_of_message = last.min(next + MESSAGE_TRADES - 1);
+        let mut trades = listing.trades(next..=last_of_message).peekable();
+        next = last_of_message + 1;
+        if trades.peek().is_none() {
+            continue;
+        }
         let text = out.text();
         text.push_str(r#"{"channel":"trade","type":""#);
         text.push_str(kind);
         text.push_str(r#"","data":["#);
-        let trades = (first_of_message..=last).take(MESSAGE_TRADES);
-        for trade in trades.filter_map(|id| listing.trade(id)) {
-            if trade.id > first_of_message {
+        for (place, trade) in trades.enumerate() {
+            if place > 0 {
                 text.push(',');
             }
             text.push_str(r#"{"symbol":""#);
@@ -193,10 +205,11 @@ pub(super) fn rest(market: &Market, path: &[&str], query: &Query, now: Timestamp
         "SystemStatus" => ok(&format!(r#"{{"status":"online","timestamp":"{now}"}}"#)),
         "Assets" => assets(market),
         "AssetPairs" => asset_pairs(market, query),
-        "Trades" => query
-            .get("pair")
-            .and_then(|name| pair(market, name))
-            .map_or_else(|| error("EQuery:Unknown asset pair"), |it| trades(it, query, now)),
+        "Trades" | "OHLC" => match query.get("pair").and_then(|name| pair(market, name)) {
+            None => error("EQuery:Unknown asset pair"),
+            Some(listing) if *route == "OHLC" => candles(listing, query, now),
+            Some(listing) => trades(listing, query, now),
+        },
         _ => error("EGeneral:Unknown method"),
     }
 }
@@ -212,35 +225,43 @@ fn error(error: &str) -> Reply {
 /// Trades after `since`, in nanoseconds, oldest first; or the newest ones.
 fn trades(listing: &Listing, query: &Query, now: Timestamp) -> Reply {
     let count = query.number("count").unwrap_or(1_000).clamp(1, 1_000);
-    let latest = listing.latest(now).unwrap_or(listing.first_id());
-    let first = query.number("since").map_or_else(
-        || (latest + 1).saturating_sub(count).max(listing.first_id()),
-        |since| after(listing, since),
-    );
+    let count = usize::try_from(count).unwrap_or(0);
+    let latest = listing.latest(now).unwrap_or(0);
+    let page: Vec<Trade> = if let Some(since) = query.number("since") {
+        listing.trades(after(listing, since)..=latest).take(count).collect()
+    } else {
+        let newest = listing.trades(listing.first_id()..=latest).rev().take(count);
+        newest.collect::<Vec<_>>().into_iter().rev().collect()
+    };
     let mut last = query.number("since").unwrap_or(0);
     let mut rows = String::new();
-    for trade in
-        (first..=latest.min(first.saturating_add(count - 1))).filter_map(|id| listing.trade(id))
-    {
-        let Trade { id, price, quantity, side, at } = trade;
-        let (seconds, part) = (at.as_micros() / SECOND_US, at.as_micros() % SECOND_US);
+    for trade in page {
+        last = nanos(listing, &trade);
+        let Trade { id, price, quantity, side, at: _ } = trade;
+        let time = double(last);
         let side = if side == Side::Buy { "b" } else { "s" };
         let order = order_type(listing, id).split_at(1).0;
-        let separator = if id > first { "," } else { "" };
+        let separator = if rows.is_empty() { "" } else { "," };
         let written = write!(
             rows,
-            r#"{separator}["{price}","{quantity}",{seconds}.{part:06},"{side}","{order}","",{id}]"#
+            r#"{separator}["{price}","{quantity}",{time},"{side}","{order}","",{id}]"#
         );
         debug_assert!(written.is_ok(), "a string takes all text");
-        last = nanos(listing, &trade);
     }
     ok(&format!(r#"{{"{}":[{rows}],"last":"{last}"}}"#, Names::of(listing.symbol()).key))
 }
 
-/// The trade's place among those of its microsecond makes its nanoseconds unique, so that paging loses none.
+/// The trade's place among those of its microsecond makes its nanoseconds unique, so that paging loses none. They
+/// stay clear of the ends of the microsecond, so that the double nearest to them lies in it as well.
 fn nanos(listing: &Listing, trade: &Trade) -> u64 {
     let place = trade.id - listing.first_since(trade.at);
-    trade.at.as_micros().cast_unsigned() * 1_000 + place.min(999)
+    trade.at.as_micros().cast_unsigned() * 1_000 + NANOS_FIRST + place.min(NANOS_LAST - NANOS_FIRST)
+}
+
+/// Seconds as Kraken tells them: the double nearest to the nanoseconds, in as few digits as tell it apart.
+fn double(nanos: u64) -> f64 {
+    let seconds = format!("{}.{:09}", nanos / 1_000_000_000, nanos % 1_000_000_000);
+    seconds.parse().unwrap_or_default()
 }
 
 /// The first trade after a time in nanoseconds, or in seconds as some clients send it.
@@ -251,14 +272,35 @@ fn after(listing: &Listing, since: u64) -> u64 {
     }
     let micros = i64::try_from(since / 1_000).unwrap_or(i64::MAX);
     let Ok(at) = Timestamp::from_micros(micros) else { return u64::MAX };
-    let mut id = listing.first_since(at);
-    while let Some(trade) = listing.trade(id).filter(|trade| trade.at == at) {
-        if nanos(listing, &trade) > since {
-            break;
-        }
-        id += 1;
+    let first = listing.first_since(at);
+    let is_after = |trade: &Trade| trade.at > at || nanos(listing, trade) > since;
+    listing.trades(first..=u64::MAX).find(is_after).map_or(u64::MAX, |trade| trade.id)
+}
+
+/// Oldest first, the last 720 at most and the running one among them, after `since` in seconds.
+fn candles(listing: &Listing, query: &Query, now: Timestamp) -> Reply {
+    if query.number("interval").is_some_and(|minutes| minutes != 1) {
+        return error("EGeneral:Invalid arguments:interval");
     }
-    id
+    let oldest = now.minute().plus_micros((1 - CANDLES_MAX) * MINUTE_US);
+    let since = query.number("since").and_then(|seconds| i64::try_from(seconds).ok());
+    let since = since.and_then(|seconds| Timestamp::from_millis(seconds.checked_mul(1_000)?).ok());
+    let from = since.map_or(oldest, |since| since.minute().plus_micros(MINUTE_US).max(oldest));
+    let rows: Vec<String> = listing
+        .candles(from, now, now)
+        .map(|candle| {
+            let Candle { minute, open, high, low, close, volume, value, trades } = candle;
+            let average = value.checked_div(volume).unwrap_or_default();
+            let average = average.round_dp(listing.price_scale());
+            let start = minute.as_millis() / 1_000;
+            format!(
+                r#"[{start},"{open}","{high}","{low}","{close}","{average}","{volume}",{trades}]"#
+            )
+        })
+        .collect();
+    let key = Names::of(listing.symbol()).key;
+    let last = now.minute().plus_micros(-MINUTE_US).as_millis() / 1_000;
+    ok(&format!(r#"{{"{key}":[{}],"last":{last}}}"#, rows.join(",")))
 }
 
 /// Kraken's names of a pair: currencies of old carry an X or a Z, and bitcoin is XBT.

@@ -3,6 +3,8 @@
 //! Trade n is a function of the seed and n; nothing is stored and nothing moves. Trades come in orders: a taker's
 //! order fills one or more trades in a row, which share side, price and time, as on the venues that aggregate.
 
+use std::ops::RangeInclusive;
+
 use rust_decimal::Decimal;
 
 use super::noise;
@@ -30,9 +32,9 @@ pub struct Trade {
 pub struct TakerOrder {
     /// Consecutive per symbol, as Binance numbers its aggregated trades.
     pub number: u64,
-    /// The id of the first trade.
+    /// The id of the first trade. It is always issued.
     pub first: u64,
-    /// The id of the last trade.
+    /// The id of the last trade, issued or not.
     pub last: u64,
 }
 
@@ -49,6 +51,8 @@ pub struct Listing {
     price_scale: u32,
     typical_lots: u64,
     lot_scale: u32,
+    /// Of 2^32 ids that begin no order, so many are never issued.
+    unissued: u64,
 }
 
 /// Well-known bases: their price in ten-billionths of a dollar.
@@ -120,6 +124,7 @@ const PRICE: u64 = 1;
 const SIDE: u64 = 2;
 const QUANTITY: u64 = 3;
 const PATTERN: u64 = 4;
+const ISSUED: u64 = 10;
 
 /// The bases that every venue lists.
 pub(super) fn well_known_bases() -> impl Iterator<Item = &'static str> {
@@ -127,7 +132,14 @@ pub(super) fn well_known_bases() -> impl Iterator<Item = &'static str> {
 }
 
 impl Listing {
-    pub(super) fn new(seed: u64, venue: Venue, symbol: &Symbol, timetable: &Timetable) -> Self {
+    /// `unissued` is the share of ids that are never issued, in millionths; at most a tenth.
+    pub(super) fn new(
+        seed: u64,
+        venue: Venue,
+        symbol: &Symbol,
+        timetable: &Timetable,
+        unissued: u32,
+    ) -> Self {
         let stream = noise::stream(seed, &[venue.name(), symbol.as_str()]);
         let level = level(seed, symbol);
         let integer_digits = level.checked_div(DOLLAR).and_then(u64::checked_ilog10);
@@ -148,6 +160,7 @@ impl Listing {
             price_scale,
             typical_lots: u64::try_from(lots).unwrap_or(u64::MAX).clamp(1, 1 << 40),
             lot_scale,
+            unissued: (u64::from(unissued) << 32) * BLOCK / (BLOCK - ORDERS) / 1_000_000,
         }
     }
 
@@ -202,11 +215,28 @@ impl Listing {
         noise::hash(self.stream.wrapping_add(kind << 8), id)
     }
 
-    /// The trade of an id; `None` below the first id. Ids of the future are answered too: the market is settled.
+    /// Whether there is a trade of this id, now or one day. A venue may leave ids out; here never an order's first.
+    #[must_use]
+    pub fn is_issued(&self, id: u64) -> bool {
+        id.checked_sub(self.first_id)
+            .is_some_and(|n| self.is_kept(n, head(self.mask(n / BLOCK), n)))
+    }
+
+    fn is_kept(&self, n: u64, head: u64) -> bool {
+        self.unissued == 0
+            || n == head
+            || noise::hash(self.stream.wrapping_add(ISSUED), n) >> 32 >= self.unissued
+    }
+
+    /// The trade of an id; `None` below the first id, and for an id that was never issued. Ids of the future are
+    /// answered too: the market is settled.
     #[must_use]
     pub fn trade(&self, id: u64) -> Option<Trade> {
         let n = id.checked_sub(self.first_id)?;
         let head = head(self.mask(n / BLOCK), n);
+        if !self.is_kept(n, head) {
+            return None;
+        }
         let side = if noise::hash(self.stream.wrapping_add(SIDE), head) & 1 == 0 {
             Side::Buy
         } else {
@@ -229,20 +259,37 @@ impl Listing {
     }
 
     /// The newest trade at a time; `None` before the first.
-    ///
-    /// Inverse of [`Listing::at`]: the newest id whose time is not later.
     #[must_use]
     pub fn latest(&self, now: Timestamp) -> Option<u64> {
-        let order = self.timetable.latest(now, |n| head(self.mask(n / BLOCK), n))?;
-        Some(self.first_id + order)
+        let due = self.due(now)?;
+        self.order(due).map(|order| self.last_issued(order.first, due))
     }
 
-    /// The first trade that is not older than a time.
+    /// The newest id that is due at a time, issued or not: the inverse of [`Listing::at`].
+    pub(in crate::simulator) fn due(&self, now: Timestamp) -> Option<u64> {
+        let n = self.timetable.latest(now, |n| head(self.mask(n / BLOCK), n))?;
+        Some(self.first_id + n)
+    }
+
+    /// The newest issued id of these, the first of which is.
+    pub(in crate::simulator) fn last_issued(&self, first: u64, last: u64) -> u64 {
+        (first..=last).rev().find(|id| self.is_issued(*id)).unwrap_or(first)
+    }
+
+    /// The trades of these ids that were issued, oldest first.
+    pub(in crate::simulator) fn trades(
+        &self,
+        ids: RangeInclusive<u64>,
+    ) -> impl DoubleEndedIterator<Item = Trade> {
+        ids.filter_map(|id| self.trade(id))
+    }
+
+    /// The first id that is not older than a time.
     #[must_use]
     pub fn first_since(&self, time: Timestamp) -> u64 {
         Timestamp::from_micros(time.as_micros() - 1)
             .ok()
-            .and_then(|before| self.latest(before))
+            .and_then(|before| self.due(before))
             .map_or(self.first_id, |id| id + 1)
     }
 

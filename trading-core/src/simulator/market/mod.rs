@@ -4,6 +4,7 @@
 //! table can be checked against the truth without a log. Time is an argument everywhere; there is no state. What
 //! depends on the rate and the bursts is only when a trade happens, never what it is.
 
+mod candle;
 mod listing;
 mod noise;
 mod timetable;
@@ -20,6 +21,7 @@ pub(super) use self::noise::{hash, stream};
 use self::timetable::Timetable;
 use crate::domain::{Symbol, Timestamp};
 
+pub use self::candle::Candle;
 pub use self::listing::{Listing, TakerOrder, Trade};
 pub use self::timetable::Bursts;
 pub use self::venue::{UnknownVenue, Venue};
@@ -35,11 +37,14 @@ pub struct MarketOptions {
     pub bursts: Option<Bursts>,
     /// Symbols that every exchange lists beside the well-known ones.
     pub symbols: Vec<Symbol>,
+    /// The share of ids that are never issued, from 0 to 0.1: no trade has them, on the WebSocket or in the history.
+    pub unissued: Decimal,
 }
 
 impl Default for MarketOptions {
     fn default() -> Self {
-        Self { seed: 1, rate: Decimal::TEN, bursts: None, symbols: Vec::new() }
+        let (rate, unissued) = (Decimal::TEN, Decimal::ZERO);
+        Self { seed: 1, rate, bursts: None, symbols: Vec::new(), unissued }
     }
 }
 
@@ -59,6 +64,9 @@ pub enum MarketError {
         /// Of how many.
         every: u64,
     },
+    /// Too many ids are never issued.
+    #[error("unissued = {0}: a share of 0 to 0.1 of the ids is never issued")]
+    Unissued(Decimal),
 }
 
 /// The market of all simulated exchanges.
@@ -73,7 +81,7 @@ impl Market {
     ///
     /// # Errors
     ///
-    /// When the rate or the bursts are out of range.
+    /// When the rate, the bursts or the share of ids that are never issued are out of range.
     pub fn new(options: &MarketOptions) -> Result<Self, MarketError> {
         let period_ns = period_ns(options.rate).ok_or(MarketError::Rate(options.rate))?;
         if let Some(Bursts { every, trades, .. }) = options.bursts
@@ -81,11 +89,15 @@ impl Market {
         {
             return Err(MarketError::Bursts { trades, every });
         }
+        let unissued = Some(options.unissued)
+            .filter(|share| (Decimal::ZERO..=Decimal::new(1, 1)).contains(share))
+            .and_then(|share| (share * Decimal::from(1_000_000)).to_u32())
+            .ok_or(MarketError::Unissued(options.unissued))?;
         let timetable = Timetable::new(period_ns, options.bursts);
         let mut listings = BTreeMap::new();
         for venue in Venue::ALL {
             for symbol in well_known(venue).chain(options.symbols.iter().cloned()) {
-                let listing = Listing::new(options.seed, venue, &symbol, &timetable);
+                let listing = Listing::new(options.seed, venue, &symbol, &timetable, unissued);
                 listings.insert((venue, symbol.as_str().to_owned()), Arc::new(listing));
             }
         }
@@ -116,10 +128,17 @@ impl Market {
         self.listings.range(range).take_while(move |((of, _), _)| *of == venue).map(|(_, it)| it)
     }
 
-    /// The truth about one trade: `None` for what is not listed, and below the first id.
+    /// The truth about one trade: `None` for what is not listed, below the first id, and where there is none.
     #[must_use]
     pub fn trade(&self, exchange: &str, symbol: &Symbol, id: u64) -> Option<Trade> {
         self.listing(exchange.parse().ok()?, symbol.as_str())?.trade(id)
+    }
+
+    /// Whether there is a trade of this id, now or one day.
+    #[must_use]
+    pub fn is_issued(&self, exchange: &str, symbol: &Symbol, id: u64) -> bool {
+        let listing = exchange.parse().ok().and_then(|venue| self.listing(venue, symbol.as_str()));
+        listing.is_some_and(|listing| listing.is_issued(id))
     }
 
     /// The id of the newest trade at a time.

@@ -10,6 +10,7 @@ fn market(rate: Decimal, bursts: Option<Bursts>) -> Market {
         rate,
         bursts,
         symbols: vec!["FOO-USDT".parse().unwrap()],
+        ..MarketOptions::default()
     })
     .unwrap()
 }
@@ -155,4 +156,79 @@ fn what_cannot_be_is_refused() {
         Err(MarketError::Bursts { trades: 10, every: 10 })
     );
     assert!(market(Decimal::ONE, None).trade("nowhere", &"BTCUSDT".parse().unwrap(), 1).is_none());
+}
+
+#[test]
+fn some_ids_are_never_issued_and_the_others_are_what_they_were() {
+    let share = Decimal::new(5, 2);
+    let holes = MarketOptions { seed: 42, unissued: share, ..MarketOptions::default() };
+    let (holes, whole) = (Market::new(&holes).unwrap(), market(Decimal::TEN, None));
+    for venue in Venue::ALL {
+        let symbol =
+            if venue == Venue::Coinbase || venue == Venue::Kraken { "BTCUSD" } else { "BTCUSDT" };
+        let (listing, same) =
+            (holes.listing(venue, symbol).unwrap(), whole.listing(venue, symbol).unwrap());
+        let ids = listing.first_id()..listing.first_id() + 100_000;
+        let missing = ids.clone().filter(|id| !listing.is_issued(*id)).count();
+        assert!((4_500..5_500).contains(&missing), "{missing}");
+        for id in ids.take(2_000) {
+            let trade = same.trade(id).filter(|_| listing.is_issued(id));
+            assert_eq!(listing.trade(id), trade);
+            assert!(listing.is_issued(listing.order(id).unwrap().first));
+            let latest = listing.latest(listing.at(id).unwrap()).unwrap();
+            assert!(listing.is_issued(latest));
+        }
+        assert!(!listing.is_issued(listing.first_id() - 1), "before the first there is nothing");
+    }
+    let symbol = "BTCUSDT".parse().unwrap();
+    let first = holes.listing(Venue::Okx, "BTCUSDT").unwrap().first_id();
+    assert!(holes.is_issued("okx", &symbol, first) && !holes.is_issued("nowhere", &symbol, first));
+    for share in [Decimal::new(101, 3), Decimal::NEGATIVE_ONE] {
+        let refused = Market::new(&MarketOptions { unissued: share, ..MarketOptions::default() });
+        assert_eq!(refused.map(|_| ()), Err(MarketError::Unissued(share)));
+    }
+}
+
+#[test]
+fn a_candle_is_what_its_trades_come_to() {
+    let market =
+        Market::new(&MarketOptions { unissued: Decimal::new(1, 1), ..MarketOptions::default() });
+    let market = market.unwrap();
+    let listing = market.listing(Venue::Coinbase, "ETHUSD").unwrap();
+    let now = Timestamp::from_rfc3339("2026-09-02T07:44:10.104422Z").unwrap();
+    for time in [now, now.plus_micros(-60_000_000)] {
+        let ids = listing.first_id()..=listing.latest(now).unwrap();
+        let trades: Vec<Trade> = ids
+            .rev()
+            .filter_map(|id| listing.trade(id))
+            .skip_while(|trade| trade.at.minute() > time.minute())
+            .take_while(|trade| trade.at.minute() == time.minute())
+            .collect();
+        let prices = || trades.iter().map(|trade| trade.price);
+        let candle = Candle {
+            minute: time.minute(),
+            open: trades.last().unwrap().price,
+            high: prices().max().unwrap(),
+            low: prices().min().unwrap(),
+            close: trades[0].price,
+            volume: trades.iter().map(|trade| trade.quantity).sum(),
+            value: trades.iter().map(|trade| trade.price * trade.quantity).sum(),
+            trades: trades.len() as u64,
+        };
+        assert_eq!(listing.candle(time, now), Some(candle));
+    }
+}
+
+#[test]
+fn a_candle_without_trades_has_the_last_price_before_it() {
+    let market = market(Decimal::new(1, 3), None);
+    let listing = market.listing(Venue::Binance, "BTCUSDT").unwrap();
+    let (id, now) =
+        (listing.first_id() + 500, Timestamp::from_rfc3339("2026-01-01T00:00:00Z").unwrap());
+    let trade = listing.trade(id).unwrap();
+    let candle = listing.candle(trade.at.plus_micros(60_000_000), now).unwrap();
+    assert_eq!((candle.trades, candle.volume), (0, Decimal::ZERO));
+    assert_eq!([candle.open, candle.high, candle.low, candle.close], [trade.price; 4]);
+    let before = Timestamp::from_rfc3339("2019-12-31T23:59:00Z").unwrap();
+    assert_eq!(listing.candle(before, now), None);
 }

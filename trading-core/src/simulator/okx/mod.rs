@@ -7,13 +7,14 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::binance::total;
-use super::market::{Listing, Market, Trade, Venue, hash};
+use super::market::{Candle, Listing, Market, Trade, Venue, hash};
 use super::outbox::{Outbox, decimal, millis, number};
 use super::reply::{Query, Reply};
 use super::session::{Channel, Context, Protocol, Subscription};
 use crate::domain::Timestamp;
 
 const SECOND_US: i64 = 1_000_000;
+const MINUTE_US: i64 = 60 * SECOND_US;
 const IDLE_US: i64 = 30 * SECOND_US;
 const HOUR_US: i64 = 3_600 * SECOND_US;
 /// Requests of one connection in an hour, pings aside.
@@ -88,13 +89,19 @@ impl Okx {
 
     /// On subscribing, the last push is sent again, unmarked.
     fn push_last(&mut self, listing: &Arc<Listing>, context: &mut Context<'_>) {
-        let Some(order) = listing.latest(context.now).and_then(|id| listing.order(id)) else {
-            return;
+        let Some(latest) = listing.latest(context.now) else { return };
+        let first = match self.channel {
+            Channel::Orders => listing.order(latest).map_or(latest, |order| order.first),
+            Channel::Trades => latest,
         };
-        let first = if self.channel == Channel::Orders { order.first } else { order.last };
-        let of =
-            Subscription { listing: Arc::clone(listing), channel: self.channel, next: order.last };
-        self.write(&of, first, order.last, context.now, context.out);
+        let of = Subscription {
+            listing: Arc::clone(listing),
+            channel: self.channel,
+            next: first,
+            since: context.now,
+            is_silent: false,
+        };
+        self.write(&of, first, latest, context.now, context.out);
     }
 }
 
@@ -156,10 +163,17 @@ impl Protocol for Okx {
         let mut id = first;
         while id <= last {
             let end = match of.channel {
-                Channel::Orders => of.listing.order(id).map_or(id, |order| order.last),
+                Channel::Orders => {
+                    let last = of.listing.order(id).map_or(id, |order| order.last);
+                    of.listing.last_issued(id, last)
+                }
                 Channel::Trades => id,
             };
-            let Some(trade) = of.listing.trade(end) else { return };
+            // Never issued.
+            let Some(trade) = of.listing.trade(end) else {
+                id += 1;
+                continue;
+            };
             let text = out.text();
             text.push_str(r#"{"arg":{"channel":""#);
             text.push_str(channel_name(of.channel));
@@ -179,7 +193,8 @@ impl Protocol for Okx {
             millis(text, trade.at);
             if of.channel == Channel::Orders {
                 text.push_str(r#"","count":""#);
-                number(text, end + 1 - id);
+                let count = of.listing.trades(id..=end).count();
+                number(text, u64::try_from(count).unwrap_or(0));
             }
             text.push_str(r#"","source":"0""#);
             if of.channel == Channel::Orders {
@@ -199,19 +214,19 @@ pub(super) fn rest(market: &Market, path: &[&str], query: &Query, now: Timestamp
     match (*room, *route) {
         ("public", "time") => ok(&format!(r#"{{"ts":"{}"}}"#, now.as_millis())),
         ("public", "instruments") => instruments(market, query),
-        ("market", "trades" | "history-trades") => {
+        ("market", "trades" | "history-trades" | "candles" | "history-candles") => {
             let name = query.get("instId").unwrap_or("");
             let Some(listing) = market.spelled(Venue::Okx, name) else {
                 return Reply::ok(
                     r#"{"code":"51001","msg":"Instrument ID doesn't exist","data":[]}"#,
                 );
             };
-            if *route == "trades" {
-                let limit = query.number("limit").unwrap_or(100).clamp(1, 500);
-                trades(listing, &Query::default(), limit, now)
-            } else {
-                let limit = query.number("limit").unwrap_or(100).clamp(1, 100);
-                trades(listing, query, limit, now)
+            let limit = |most| query.number("limit").unwrap_or(100).clamp(1, most);
+            match *route {
+                "trades" => trades(listing, &Query::default(), limit(500), now),
+                "history-trades" => trades(listing, query, limit(100), now),
+                "candles" => candles(listing, query, limit(300), now),
+                _ => candles(listing, query, limit(100), now),
             }
         }
         _ => Reply::not_found(),
@@ -224,26 +239,21 @@ fn ok(data: &str) -> Reply {
 
 /// Newest first: older than `after`, newer than `before`, which are ids (type 1) or times (type 2).
 fn trades(listing: &Listing, query: &Query, limit: u64, now: Timestamp) -> Reply {
-    let Some(latest) = listing.latest(now) else { return ok("") };
     let is_by_time = query.get("type") == Some("2");
-    let first_since = |value: u64| {
-        let at = i64::try_from(value).ok().and_then(|ms| Timestamp::from_millis(ms).ok());
-        at.map_or(u64::MAX, |at| listing.first_since(at))
-    };
+    let first_since = |value: u64| time(value).map_or(u64::MAX, |at| listing.first_since(at));
     let older_than =
         query.number("after").map(|after| if is_by_time { first_since(after) } else { after });
     let newer_than = query.number("before").map(|before| {
         if is_by_time { first_since(before.saturating_add(1)).saturating_sub(1) } else { before }
     });
+    let latest = listing.latest(now).unwrap_or(0);
     let newest = older_than.map_or(latest, |id| latest.min(id.saturating_sub(1)));
-    let oldest = newer_than
-        .map_or(0, |id| id.saturating_add(1))
-        .max(listing.first_id())
-        .max((newest + 1).saturating_sub(limit));
+    let oldest = newer_than.map_or(0, |id| id.saturating_add(1)).max(listing.first_id());
+    let limit = usize::try_from(limit).unwrap_or(0);
     let mut data = String::new();
-    for trade in (oldest..=newest).rev().filter_map(|id| listing.trade(id)) {
-        let Trade { id, price, quantity, side, at } = trade;
-        let separator = if id < newest { "," } else { "" };
+    for Trade { id, price, quantity, side, at } in listing.trades(oldest..=newest).rev().take(limit)
+    {
+        let separator = if data.is_empty() { "" } else { "," };
         let written = write!(
             data,
             r#"{separator}{{"instId":"{}","side":"{}","sz":"{quantity}","px":"{price}","source":"0","tradeId":"{id}","ts":"{}"}}"#,
@@ -254,6 +264,36 @@ fn trades(listing: &Listing, query: &Query, limit: u64, now: Timestamp) -> Reply
         debug_assert!(written.is_ok(), "a string takes all text");
     }
     ok(&data)
+}
+
+fn time(millis: u64) -> Option<Timestamp> {
+    Timestamp::from_millis(i64::try_from(millis).ok()?).ok()
+}
+
+/// Newest first: those that begin before `after` and behind `before`, in milliseconds.
+fn candles(listing: &Listing, query: &Query, limit: u64, now: Timestamp) -> Reply {
+    if query.get("bar").is_some_and(|bar| bar != "1m") {
+        return Reply::ok(r#"{"code":"51000","msg":"Parameter bar error","data":[]}"#);
+    }
+    let after = query.number("after").and_then(time);
+    let to = after.map_or(now, |after| after.plus_micros(-1).min(now));
+    let minutes = i64::try_from(limit).unwrap_or(0) - 1;
+    let oldest = to.minute().plus_micros(-minutes * MINUTE_US);
+    let before = query.number("before").and_then(time);
+    let from = before.map_or(oldest, |at| at.minute().plus_micros(MINUTE_US).max(oldest));
+    let rows: Vec<String> = listing
+        .candles(from, to, now)
+        .rev()
+        .map(|candle| {
+            let Candle { minute, open, high, low, close, volume, value, .. } = candle;
+            let is_over = u8::from(minute < now.minute());
+            let start = minute.as_millis();
+            format!(
+                r#"["{start}","{open}","{high}","{low}","{close}","{volume}","{value}","{value}","{is_over}"]"#
+            )
+        })
+        .collect();
+    ok(&rows.join(","))
 }
 
 fn instruments(market: &Market, query: &Query) -> Reply {

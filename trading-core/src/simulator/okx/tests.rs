@@ -128,3 +128,27 @@ fn instruments_of_other_kinds_are_none() {
         client.now.as_millis().to_string()
     );
 }
+
+#[test]
+fn candles_are_newest_first_between_two_times() {
+    let client = Client::open(Venue::Okx, "ws/v5/public", "");
+    let minute = client.now.minute();
+    let url = "api/v5/market/history-candles?instId=BTC-USDT&bar=1m";
+    let start = minute.as_millis() - 60_000;
+    let between = format!("{url}&before={}&after={}", start - 1, client.now.as_millis());
+    let page = client.json(&between);
+    let rows = page["data"].as_array().unwrap();
+    let candle = client.listing("BTCUSDT").candle(client.now, client.now).unwrap();
+    assert_eq!(rows.len(), 2);
+    assert_eq!(
+        (&rows[0][0], &rows[1][0]),
+        (&minute.as_millis().to_string().into(), &start.to_string().into())
+    );
+    assert_eq!(rows[0][5], candle.volume.to_string());
+    assert_eq!(
+        (&rows[0][8], &rows[1][8]),
+        (&"0".into(), &"1".into()),
+        "the running minute is told apart"
+    );
+    assert_eq!(client.json(url)["data"].as_array().unwrap().len(), 100);
+}

@@ -19,13 +19,15 @@ use axum::serve::ListenerExt as _;
 use futures_util::SinkExt as _;
 use rust_decimal::Decimal;
 use tokio::net::TcpListener;
-use tokio::time::{Interval, MissedTickBehavior, interval, timeout};
+use tokio::task::spawn_blocking;
+use tokio::time::{Interval, MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info};
 
-use super::faults::{Admission, FaultsHandle, Switches};
+use super::faults::{Admission, FaultsHandle, RestFault, Switches};
 use super::journal::{Entry, Kind};
+use super::limits::{self, Limiter, RestLimits};
 use super::market::{Bursts, Market, MarketError, MarketOptions, Venue};
 use super::outbox::{Frame, Outbox};
 use super::reply::{Query, Reply};
@@ -85,6 +87,10 @@ pub struct SimulatorOptions {
     pub bursts: Option<Bursts>,
     /// Symbols that every exchange lists beside the well-known ones.
     pub symbols: Vec<Symbol>,
+    /// The share of ids that are never issued, from 0 to 0.1: no trade has them.
+    pub unissued: Decimal,
+    /// How often the REST sides may be asked.
+    pub rest_limits: RestLimits,
     /// Faults that are on from the start.
     pub faults: Switches,
     /// Where its time comes from.
@@ -93,9 +99,18 @@ pub struct SimulatorOptions {
 
 impl Default for SimulatorOptions {
     fn default() -> Self {
-        let MarketOptions { seed, rate, bursts, symbols } = MarketOptions::default();
-        let faults = Switches::default();
-        Self { port: 0, seed, rate, bursts, symbols, faults, clock: Clock::default() }
+        let MarketOptions { seed, rate, bursts, symbols, unissued } = MarketOptions::default();
+        Self {
+            port: 0,
+            seed,
+            rate,
+            bursts,
+            symbols,
+            unissued,
+            rest_limits: RestLimits::default(),
+            faults: Switches::default(),
+            clock: Clock::default(),
+        }
     }
 }
 
@@ -133,6 +148,7 @@ pub(super) struct Shared {
     pub(super) market: Market,
     pub(super) faults: FaultsHandle,
     pub(super) clock: Clock,
+    limits: Limiter,
     connections: TaskTracker,
     stop: CancellationToken,
 }
@@ -144,15 +160,16 @@ impl Simulator {
     ///
     /// When the market is not possible, or the port cannot be used.
     pub async fn bind(options: SimulatorOptions) -> Result<Self, SimulatorError> {
-        let SimulatorOptions { port, seed, rate, bursts, symbols, faults, clock } = options;
-        let market = Market::new(&MarketOptions { seed, rate, bursts, symbols })?;
+        let SimulatorOptions { port, seed, rate, bursts, symbols, unissued, .. } = options;
+        let market = Market::new(&MarketOptions { seed, rate, bursts, symbols, unissued })?;
         let failed = |source| SimulatorError::Bind { port, source };
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         let shared = Shared {
             market,
-            faults: FaultsHandle::new(seed, faults),
-            clock,
+            faults: FaultsHandle::new(seed, options.faults),
+            clock: options.clock,
+            limits: Limiter::new(options.rest_limits),
             connections: TaskTracker::new(),
             stop: CancellationToken::new(),
         };
@@ -249,10 +266,10 @@ async fn exchange(
         if method != Method::GET {
             return respond(Reply::error(405, r#"{"message":"method not allowed"}"#));
         }
-        return respond(rest(&shared.market, venue, &segments, &query, now));
+        return respond(ask(&shared, venue, &segments, query, now).await);
     };
     let Some(admission) = shared.faults.admit(venue, now) else {
-        return respond(Reply::error(503, r#"{"message":"service unavailable"}"#));
+        return respond(unavailable());
     };
     let number = admission.connection;
     let Some(protocol) = protocol(&shared.market, venue, &segments, &query, number) else {
@@ -264,6 +281,36 @@ async fn exchange(
             connections.track_future(connection(socket, shared, venue, admission, protocol))
         },
     )
+}
+
+/// Answers a REST request, if the venue's limit and the faults let it.
+async fn ask(
+    shared: &Arc<Shared>,
+    venue: Venue,
+    path: &[&str],
+    query: Query,
+    now: Timestamp,
+) -> Reply {
+    match shared.faults.rest() {
+        Some(RestFault::Down) => return unavailable(),
+        Some(RestFault::Slow(lasting)) => sleep(lasting).await,
+        None => {}
+    }
+    if let Err(retry_after) = shared.limits.charge(venue, path, now) {
+        return limits::refusal(venue, retry_after, now);
+    }
+    // A day of candles is a million trades: not on the threads that serve the sockets.
+    let path: Vec<String> = path.iter().map(|segment| (*segment).to_owned()).collect();
+    let market = shared.market.clone();
+    let answer = spawn_blocking(move || {
+        let path: Vec<&str> = path.iter().map(String::as_str).collect();
+        rest(&market, venue, &path, &query, now)
+    });
+    answer.await.unwrap_or_else(|_| unavailable())
+}
+
+fn unavailable() -> Reply {
+    Reply::error(503, r#"{"message":"service unavailable"}"#)
 }
 
 pub(super) fn rest(

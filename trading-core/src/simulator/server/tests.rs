@@ -221,3 +221,46 @@ async fn a_port_that_is_taken_says_so() {
         .unwrap_err();
     assert!(error.to_string().contains(&format!("127.0.0.1:{port}")));
 }
+
+#[tokio::test]
+async fn who_asks_too_often_is_refused_as_the_venue_refuses() {
+    let running = running(10).await;
+    for (path, let_through, status, told) in [
+        ("/binance/api/v3/historicalTrades?symbol=BTCUSDT", 240, 429, "Too much request weight"),
+        ("/coinbase/products/BTC-USD/trades?limit=1", 15, 429, "Public rate limit exceeded"),
+        ("/kraken/0/public/Time", 15, 200, "EGeneral:Too many requests"),
+        ("/okx/api/v5/public/time", 20, 429, "50011"),
+        ("/bybit/v5/market/time", 600, 200, "10006"),
+    ] {
+        for _ in 0..let_through {
+            let (good, body) = running.http("GET", path, "").await;
+            assert!(good == StatusCode::OK && !body.to_string().contains(told), "{path}: {body}");
+        }
+        let (refused, body) = running.http("GET", path, "").await;
+        assert!(refused.as_u16() == status && body.to_string().contains(told), "{path}: {body}");
+    }
+    running.pass(1_000);
+    running.get("/kraken/0/public/Time").await;
+}
+
+#[tokio::test]
+async fn the_rest_side_can_be_down_or_slow() {
+    let running = running(10).await;
+    let switch = async |faults: &str| {
+        let order = format!(r#"{{"switches":"{faults}"}}"#);
+        assert_eq!(running.http("POST", "/control/faults", &order).await.0, StatusCode::OK);
+    };
+    switch("rest=down").await;
+    for exchange in ["binance/api/v3/time", "okx/api/v5/public/time"] {
+        let (status, _) = running.http("GET", &format!("/{exchange}"), "").await;
+        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+    }
+    // The WebSocket side is not concerned.
+    drop(running.connect("binance/ws").await);
+    switch("rest=100ms").await;
+    let asked = tokio::time::Instant::now();
+    running.get("/binance/api/v3/time").await;
+    assert!(asked.elapsed() >= Duration::from_millis(100));
+    switch("none").await;
+    running.get("/binance/api/v3/time").await;
+}

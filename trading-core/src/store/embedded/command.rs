@@ -131,7 +131,7 @@ impl fmt::Display for Stop {
         f.write_str(match self {
             Self::Stopped => "the embedded database is stopped",
             Self::StoppedInUse => {
-                "the embedded database is stopped; a running trading-core was using it, and holds its feeds \
+                "the embedded database is stopped; a running trading-core was using it, and records into its spool \
                  until `trading-core db start`"
             }
             Self::NotRunning => "the embedded database was not running",
@@ -152,7 +152,8 @@ pub async fn start(options: &Options) -> Result<Start, EmbeddedError> {
     Ok(Start { ran_already, status: status(options).await? })
 }
 
-/// `db stop`: stops the server, whoever uses it: who types it means it, and a recorder holds its feeds until it is back.
+/// `db stop`: stops the server, whoever uses it: who types it means it, and a recorder spools until it
+/// is back.
 ///
 /// # Errors
 ///

@@ -4,7 +4,7 @@ use rust_decimal::Decimal;
 use sqlx::PgConnection;
 use sqlx::types::chrono::{DateTime, Utc};
 
-use crate::domain::Tick;
+use crate::domain::{Tick, Timestamp};
 
 /// One array a column, unfolded row by row. `unnest` in the select list streams; in FROM each array would first be
 /// copied into a store of its own (a fifth slower, measured by `benches/write.rs`).
@@ -26,7 +26,8 @@ macro_rules! insert {
 pub(super) enum Conflicts {
     /// Fail, and store nothing: the common case has none, and must not pay for looking.
     Refuse,
-    /// Leave them out.
+    /// Leave them out. The rows go in in the order of their keys: two writers of the same ticks then wait for each
+    /// other in one direction only, and never in a circle.
     Skip,
 }
 
@@ -40,17 +41,25 @@ pub(super) async fn insert(
         Conflicts::Refuse => insert!(""),
         Conflicts::Skip => insert!("ON CONFLICT DO NOTHING"),
     };
+    let mut rows: Vec<(&Tick, String)> =
+        batch.iter().map(|tick| (tick, tick.trade_id.to_string())).collect();
+    if conflicts == Conflicts::Skip {
+        rows.sort_by(|(one, one_id), (other, other_id)| {
+            key(one, one_id).cmp(&key(other, other_id))
+        });
+    }
     let times: Vec<DateTime<Utc>> =
-        batch.iter().map(|tick| tick.exchange_at.to_datetime()).collect();
+        rows.iter().map(|(tick, _)| tick.exchange_at.to_datetime()).collect();
     let received: Vec<DateTime<Utc>> =
-        batch.iter().map(|tick| tick.received_at.to_datetime()).collect();
-    let exchanges: Vec<&str> = batch.iter().map(|tick| tick.instrument.exchange()).collect();
-    let symbols: Vec<&str> = batch.iter().map(|tick| tick.instrument.symbol().as_str()).collect();
-    let ids: Vec<String> = batch.iter().map(|tick| tick.trade_id.to_string()).collect();
-    let sides: Vec<&str> = batch.iter().map(|tick| tick.side.as_str()).collect();
-    let prices: Vec<Decimal> = batch.iter().map(|tick| tick.price).collect();
-    let quantities: Vec<Decimal> = batch.iter().map(|tick| tick.quantity).collect();
-    let sources: Vec<&str> = batch.iter().map(|tick| tick.source.as_str()).collect();
+        rows.iter().map(|(tick, _)| tick.received_at.to_datetime()).collect();
+    let exchanges: Vec<&str> = rows.iter().map(|(tick, _)| tick.instrument.exchange()).collect();
+    let symbols: Vec<&str> =
+        rows.iter().map(|(tick, _)| tick.instrument.symbol().as_str()).collect();
+    let sides: Vec<&str> = rows.iter().map(|(tick, _)| tick.side.as_str()).collect();
+    let prices: Vec<Decimal> = rows.iter().map(|(tick, _)| tick.price).collect();
+    let quantities: Vec<Decimal> = rows.iter().map(|(tick, _)| tick.quantity).collect();
+    let sources: Vec<&str> = rows.iter().map(|(tick, _)| tick.source.as_str()).collect();
+    let ids: Vec<String> = rows.into_iter().map(|(_, id)| id).collect();
     let done = sqlx::query(statement)
         .bind(times)
         .bind(received)
@@ -64,4 +73,9 @@ pub(super) async fn insert(
         .execute(connection)
         .await?;
     Ok(done.rows_affected())
+}
+
+/// The primary key of `tick_data`, compared as the index compares it (collation "C").
+fn key<'a>(tick: &'a Tick, id: &'a str) -> (&'static str, &'static str, Timestamp, &'a str) {
+    (tick.instrument.exchange(), tick.instrument.symbol().as_str(), tick.exchange_at, id)
 }

@@ -1,7 +1,8 @@
 //! PostgreSQL: a batch is one statement, and a tick is stored once.
 //!
 //! The common case is a binary COPY straight into `tick_data`, encoded once, from sqlx's own encoders. Only when
-//! it meets a tick that is already there is that batch written again as `INSERT … ON CONFLICT DO NOTHING`. A batch
+//! it meets a tick that is already there is that batch written again as `INSERT … ON CONFLICT DO NOTHING`, in the order
+//! of the keys; and so are the next ones for a while, since whoever wrote it is likely to be there still. A batch
 //! that holds a refused row is halved until the row is found; the row is set aside in `rejected_ticks`, the rest is
 //! stored.
 //!
@@ -11,7 +12,9 @@
 mod connections;
 mod copy;
 mod insert;
+mod latest;
 mod maintenance;
+mod neighbour;
 mod origin;
 mod partitions;
 mod reject;
@@ -21,14 +24,17 @@ use std::time::Duration;
 use connections::Connections;
 use copy::CopyBuffers;
 use insert::{Conflicts, insert};
+use neighbour::Neighbour;
 use partitions::Partitions;
 use sqlx::PgConnection;
 use sqlx::postgres::PgConnectOptions;
+use tokio::time::Instant;
 
 pub use connections::is_local_socket;
+pub use latest::{LastStored, last_stored};
 pub use maintenance::{MaintenanceError, drop_old_partitions, migrate, upsert_instruments};
 
-pub use origin::{Origin, OriginError, claim};
+pub use origin::{Origin, OriginError, claim, database_name};
 
 use super::{Store, StoreError, Written};
 use crate::domain::{Tick, Timestamp};
@@ -42,18 +48,22 @@ const ANSWER_MAX: Duration = Duration::from_secs(40);
 /// weigh more than what the INSERT costs (measured by `benches/write.rs`).
 const INSERTED_OVER_TCP_MAX: usize = 2_000;
 
+/// A neighbour that still writes in another order may lock us up again; by then it has noticed us too.
+const REDONE_MAX: u32 = 3;
+
 /// Ticks into `tick_data`.
 #[derive(Debug)]
 pub struct PostgresStore {
     connections: Connections,
     partitions: Partitions,
     buffers: CopyBuffers,
+    neighbour: Neighbour,
     inserted_max: usize,
 }
 
 /// Why one attempt at a batch did not store all of it.
 enum Attempt {
-    /// Ticks of it are there already.
+    /// Ticks of it are there already, or just being written by another, who waits for ours.
     Conflict,
     /// Anything else.
     Failed(StoreError),
@@ -61,12 +71,19 @@ enum Attempt {
 
 impl From<sqlx::Error> for Attempt {
     fn from(error: sqlx::Error) -> Self {
-        if error.as_database_error().is_some_and(|refusal| refusal.is_unique_violation()) {
+        let refusal = error.as_database_error();
+        let is_deadlock =
+            || refusal.is_some_and(|refusal| refusal.code().as_deref() == Some("40P01"));
+        if refusal.is_some_and(|refusal| refusal.is_unique_violation()) || is_deadlock() {
             Self::Conflict
         } else {
             Self::Failed(error.into())
         }
     }
+}
+
+fn is_deadlock(error: &sqlx::Error) -> bool {
+    error.as_database_error().is_some_and(|refusal| refusal.code().as_deref() == Some("40P01"))
 }
 
 impl PostgresStore {
@@ -78,6 +95,7 @@ impl PostgresStore {
             connections: Connections::new(options, STATEMENT_TIMEOUT),
             partitions: Partitions::default(),
             buffers: CopyBuffers::default(),
+            neighbour: Neighbour::default(),
             inserted_max,
         }
     }
@@ -88,18 +106,29 @@ impl PostgresStore {
         connection: &mut PgConnection,
         batch: &[Tick],
     ) -> Result<Written, StoreError> {
-        let straight = if batch.len() > self.inserted_max {
-            copy::copy(connection, &self.buffers, batch).await
-        } else {
-            insert(connection, batch, Conflicts::Refuse).await.map_err(Attempt::from)
-        };
-        match straight {
-            Ok(stored) => return Ok(Written { stored, ..Written::default() }),
-            Err(Attempt::Conflict) => {}
-            Err(Attempt::Failed(error)) => return Err(error),
+        if !self.neighbour.is_expected(Instant::now()) {
+            let straight = if batch.len() > self.inserted_max {
+                copy::copy(connection, &self.buffers, batch).await
+            } else {
+                insert(connection, batch, Conflicts::Refuse).await.map_err(Attempt::from)
+            };
+            match straight {
+                Ok(stored) => return Ok(Written { stored, ..Written::default() }),
+                Err(Attempt::Conflict) => self.neighbour.notice(Instant::now()),
+                Err(Attempt::Failed(error)) => return Err(error),
+            }
         }
-        let stored = insert(connection, batch, Conflicts::Skip).await?;
+        let mut redone = 1;
+        let stored = loop {
+            match insert(connection, batch, Conflicts::Skip).await {
+                Err(error) if is_deadlock(&error) && redone < REDONE_MAX => redone += 1,
+                stored => break stored?,
+            }
+        };
         let duplicates = u64::try_from(batch.len()).unwrap_or(u64::MAX).saturating_sub(stored);
+        if duplicates > 0 {
+            self.neighbour.notice(Instant::now());
+        }
         Ok(Written { stored, duplicates, rejected: 0 })
     }
 

@@ -47,12 +47,13 @@ impl Origin {
     }
 }
 
-/// Claims a database for trades of this origin; the first to claim it decides.
+/// Claims a database for trades of this origin; the first to claim it decides. Gives back what names the database to
+/// the spool.
 ///
 /// # Errors
 ///
 /// When it holds trades of the other kind, or cannot be asked.
-pub async fn claim(pool: &PgPool, origin: &Origin) -> Result<(), OriginError> {
+pub async fn claim(pool: &PgPool, origin: &Origin) -> Result<String, OriginError> {
     sqlx::query(
         "INSERT INTO recorded_from (origin, detail) VALUES ($1, $2) ON CONFLICT DO NOTHING",
     )
@@ -72,5 +73,16 @@ pub async fn claim(pool: &PgPool, origin: &Origin) -> Result<(), OriginError> {
             "This database holds trades of another simulated market: ids of the two will meet"
         );
     }
-    Ok(())
+    Ok(database_name(pool).await?.unwrap_or_default())
+}
+
+/// What names a database, and whose trades it holds, to the spool; `None`: nobody has claimed it yet.
+///
+/// # Errors
+///
+/// When it cannot be asked.
+pub async fn database_name(pool: &PgPool) -> Result<Option<String>, sqlx::Error> {
+    sqlx::query_scalar("SELECT id::text || ', ' || origin FROM recorded_from")
+        .fetch_optional(pool)
+        .await
 }

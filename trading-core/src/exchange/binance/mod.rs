@@ -6,6 +6,8 @@
 //!
 //! Protocol: <https://developers.binance.com/docs/binance-spot-api-docs/web-socket-streams>, July 2026.
 
+mod history;
+
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -13,12 +15,16 @@ use serde_json::json;
 use serde_json::value::RawValue;
 
 use super::frame::{Text, amount, present};
+use super::history::History;
 use super::{DecodeError, Endpoints, Exchange, IdRule, Limits, Message, Subscribed, reason_text};
 use crate::domain::{Side, Source, Symbol, Tick, Timestamp, TradeId};
 
 /// Streams in one SUBSCRIBE. Past 4,088 bytes the server falls silent instead of answering
 /// (binance/binance-connector-rust#27); a stream takes 39 bytes at most, as a symbol has at most 30.
 const STREAMS_PER_MESSAGE: usize = 90;
+
+/// The id of every UNSUBSCRIBE.
+const UNSUBSCRIBE: &str = "unsubscribe";
 
 /// The documented kinds of event other than trades, by `e` or by the end of the stream's name.
 const OTHER_KINDS: [&str; 16] = [
@@ -87,12 +93,21 @@ impl Exchange for Binance {
             .chunks(STREAMS_PER_MESSAGE)
             .zip(1_u32..)
             .map(|(symbols, id)| {
-                let streams: Vec<String> = symbols
-                    .iter()
-                    .map(|symbol| format!("{}@trade", symbol.to_ascii_lowercase()))
-                    .collect();
-                json!({ "method": "SUBSCRIBE", "params": streams, "id": id }).to_string()
+                json!({ "method": "SUBSCRIBE", "params": streams(symbols), "id": id }).to_string()
             })
+            .collect()
+    }
+
+    fn history(&self) -> &'static dyn History {
+        &Binance
+    }
+
+    /// Documented: an id may be a text. The answers differ in nothing else.
+    fn unsubscribe(&self, venue_symbols: &[&str]) -> Vec<String> {
+        let message = |symbols| json!({ "method": "UNSUBSCRIBE", "params": streams(symbols), "id": UNSUBSCRIBE });
+        venue_symbols
+            .chunks(STREAMS_PER_MESSAGE)
+            .map(|symbols| message(symbols).to_string())
             .collect()
     }
 
@@ -114,6 +129,10 @@ impl Exchange for Binance {
             _ => read_control(frame),
         }
     }
+}
+
+fn streams(symbols: &[&str]) -> Vec<String> {
+    symbols.iter().map(|symbol| format!("{}@trade", symbol.to_ascii_lowercase())).collect()
 }
 
 #[derive(Deserialize)]
@@ -171,6 +190,8 @@ struct Control<'a> {
     error: Option<Failure<'a>>,
     #[serde(borrow)]
     msg: Option<Text<'a>>,
+    #[serde(borrow)]
+    id: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -187,12 +208,16 @@ struct Event<'a> {
 
 fn read_control(frame: &str) -> Result<Message, DecodeError> {
     let control: Control<'_> = serde_json::from_str(frame)?;
+    let answered = control.id.and_then(|id| serde_json::from_str::<Text<'_>>(id.get()).ok());
+    if answered.as_deref() == Some(UNSUBSCRIBE) {
+        return Ok(Message::Other);
+    }
     // Documented as {"code", "msg", "id"}; {"error": {"code", "msg"}, "id"} is seen as well.
     if let Some(words) = control.error.map(|failure| failure.msg).or(control.msg) {
         return Ok(Message::Refused { instrument: None, reason: reason_text(&words) });
     }
     if let Some(result) = control.result {
-        // Only SUBSCRIBE, of what we send, is answered; a list would answer LIST_SUBSCRIPTIONS.
+        // Only SUBSCRIBE, of what is left, is answered so; a list would answer LIST_SUBSCRIPTIONS.
         return Ok(match result.get() {
             "null" => Message::Acknowledged(Vec::new()),
             _ => Message::Other,
@@ -347,6 +372,22 @@ mod tests {
             Binance.subscribe(&["BTCUSDT", "ETHUSDT"]),
             [r#"{"id":1,"method":"SUBSCRIBE","params":["btcusdt@trade","ethusdt@trade"]}"#]
         );
+    }
+
+    #[test]
+    fn the_answer_to_unsubscribing_confirms_nothing() {
+        assert_eq!(
+            Binance.unsubscribe(&["BTCUSDT", "ETHUSDT"]),
+            [
+                r#"{"id":"unsubscribe","method":"UNSUBSCRIBE","params":["btcusdt@trade","ethusdt@trade"]}"#
+            ]
+        );
+        for answer in [
+            r#"{"result":null,"id":"unsubscribe"}"#,
+            r#"{"code":2,"msg":"Invalid request","id":"unsubscribe"}"#,
+        ] {
+            assert_eq!(testing::decode_message(&Binance, answer), Message::Other);
+        }
     }
 
     #[test]

@@ -6,12 +6,15 @@
 //!
 //! Protocol: <https://docs.cdp.coinbase.com/exchange/websocket-feed/channels>, September 2026.
 
+mod history;
+
 use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::json;
 
 use super::frame::{Text, amount, named_in, side};
+use super::history::History;
 use super::{DecodeError, Endpoints, Exchange, IdRule, Limits, Message, Subscribed, reason_text};
 use crate::domain::{Source, Symbol, Tick, Timestamp, TradeId};
 
@@ -73,6 +76,21 @@ impl Exchange for Coinbase {
                 .to_string()
             })
             .collect()
+    }
+
+    fn history(&self) -> &'static dyn History {
+        &Coinbase
+    }
+
+    /// The answer lists all that is subscribed still.
+    fn unsubscribe(&self, venue_symbols: &[&str]) -> Vec<String> {
+        let channels = ["matches", "heartbeat"];
+        let message = json!({
+            "type": "unsubscribe",
+            "product_ids": venue_symbols,
+            "channels": channels,
+        });
+        vec![message.to_string()]
     }
 
     fn decode(
@@ -333,6 +351,18 @@ mod tests {
                 r#"{"channels":["matches","heartbeat"],"product_ids":["ETH-USD"],"type":"subscribe"}"#,
             ]
         );
+    }
+
+    #[test]
+    fn the_answer_to_unsubscribing_lists_what_is_subscribed_still() {
+        assert_eq!(
+            Coinbase.unsubscribe(&["BTC-USD"]),
+            [
+                r#"{"channels":["matches","heartbeat"],"product_ids":["BTC-USD"],"type":"unsubscribe"}"#
+            ]
+        );
+        let nothing = r#"{"type":"subscriptions","channels":[]}"#;
+        assert_eq!(testing::decode_message(&Coinbase, nothing), Message::Other);
     }
 
     #[test]

@@ -5,12 +5,15 @@
 //!
 //! Protocol: <https://bybit-exchange.github.io/docs/v5/websocket/public/trade>, July 2026.
 
+mod history;
+
 use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::json;
 
 use super::frame::{Text, amount, named_in, read_batch};
+use super::history::History;
 use super::{
     DecodeError, Endpoints, Exchange, IdRule, Keepalive, Limits, Message, Subscribed, reason_text,
 };
@@ -79,18 +82,20 @@ impl Exchange for Bybit {
     /// One request for each symbol, named by it. Up to ten fit in one, but a request with one topic that is
     /// wrong or already there is refused as a whole (ccxt/ccxt#30284), and its answer names none.
     fn subscribe(&self, venue_symbols: &[&str]) -> Vec<String> {
-        venue_symbols
-            .iter()
-            .map(|symbol| {
-                let topics = [format!("{TRADES}{symbol}")];
-                json!({ "req_id": symbol, "op": "subscribe", "args": topics }).to_string()
-            })
-            .collect()
+        requests("subscribe", venue_symbols)
+    }
+
+    fn unsubscribe(&self, venue_symbols: &[&str]) -> Vec<String> {
+        requests("unsubscribe", venue_symbols)
     }
 
     /// Documented: every 20 s.
     fn keepalive(&self) -> Option<Keepalive> {
         Some(Keepalive { every: Duration::from_secs(20), text: r#"{"op":"ping"}"# })
+    }
+
+    fn history(&self) -> &'static dyn History {
+        &Bybit
     }
 
     fn decode(
@@ -108,6 +113,16 @@ impl Exchange for Bybit {
             read_control(frame, symbols)
         }
     }
+}
+
+fn requests(op: &str, venue_symbols: &[&str]) -> Vec<String> {
+    venue_symbols
+        .iter()
+        .map(|symbol| {
+            let topics = [format!("{TRADES}{symbol}")];
+            json!({ "req_id": symbol, "op": op, "args": topics }).to_string()
+        })
+        .collect()
 }
 
 #[derive(Deserialize)]
@@ -136,15 +151,20 @@ impl Trade<'_> {
             trade_id: TradeId::from_text(&self.id),
             price: amount("p", &self.price)?,
             quantity: amount("v", &self.size)?,
-            side: match &*self.side {
-                "Buy" => Side::Buy,
-                "Sell" => Side::Sell,
-                other => return Err(DecodeError::unknown_value("S", other)),
-            },
+            side: taker("S", &self.side)?,
             source: Source::Live,
             exchange_at: Timestamp::from_millis(self.traded_at)?,
             received_at,
         })
+    }
+}
+
+/// The taker's side, as both interfaces spell it.
+fn taker(field: &'static str, text: &str) -> Result<Side, DecodeError> {
+    match text {
+        "Buy" => Ok(Side::Buy),
+        "Sell" => Ok(Side::Sell),
+        other => Err(DecodeError::unknown_value(field, other)),
     }
 }
 
@@ -309,6 +329,18 @@ mod tests {
                 r#"{"args":["publicTrade.ETHUSDT"],"op":"subscribe","req_id":"ETHUSDT"}"#,
             ]
         );
+    }
+
+    #[test]
+    fn the_answer_to_unsubscribing_confirms_nothing() {
+        assert_eq!(
+            Bybit.unsubscribe(&["BTCUSDT"]),
+            [r#"{"args":["publicTrade.BTCUSDT"],"op":"unsubscribe","req_id":"BTCUSDT"}"#]
+        );
+        for answer in [ACK, REFUSED] {
+            let answer = answer.replace(r#""op":"subscribe""#, r#""op":"unsubscribe""#);
+            assert_eq!(testing::decode_message(&Bybit, &answer), Message::Other);
+        }
     }
 
     #[test]

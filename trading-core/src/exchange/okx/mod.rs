@@ -7,12 +7,16 @@
 //! Protocol: <https://www.okx.com/docs-v5/en/#order-book-trading-market-data-ws-all-trades-channel>,
 //! September 2026.
 
+mod history;
+
+use std::str::FromStr;
 use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::json;
 
 use super::frame::{Text, amount, named_in, oldest_first, read_batch, side};
+use super::history::History;
 use super::{
     DecodeError, Endpoints, Exchange, IdRule, Keepalive, Limits, Message, Subscribed, reason_text,
 };
@@ -88,22 +92,20 @@ impl Exchange for Okx {
     }
 
     fn subscribe(&self, venue_symbols: &[&str]) -> Vec<String> {
-        let limit = self.limits().symbols_per_connection;
-        venue_symbols
-            .chunks(limit)
-            .map(|instruments| {
-                let args: Vec<_> = instruments
-                    .iter()
-                    .map(|instrument| json!({ "channel": TRADES, "instId": instrument }))
-                    .collect();
-                json!({ "op": "subscribe", "args": args }).to_string()
-            })
-            .collect()
+        self.requests("subscribe", venue_symbols)
+    }
+
+    fn unsubscribe(&self, venue_symbols: &[&str]) -> Vec<String> {
+        self.requests("unsubscribe", venue_symbols)
     }
 
     /// Documented: cut when nothing was sent for 30 s.
     fn keepalive(&self) -> Option<Keepalive> {
         Some(Keepalive { every: Duration::from_secs(20), text: "ping" })
+    }
+
+    fn history(&self) -> &'static dyn History {
+        &Okx
     }
 
     fn decode(
@@ -122,6 +124,19 @@ impl Exchange for Okx {
         let batch = read_batch(frame, "arg", is_trades, read, ticks);
         oldest_first(ticks, start);
         if batch? { Ok(Message::Trades) } else { read_control(frame, symbols) }
+    }
+}
+
+impl Okx {
+    fn requests(self, op: &str, venue_symbols: &[&str]) -> Vec<String> {
+        let request = |instruments: &[&str]| {
+            let args: Vec<_> = instruments
+                .iter()
+                .map(|instrument| json!({ "channel": TRADES, "instId": instrument }))
+                .collect();
+            json!({ "op": op, "args": args }).to_string()
+        };
+        venue_symbols.chunks(self.limits().symbols_per_connection).map(request).collect()
     }
 }
 
@@ -154,19 +169,22 @@ struct Trade<'a> {
 
 impl Trade<'_> {
     fn into_tick(self, symbols: &Subscribed, received_at: Timestamp) -> Result<Tick, DecodeError> {
-        let id = self.id.parse().map_err(|_| DecodeError::unknown_value("tradeId", &self.id))?;
-        let millis = self.ts.parse().map_err(|_| DecodeError::unknown_value("ts", &self.ts))?;
         Ok(Tick {
             instrument: symbols.find(&self.instrument)?,
-            trade_id: TradeId::Number(id),
+            trade_id: TradeId::Number(number("tradeId", &self.id)?),
             price: amount("px", &self.price)?,
             quantity: amount("sz", &self.size)?,
             side: side(&self.side)?,
             source: Source::Live,
-            exchange_at: Timestamp::from_millis(millis)?,
+            exchange_at: Timestamp::from_millis(number("ts", &self.ts)?)?,
             received_at,
         })
     }
+}
+
+/// A number that the venue writes as a text, as all of its numbers.
+fn number<N: FromStr>(field: &'static str, text: &str) -> Result<N, DecodeError> {
+    text.parse().map_err(|_| DecodeError::unknown_value(field, text))
 }
 
 #[derive(Deserialize)]
@@ -370,6 +388,16 @@ mod tests {
         let messages = Okx.subscribe(&symbols);
         assert_eq!(messages.len(), 1);
         assert!(messages[0].len() < 64 * 1024);
+    }
+
+    #[test]
+    fn the_answer_to_unsubscribing_confirms_nothing() {
+        assert_eq!(
+            Okx.unsubscribe(&["BTC-USDT"]),
+            [r#"{"args":[{"channel":"trades-all","instId":"BTC-USDT"}],"op":"unsubscribe"}"#]
+        );
+        let answer = ACK.replace(r#""event":"subscribe""#, r#""event":"unsubscribe""#);
+        assert_eq!(testing::decode_message(&Okx, &answer), Message::Other);
     }
 
     #[test]

@@ -6,6 +6,8 @@
 //!
 //! Protocol: <https://docs.kraken.com/api/docs/websocket-v2/trade>, September 2026.
 
+mod history;
+
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -13,6 +15,7 @@ use serde_json::json;
 use serde_json::value::RawValue;
 
 use super::frame::{Text, amount, named_in, oldest_first, read_batch, side};
+use super::history::History;
 use super::{
     DecodeError, Endpoints, Exchange, IdRule, Keepalive, Limits, Message, Subscribed, reason_text,
 };
@@ -80,9 +83,21 @@ impl Exchange for Kraken {
             .collect()
     }
 
+    fn unsubscribe(&self, venue_symbols: &[&str]) -> Vec<String> {
+        let message = |symbols: &[&str]| {
+            let params = json!({ "channel": "trade", "symbol": symbols });
+            json!({ "method": "unsubscribe", "params": params }).to_string()
+        };
+        venue_symbols.chunks(SYMBOLS_PER_MESSAGE).map(message).collect()
+    }
+
     /// A connection without a confirmed subscription has no heartbeat and is closed after about a minute.
     fn keepalive(&self) -> Option<Keepalive> {
         Some(Keepalive { every: Duration::from_secs(30), text: r#"{"method":"ping"}"# })
+    }
+
+    fn history(&self) -> &'static dyn History {
+        &Kraken
     }
 
     fn decode(
@@ -334,6 +349,20 @@ mod tests {
             ]
         );
         assert_eq!(Kraken.subscribe(&["BTC/USD"; 101]).len(), 2);
+    }
+
+    #[test]
+    fn the_answer_to_unsubscribing_confirms_nothing() {
+        assert_eq!(
+            Kraken.unsubscribe(&["BTC/USD"]),
+            [r#"{"method":"unsubscribe","params":{"channel":"trade","symbol":["BTC/USD"]}}"#]
+        );
+        for answer in [
+            ACK.replace(r#""method":"subscribe""#, r#""method":"unsubscribe""#),
+            ERROR.replace(r#""method":"subscribe""#, r#""method":"unsubscribe""#),
+        ] {
+            assert_eq!(testing::decode_message(&Kraken, &answer), Message::Other);
+        }
     }
 
     #[test]

@@ -1,158 +1,14 @@
-//! A feed keeps its connection alive and brings every trade once and in order, whatever the exchange does.
-//!
-//! The exchange of these tests is a real WebSocket server that does as the test tells it, frame by frame.
+//! How a connection lives and ends, and what it hands on.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::{SinkExt as _, StreamExt as _};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinHandle;
+use futures_util::SinkExt as _;
 use tokio_tungstenite::tungstenite::Message as Frame;
-use tokio_tungstenite::{WebSocketStream, accept_async};
-use tokio_util::sync::CancellationToken;
-use trading_core::domain::{Instrument, Tick};
-use trading_core::exchange::{Exchange, Kraken, Limits, Okx};
-use trading_core::feed::{ConnectGate, FeedContext, run};
-use trading_core::pipeline::{Ledger, TickReceiver, channel};
-use trading_core::store::journal::{JournalWriter, journal};
+use trading_core::exchange::{Kraken, Limits, Okx};
 use trading_core::store::postgres::migrate;
 
+use super::{PATIENCE, World, gaps};
 use crate::support::postgres::database;
-
-/// Longer than anything these tests wait for; reached only when something is broken.
-const PATIENCE: Duration = Duration::from_secs(30);
-
-/// A feed of `BTC-USD` and `ETH-USD`, and the server it connects to.
-struct World {
-    listener: TcpListener,
-    ticks: TickReceiver,
-    ledger: Arc<Ledger>,
-    journal: JournalWriter,
-    stop: CancellationToken,
-    feed: JoinHandle<()>,
-}
-
-impl World {
-    async fn new(
-        exchange: &'static dyn Exchange,
-        capacity: usize,
-        limits: impl FnOnce(Limits) -> Limits,
-    ) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let ledger = Arc::new(Ledger::default());
-        let (sender, ticks) = channel(capacity, Arc::clone(&ledger));
-        let (journal, writer) = journal();
-        let instrument =
-            |symbol: &str| Instrument::intern(exchange.name(), &symbol.parse().unwrap()).unwrap();
-        let context = FeedContext {
-            name: "test-1".into(),
-            exchange,
-            url: exchange.connect_url(&format!("ws://{}", listener.local_addr().unwrap())),
-            limits: limits(Limits { connect_interval: Duration::ZERO, ..exchange.limits() }),
-            instruments: vec![instrument("BTC-USD"), instrument("ETH-USD")],
-            sender,
-            ledger: Arc::clone(&ledger),
-            journal,
-            gate: Arc::new(ConnectGate::new(Duration::ZERO)),
-            seed: 1,
-        };
-        let stop = CancellationToken::new();
-        let feed = tokio::runtime::Handle::current().spawn(run(context, stop.clone()));
-        Self { listener, ticks, ledger, journal: writer, stop, feed }
-    }
-
-    /// The feed's next connection.
-    async fn accept(&self) -> Server {
-        let (socket, _) =
-            tokio::time::timeout(PATIENCE, self.listener.accept()).await.unwrap().unwrap();
-        Server(accept_async(socket).await.unwrap())
-    }
-
-    /// The ids of the next ticks.
-    async fn ids(&mut self, number: usize) -> Vec<u64> {
-        let mut ticks: Vec<Tick> = Vec::new();
-        while ticks.len() < number {
-            let left = number - ticks.len();
-            let received = self.ticks.recv_many(&mut ticks, left);
-            assert_ne!(tokio::time::timeout(PATIENCE, received).await.unwrap(), 0, "feed ended");
-        }
-        ticks.iter().map(|tick| tick.trade_id.number().unwrap()).collect()
-    }
-
-    /// Stops the feed, and says what is still in the channel.
-    async fn stop(mut self) -> (Vec<u64>, Arc<Ledger>, JournalWriter) {
-        self.stop.cancel();
-        tokio::time::timeout(PATIENCE, self.feed).await.unwrap().unwrap();
-        let mut rest = Vec::new();
-        while self.ticks.recv_many(&mut rest, 1_000).await > 0 {}
-        let ids = rest.iter().map(|tick| tick.trade_id.number().unwrap()).collect();
-        (ids, self.ledger, self.journal)
-    }
-}
-
-struct Server(WebSocketStream<TcpStream>);
-
-impl Server {
-    async fn send(&mut self, text: impl Into<String>) {
-        self.0.send(Frame::text(text.into())).await.unwrap();
-    }
-
-    /// The next text of the feed that is not a ping; `None` when it has closed.
-    async fn next(&mut self) -> Option<String> {
-        loop {
-            match tokio::time::timeout(PATIENCE, self.0.next()).await.unwrap() {
-                Some(Ok(Frame::Text(text))) if !text.contains("ping") => {
-                    return Some(text.to_string());
-                }
-                Some(Ok(Frame::Close(_)) | Err(_)) | None => return None,
-                Some(Ok(_)) => {}
-            }
-        }
-    }
-
-    async fn acknowledge_kraken(&mut self) {
-        assert!(self.next().await.unwrap().contains(r#""channel":"trade""#));
-        for symbol in ["BTC/USD", "ETH/USD"] {
-            self.send(format!(
-                r#"{{"method":"subscribe","result":{{"channel":"trade","snapshot":true,"symbol":"{symbol}"}},"success":true,"time_in":"2026-09-26T18:09:13.157776Z","time_out":"2026-09-26T18:09:13.157776Z"}}"#
-            ))
-            .await;
-        }
-    }
-
-    async fn send_kraken(&mut self, ids: std::ops::RangeInclusive<u64>) {
-        let trades: Vec<String> = ids
-            .map(|id| {
-                format!(
-                    r#"{{"symbol":"BTC/USD","side":"sell","price":84095.70,"qty":0.00275720,"ord_type":"limit","trade_id":{id},"timestamp":"2026-09-26T18:09:13.157776Z"}}"#
-                )
-            })
-            .collect();
-        self.send(format!(
-            r#"{{"channel":"trade","type":"update","data":[{}]}}"#,
-            trades.join(",")
-        ))
-        .await;
-    }
-
-    async fn send_okx(&mut self, id: u64) {
-        self.send(format!(
-            r#"{{"arg":{{"channel":"trades-all","instId":"BTC-USD"}},"data":[{{"instId":"BTC-USD","tradeId":"{id}","px":"78808.8","sz":"0.00504905","side":"sell","ts":"1788118931677","source":"0"}}]}}"#
-        ))
-        .await;
-    }
-
-    async fn acknowledge_okx(&mut self) {
-        assert!(self.next().await.unwrap().contains("trades-all"));
-        for symbol in ["BTC-USD", "ETH-USD"] {
-            self.send(format!(
-                r#"{{"event":"subscribe","arg":{{"channel":"trades-all","instId":"{symbol}"}},"connId":"c7f0ba8e"}}"#
-            ))
-            .await;
-        }
-    }
-}
 
 #[tokio::test]
 async fn what_an_exchange_repeats_after_a_reconnect_is_taken_once() {
@@ -262,12 +118,7 @@ async fn a_frame_that_is_not_understood_is_kept_aside_a_gap_is_listed_and_the_co
             .await
             .unwrap();
     assert_eq!(sessions, [("stopped".to_owned(), 3, 3)]);
-    let gaps: Vec<(String, String, String)> =
-        sqlx::query_as("SELECT symbol, first_id, last_id FROM open_gaps")
-            .fetch_all(&database.pool)
-            .await
-            .unwrap();
-    assert_eq!(gaps, [("BTCUSD".to_owned(), "4".to_owned(), "6".to_owned())]);
+    assert_eq!(gaps(&database.pool).await, ["BTCUSD 4 to 6: the ids jumped"]);
 }
 
 #[tokio::test]
@@ -303,4 +154,41 @@ async fn a_full_channel_holds_the_socket_and_nothing_is_lost() {
     sending.await.unwrap();
     let (rest, ledger, _) = world.stop().await;
     assert_eq!((rest, ledger.read().dropped), (vec![], 0));
+}
+
+#[tokio::test]
+async fn a_feed_that_is_ended_while_it_waits_for_the_channel_leaves_no_tick_uncounted() {
+    let mut world = World::new(&Kraken, 10, |limits| limits).await;
+    let mut server = world.accept().await;
+    server.acknowledge_kraken().await;
+    server.send_kraken(1..=100).await;
+    let is_held = async {
+        while world.ledger.read().in_flight < 100 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, is_held).await.unwrap();
+    // As a stop with a second signal does.
+    world.feed.abort();
+    assert!((&mut world.feed).await.unwrap_err().is_cancelled());
+    let mut sent = Vec::new();
+    world.ticks.recv_many(&mut sent, 1_000).await;
+    assert!(sent.len() < 100, "it was to wait");
+    // Neither stored nor dropped: whoever reads the ledger then, sees that they are not stored.
+    let reading = world.ledger.read();
+    assert_eq!((reading.received, reading.in_flight, reading.balances()), (100, 100, true));
+}
+
+#[tokio::test]
+async fn no_two_frames_of_a_connection_have_the_same_time() {
+    const TRADES: u64 = 20_000;
+    let mut world = World::new(&Kraken, 100_000, |limits| limits).await;
+    let mut server = world.accept().await;
+    server.acknowledge_kraken().await;
+    for id in 1..=TRADES {
+        server.send_kraken(id..=id).await;
+    }
+    let ticks = world.next(usize::try_from(TRADES).unwrap()).await;
+    assert!(ticks.is_sorted_by(|one, next| one.received_at < next.received_at));
+    world.stop().await;
 }

@@ -1,0 +1,155 @@
+//! `trading-core spool drain`: what dead recorders left in the spool, to the store, without recording anything.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use sqlx::postgres::PgPool;
+use tracing::warn;
+
+use super::live::{Database, LiveError, open_spool};
+use super::signals::StopSignals;
+use crate::config::Settings;
+use crate::store::postgres::{MaintenanceError, PostgresStore, database_name};
+use crate::store::spool::{self, Spool, SpoolError};
+use crate::store::{Store as _, StoreError, Written};
+use crate::telemetry::Progress;
+
+/// What became of the ticks in the spool.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Drained {
+    /// What the store said of those that were written.
+    pub written: Written,
+    /// Ticks that could not be read; their files are set aside.
+    pub unreadable: u64,
+    /// Ticks that still wait, for another database or after a signal; those of a running recorder are not counted.
+    pub left: u64,
+    /// The spool.
+    pub dir: PathBuf,
+}
+
+/// Why the spool could not be drained.
+#[derive(Debug, thiserror::Error)]
+pub enum DrainError {
+    /// The database or the spool cannot be used.
+    #[error(transparent)]
+    Start(#[from] LiveError),
+    /// The spool failed.
+    #[error(transparent)]
+    Spool(#[from] SpoolError),
+    /// The store failed.
+    #[error("stopped with {left} ticks in the spool")]
+    Store {
+        /// Ticks that still wait.
+        left: u64,
+        /// What the store said.
+        #[source]
+        error: StoreError,
+    },
+}
+
+impl Drained {
+    /// Whether everything that could be stored is.
+    #[must_use]
+    pub const fn is_complete(&self) -> bool {
+        self.left == 0 && self.unreadable == 0
+    }
+}
+
+impl fmt::Display for Drained {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Written { stored, duplicates, rejected } = self.written;
+        write!(
+            f,
+            "{stored} ticks stored, {duplicates} were there already, {rejected} set aside as refused"
+        )?;
+        if self.unreadable > 0 {
+            write!(f, "; {} could not be read", self.unreadable)?;
+        }
+        match self.left {
+            0 => write!(f, "; nothing is left in {}", self.dir.display()),
+            left => write!(f, "; {left} ticks are left in {}", self.dir.display()),
+        }
+    }
+}
+
+/// Stores what waits in the spool for the database of the settings and what no running recorder holds.
+///
+/// # Errors
+///
+/// When the database or the spool cannot be used; what was not stored stays in the spool.
+pub async fn drain_spool(
+    settings: &Settings,
+    pg_bin: Option<PathBuf>,
+) -> Result<Drained, DrainError> {
+    let mut signals = StopSignals::listen().map_err(LiveError::Signals)?;
+    let dir = spool::folder(&settings.spool, &settings.database).map_err(LiveError::from)?;
+    let mut drained = Drained { written: Written::default(), unreadable: 0, left: 0, dir };
+    if waiting(&drained.dir, settings)? == 0 {
+        return Ok(drained);
+    }
+    let database = Database::open(settings, pg_bin).await?;
+    let done = tokio::select! {
+        done = with_database(settings, &database, &mut drained) => done,
+        signal = signals.next() => {
+            warn!("{signal}: stopped; what is not stored stays in the spool");
+            Ok(())
+        }
+    };
+    database.close().await;
+    done?;
+    drained.left = waiting(&drained.dir, settings)?;
+    Ok(drained)
+}
+
+/// Ticks in slots that no running process holds.
+fn waiting(dir: &std::path::Path, settings: &Settings) -> Result<u64, SpoolError> {
+    let status = spool::status(dir, settings.spool.max_bytes)?;
+    Ok(status.slots.iter().filter(|slot| !slot.held).map(|slot| slot.ticks).sum())
+}
+
+async fn with_database(
+    settings: &Settings,
+    database: &Database,
+    drained: &mut Drained,
+) -> Result<(), DrainError> {
+    let pool = database.migrated_pool(1).await?;
+    let named = named(&pool).await;
+    pool.close().await;
+    let spool = open_spool(settings, named?).await?;
+    let store = database.store();
+    let total = spool.backlog().ticks;
+    let progress = Progress::start("Draining the spool", "ticks", Some(total));
+    let done = empty(&spool, &store, settings.batch.max_coalesced.get(), &progress, drained).await;
+    if done.is_ok() {
+        progress.finish();
+    }
+    done
+}
+
+/// A database that nobody has recorded into has no name, and nothing waits for it.
+async fn named(pool: &PgPool) -> Result<String, LiveError> {
+    let name = database_name(pool).await.map_err(MaintenanceError::from)?;
+    Ok(name.unwrap_or_default())
+}
+
+async fn empty(
+    spool: &Spool,
+    store: &PostgresStore,
+    ticks_max: usize,
+    progress: &Progress,
+    drained: &mut Drained,
+) -> Result<(), DrainError> {
+    while let Some(oldest) = spool.oldest(ticks_max).await? {
+        let written = store
+            .write(&oldest.ticks)
+            .await
+            .map_err(|error| DrainError::Store { left: spool.backlog().ticks, error })?;
+        drained.written.stored += written.stored;
+        drained.written.duplicates += written.duplicates;
+        drained.written.rejected += written.rejected;
+        drained.unreadable += oldest.unreadable;
+        spool.remove(oldest.position).await?;
+        progress.advance(written.stored + written.duplicates + written.rejected);
+    }
+    Ok(())
+}

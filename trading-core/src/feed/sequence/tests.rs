@@ -1,0 +1,341 @@
+use std::collections::BTreeSet;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::domain::{Side, Source};
+
+fn bitcoin() -> Instrument {
+    Instrument::intern("kraken", &"BTCUSD".parse().unwrap()).unwrap()
+}
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_millis(second * 1_000).unwrap()
+}
+
+fn tick(id: u64, second: i64) -> Tick {
+    Tick {
+        instrument: bitcoin(),
+        trade_id: TradeId::Number(id),
+        price: 1.into(),
+        quantity: 1.into(),
+        side: Side::Buy,
+        source: Source::Live,
+        exchange_at: at(second),
+        received_at: at(second),
+    }
+}
+
+fn ids(ticks: &[Tick]) -> Vec<u64> {
+    ticks.iter().filter_map(|tick| tick.trade_id.number()).collect()
+}
+
+fn gap(ids: Option<(u64, u64)>, from: i64, to: i64, cause: GapCause, seen_at: i64) -> GapRecord {
+    let instrument = bitcoin();
+    GapRecord { instrument, ids, from: at(from), to: at(to), cause, seen_at: at(seen_at) }
+}
+
+fn stored(id: u64, second: i64) -> LastStored {
+    let trade_id = TradeId::Number(id);
+    LastStored { instrument: bitcoin(), trade_id, exchange_at: at(second) }
+}
+
+/// A sequence at a time of its own.
+struct World {
+    sequence: Sequence,
+    now: Instant,
+}
+
+impl World {
+    fn new(rule: IdRule, stored: &[LastStored]) -> Self {
+        Self { sequence: Sequence::new(rule, stored), now: Instant::now() }
+    }
+
+    /// A count of which nothing is stored.
+    fn counting() -> Self {
+        Self::new(IdRule::Consecutive, &[])
+    }
+
+    fn admit(&mut self, ticks: &mut Vec<Tick>) -> Findings {
+        self.sequence.admit(ticks, self.now)
+    }
+
+    /// Ids that pass, of trades of one second.
+    fn pass(&mut self, ids_: impl IntoIterator<Item = u64>, second: i64) -> Vec<u64> {
+        let mut ticks = ids_.into_iter().map(|id| tick(id, second)).collect();
+        assert_eq!(self.admit(&mut ticks).gaps, []);
+        ids(&ticks)
+    }
+
+    fn subscribe(&mut self) {
+        self.sequence.record_subscribed([bitcoin()].into_iter(), self.now);
+    }
+
+    /// What is told when so much time has passed, at this second of ours.
+    fn wait(&mut self, time: Duration, second: i64) -> Vec<GapRecord> {
+        self.now += time;
+        self.sequence.due(self.now, at(second))
+    }
+}
+
+#[test]
+fn a_snapshot_after_a_reconnect_brings_only_what_is_new() {
+    let mut world = World::counting();
+    world.pass(100..=110, 1);
+    let mut snapshot: Vec<_> = (95..=115).map(|id| tick(id, 1)).collect();
+    let findings = world.admit(&mut snapshot);
+    assert_eq!(ids(&snapshot), [111, 112, 113, 114, 115]);
+    assert_eq!(findings, Findings { duplicates: 16, ..Findings::default() });
+}
+
+#[test]
+fn a_jump_is_a_gap_when_its_grace_is_over_and_is_told_once() {
+    let mut world = World::counting();
+    world.pass([1, 2], 1);
+    world.pass([6], 3);
+    assert_eq!(world.wait(GRACE - Duration::from_millis(1), 9), []);
+    let told = gap(Some((3, 5)), 1, 3, GapCause::Jumped, 3);
+    assert_eq!(world.wait(Duration::from_millis(1), 9), [told]);
+    assert_eq!(world.wait(GRACE, 9), []);
+    assert_eq!(world.sequence.rest(), []);
+}
+
+#[test]
+fn what_comes_late_is_taken_once_and_only_what_is_left_of_a_hole_is_a_gap() {
+    let mut world = World::counting();
+    // Two connections: the newer one is ahead.
+    world.pass([100], 1);
+    world.pass([108], 9);
+    let mut late: Vec<_> = [102, 101, 102, 105, 99].map(|id| tick(id, 5)).to_vec();
+    assert_eq!(world.admit(&mut late).duplicates, 2);
+    assert_eq!(ids(&late), [102, 101, 105]);
+    let first = gap(Some((103, 104)), 5, 5, GapCause::Jumped, 9);
+    let second = gap(Some((106, 107)), 5, 9, GapCause::Jumped, 9);
+    assert_eq!(world.wait(GRACE, 9), [first, second]);
+    // Told is not forgotten: what comes very late is taken still.
+    assert_eq!(world.pass([103, 104, 104, 109], 5), [103, 104, 109]);
+    assert_eq!(world.wait(GRACE, 9), []);
+}
+
+#[test]
+fn a_hole_that_is_filled_in_time_is_no_gap() {
+    let mut world = World::counting();
+    world.pass([1, 4], 1);
+    assert_eq!(world.pass([2, 3], 1), [2, 3]);
+    assert_eq!((world.wait(GRACE, 9), world.sequence.rest()), (vec![], vec![]));
+}
+
+#[test]
+fn at_the_end_every_hole_is_told_whatever_its_grace() {
+    let mut world = World::counting();
+    world.pass([1, 4], 1);
+    assert_eq!(world.sequence.rest(), [gap(Some((2, 3)), 1, 1, GapCause::Jumped, 1)]);
+}
+
+#[test]
+fn as_many_holes_are_remembered_as_may_be_and_the_oldest_is_told_before_it_is_forgotten() {
+    let mut world = World::counting();
+    let holes = u64::try_from(HOLES_MAX).unwrap();
+    let mut ticks = (0..=holes + 1).map(|n| tick(n * 2, 1)).collect();
+    let forgotten = gap(Some((1, 1)), 1, 1, GapCause::Jumped, 1);
+    assert_eq!(world.admit(&mut ticks).gaps, [forgotten]);
+    assert_eq!(world.pass([1, 3], 1), [3]);
+    assert_eq!(world.wait(GRACE, 9).len(), HOLES_MAX - 1, "3 was filled");
+}
+
+#[test]
+fn a_hole_that_falls_apart_takes_no_more_room_than_there_is() {
+    let mut world = World::counting();
+    let holes = u64::try_from(HOLES_MAX).unwrap();
+    world.pass([0, holes * 4], 1);
+    let mut every_other = (1..=holes + 3).map(|n| tick(n * 2, 1)).collect();
+    let told = world.admit(&mut every_other).gaps;
+    assert_eq!(every_other.len(), HOLES_MAX + 3);
+    let missing: usize = usize::try_from(holes * 4 - 1).unwrap() - every_other.len();
+    let rest = world.sequence.rest();
+    assert_eq!(rest.len(), HOLES_MAX);
+    let count = |gap: &GapRecord| gap.ids.map_or(0, |(first, last)| last + 1 - first);
+    let told: u64 = told.iter().chain(&rest).map(count).sum();
+    assert_eq!(usize::try_from(told).unwrap(), missing, "all of it is told");
+}
+
+#[test]
+fn the_largest_id_there_can_be_breaks_nothing() {
+    let mut world = World::counting();
+    let last = [u64::MAX - 1, u64::MAX, u64::MAX, 0];
+    assert_eq!(world.pass(last, 1), [u64::MAX - 1, u64::MAX]);
+    let named = world.sequence.record_named(bitcoin(), u64::MAX, world.now, at(1));
+    assert_eq!(named, None);
+}
+
+#[test]
+fn an_exchange_that_counts_anew_is_not_dropped_for_ever_and_what_was_missing_is_told() {
+    let mut world = World::new(IdRule::Consecutive, &[stored(1_000_000, 1)]);
+    world.pass([1_000_002], 1);
+    // A repeat is one for a minute after the youngest trade.
+    assert!(world.pass([1], 60).is_empty());
+    let mut ticks = vec![tick(1, 62), tick(2, 62)];
+    let findings = world.admit(&mut ticks);
+    assert_eq!(ids(&ticks), [1, 2]);
+    assert_eq!(findings.resets, [bitcoin()]);
+    let missing = gap(Some((1_000_001, 1_000_001)), 1, 1, GapCause::NotRunning, 1);
+    assert_eq!(findings.gaps, [missing]);
+    assert_eq!(world.sequence.rest(), []);
+}
+
+#[test]
+fn a_late_trade_that_is_younger_than_the_highest_id_is_no_new_count_when_it_is_repeated() {
+    let mut world = World::new(IdRule::Consecutive, &[stored(10, 1)]);
+    // The exchange named 12 long after 10; 12 comes late, and once more.
+    assert_eq!(world.sequence.record_named(bitcoin(), 12, world.now, at(200)), None);
+    assert_eq!(world.sequence.record_named(bitcoin(), 12, world.now, at(201)), None);
+    let mut late = vec![tick(12, 199), tick(12, 199)];
+    let findings = world.admit(&mut late);
+    assert_eq!((findings.duplicates, findings.resets.len()), (1, 0));
+}
+
+#[test]
+fn recording_goes_on_where_the_store_ends() {
+    let mut world = World::new(IdRule::Consecutive, &[stored(100, 1)]);
+    // Kraken's snapshot overlaps what is stored; of OKX's first push the id jumps.
+    assert_eq!(world.pass(95..=101, 2), [101]);
+    let mut world = World::new(IdRule::Consecutive, &[stored(100, 1)]);
+    assert_eq!(world.pass([100, 105], 7), [105]);
+    let missing = gap(Some((101, 104)), 1, 7, GapCause::NotRunning, 7);
+    assert_eq!(world.wait(GRACE, 9), [missing]);
+    world.pass([107], 8);
+    assert_eq!(world.wait(GRACE, 9), [gap(Some((106, 106)), 7, 8, GapCause::Jumped, 8)]);
+}
+
+#[test]
+fn a_jump_over_the_time_without_a_connection_says_so() {
+    let mut world = World::counting();
+    world.subscribe();
+    world.pass([1], 1);
+    world.sequence.record_ended(true);
+    world.subscribe();
+    world.pass([3], 4);
+    assert_eq!(world.wait(GRACE, 9), [gap(Some((2, 2)), 1, 4, GapCause::NoConnection, 4)]);
+    // Of two connections one stands still: nobody was away.
+    world.subscribe();
+    world.sequence.record_ended(true);
+    world.pass([5], 5);
+    assert_eq!(world.wait(GRACE, 9), [gap(Some((4, 4)), 4, 5, GapCause::Jumped, 5)]);
+}
+
+#[test]
+fn a_trade_that_the_exchange_named_twice_and_never_sent_is_missing() {
+    let mut world = World::counting();
+    let name = |world: &mut World, id, second| {
+        assert_eq!(world.sequence.record_named(bitcoin(), id, world.now, at(second)), None);
+    };
+    name(&mut world, 7, 1);
+    assert_eq!(world.wait(GRACE, 2), [], "of a symbol that was never seen nothing is known");
+    world.pass([10], 3);
+    name(&mut world, 11, 4);
+    assert_eq!(world.wait(GRACE * 2, 5), [], "it may come after the message that names it");
+    world.pass([11], 5);
+    name(&mut world, 13, 6);
+    name(&mut world, 13, 7);
+    assert_eq!(world.wait(GRACE / 2, 7), []);
+    world.pass([12], 8);
+    assert_eq!(world.wait(GRACE, 9), [gap(Some((13, 13)), 7, 8, GapCause::NamedLater, 7)]);
+    assert_eq!(world.pass([14], 9), [14], "and the count goes on behind it");
+    assert_eq!(world.wait(GRACE, 9), []);
+}
+
+#[test]
+fn unordered_ids_are_known_again_as_far_as_they_are_remembered() {
+    let limit = u64::try_from(RECENT_MAX).unwrap();
+    let mut world = World::new(IdRule::Unique, &[]);
+    let mut first: Vec<_> = (0..=limit).rev().map(|id| tick(id, 1)).collect();
+    assert_eq!(world.admit(&mut first).duplicates, 0);
+    let mut again = vec![tick(limit - 1, 1), tick(0, 1), tick(limit, 1)];
+    // The very first was forgotten when the memory was full; the database knows it still.
+    assert_eq!(world.admit(&mut again).duplicates, 2);
+    assert_eq!(ids(&again), [limit]);
+    let mut world = World::new(IdRule::Unique, &[stored(7_000_000, 1)]);
+    assert_eq!(world.admit(&mut vec![tick(7_000_000, 1)]).duplicates, 1);
+}
+
+#[test]
+fn where_ids_prove_nothing_the_time_without_a_connection_is_a_gap() {
+    let mut world = World::new(IdRule::Unique, &[stored(1, 10)]);
+    world.subscribe();
+    // The first trade of the connection ends the gap, by the exchange's own clock.
+    let told = world.admit(&mut vec![tick(2, 15), tick(3, 16)]).gaps;
+    assert_eq!(told, [gap(None, 10, 15, GapCause::NotRunning, 15)]);
+    world.sequence.record_ended(true);
+    assert_eq!(world.wait(FIRST_TRADE_MAX, 30), [], "nobody is there yet");
+    // Of a quiet symbol our clock ends it.
+    world.subscribe();
+    assert_eq!(world.wait(FIRST_TRADE_MAX - Duration::from_millis(1), 40), []);
+    let told = world.wait(Duration::from_millis(1), 40);
+    assert_eq!(told, [gap(None, 16, 40, GapCause::NoConnection, 40)]);
+    assert_eq!(world.admit(&mut vec![tick(4, 50)]).gaps, []);
+    assert_eq!(world.wait(FIRST_TRADE_MAX, 60), []);
+}
+
+#[test]
+fn of_a_symbol_that_was_never_stored_no_time_is_missing() {
+    let mut world = World::new(IdRule::Unique, &[]);
+    world.sequence.record_ended(false);
+    world.subscribe();
+    assert_eq!(world.wait(FIRST_TRADE_MAX, 9), []);
+    assert_eq!(world.admit(&mut vec![tick(1, 9)]).gaps, []);
+}
+
+#[test]
+fn a_second_connection_that_is_heard_keeps_time_from_being_lost_and_a_silent_one_does_not() {
+    let mut world = World::new(IdRule::Unique, &[]);
+    world.subscribe();
+    world.admit(&mut vec![tick(1, 1)]);
+    world.subscribe();
+    world.sequence.record_ended(true);
+    assert_eq!(world.admit(&mut vec![tick(2, 2)]).gaps, []);
+    // The one that stands brings nothing while the other comes back.
+    world.now += HEARD_MAX;
+    world.subscribe();
+    let told = world.admit(&mut vec![tick(3, 9)]).gaps;
+    assert_eq!(told, [gap(None, 2, 9, GapCause::NoConnection, 9)]);
+}
+
+#[test]
+fn a_symbol_that_is_subscribed_anew_on_the_only_connection_was_away() {
+    let mut world = World::new(IdRule::Unique, &[]);
+    world.subscribe();
+    world.admit(&mut vec![tick(1, 1)]);
+    world.sequence.record_interrupted(bitcoin());
+    assert_eq!(world.wait(FIRST_TRADE_MAX, 8), [], "not confirmed yet");
+    world.sequence.record_confirmed(bitcoin(), world.now);
+    let told = world.wait(FIRST_TRADE_MAX, 9);
+    assert_eq!(told, [gap(None, 1, 9, GapCause::NoConnection, 9)]);
+}
+
+proptest! {
+    #[test]
+    fn prop_what_passes_is_each_id_once_and_the_rest_is_told(
+        frames in prop::collection::vec(prop::collection::vec(0_u64..60, 0..20), 0..20),
+    ) {
+        let mut world = World::counting();
+        let (mut passed, mut came, mut duplicates) = (Vec::new(), 0, 0);
+        let all: Vec<u64> = frames.iter().flatten().copied().collect();
+        for frame in frames {
+            let mut ticks: Vec<_> = frame.iter().map(|id| tick(*id, 1)).collect();
+            came += ticks.len();
+            duplicates += world.admit(&mut ticks).duplicates;
+            passed.extend(ids(&ticks));
+        }
+        prop_assert_eq!(passed.len() + duplicates, came);
+        let first = passed.first().copied().unwrap_or_default();
+        let unique: BTreeSet<_> = passed.iter().copied().collect();
+        prop_assert_eq!(unique.len(), passed.len(), "each once");
+        let expected: BTreeSet<_> = all.into_iter().filter(|id| *id >= first).collect();
+        prop_assert_eq!(&unique, &expected, "everything from the first on");
+        let told: BTreeSet<u64> =
+            world.sequence.rest().iter().filter_map(|gap| gap.ids).flat_map(|(a, b)| a..=b).collect();
+        let last = unique.last().copied().unwrap_or_default();
+        let missing: BTreeSet<u64> = (first..=last).filter(|id| !unique.contains(id)).collect();
+        prop_assert!(unique.is_empty() || told == missing, "{:?} is told, {:?} is missing", told, missing);
+    }
+}

@@ -1,0 +1,329 @@
+//! The state of one connection: what is subscribed, what must be sent when, when it must be taken for dead.
+//!
+//! Pure: it is told what came and what time it is.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::time::Duration;
+
+use rustc_hash::{FxHashMap, FxHashSet};
+use tokio::time::Instant;
+
+use crate::domain::Instrument;
+use crate::exchange::{Exchange, Keepalive, Limits, Message};
+
+/// How long an exchange may take to confirm what was asked.
+const ACKNOWLEDGE_MAX: Duration = Duration::from_secs(15);
+/// How often a symbol that was refused is asked for again: it may be listed by now, or the refusal was a passing one.
+const REFUSED_INTERVAL: Duration = Duration::from_mins(10);
+
+/// A text to send.
+#[derive(Debug)]
+pub(super) struct Request {
+    text: String,
+    /// The symbols that are subscribed when it and those before it are confirmed. `None`: it unsubscribes, and no
+    /// answer to it is news.
+    instruments: Option<Vec<Instrument>>,
+}
+
+/// The requests that subscribe these symbols: as few as the exchange allows, or one for each symbol, which shows whose
+/// fault it is when the exchange refuses.
+pub(super) fn requests(
+    exchange: &dyn Exchange,
+    instruments: &[Instrument],
+    one_by_one: bool,
+) -> VecDeque<Request> {
+    let group = if one_by_one { 1 } else { instruments.len().max(1) };
+    let mut requests = VecDeque::new();
+    for instruments in instruments.chunks(group) {
+        let spellings: Vec<String> =
+            instruments.iter().map(|item| exchange.venue_symbol(item.symbol())).collect();
+        let spellings: Vec<&str> = spellings.iter().map(String::as_str).collect();
+        for text in exchange.subscribe(&spellings) {
+            requests.push_back(Request { text, instruments: Some(Vec::new()) });
+        }
+        if let Some(last) = requests.back_mut() {
+            last.instruments = Some(instruments.to_vec());
+        }
+    }
+    requests
+}
+
+/// The requests that subscribe one symbol anew.
+pub(super) fn requests_anew(exchange: &dyn Exchange, instrument: Instrument) -> VecDeque<Request> {
+    let spelling = exchange.venue_symbol(instrument.symbol());
+    let off = exchange.unsubscribe(&[&spelling]).into_iter();
+    let off = off.map(|text| Request { text, instruments: None });
+    off.chain(requests(exchange, &[instrument], true)).collect()
+}
+
+/// Why a connection ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum End {
+    Stopped,
+    Replaced,
+    NotConnected(String),
+    Closed(String),
+    Failed(String),
+    Silent(Duration),
+    Idle(Duration),
+    SymbolSilent(Instrument, Duration),
+    NotAcknowledged(usize),
+    RequestRefused(String),
+    AllRefused,
+    PipelineEnded,
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Stopped => f.write_str("stopped"),
+            Self::Replaced => f.write_str("replaced by a newer connection"),
+            Self::NotConnected(error) => write!(f, "not connected: {error}"),
+            Self::Closed(reason) => write!(f, "closed by the exchange{reason}"),
+            Self::Failed(error) => write!(f, "connection failed: {error}"),
+            Self::Silent(limit) => write!(f, "no frame for {} s", limit.as_secs()),
+            Self::Idle(limit) => write!(f, "no trade for {} s", limit.as_secs()),
+            Self::SymbolSilent(instrument, silence) => {
+                let seconds = silence.as_secs();
+                write!(f, "no trade of {instrument} for {seconds} s, though subscribed anew")
+            }
+            Self::NotAcknowledged(symbols) => {
+                write!(
+                    f,
+                    "{symbols} symbols not acknowledged within {} s",
+                    ACKNOWLEDGE_MAX.as_secs()
+                )
+            }
+            Self::RequestRefused(reason) => write!(f, "subscription refused: {reason}"),
+            Self::AllRefused => f.write_str("every symbol refused"),
+            Self::PipelineEnded => f.write_str("the pipeline has ended"),
+        }
+    }
+}
+
+/// What a message changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Event {
+    /// All that was asked for is confirmed or refused, and something is confirmed.
+    Subscribed,
+    /// One symbol is confirmed after the others: it was asked for again.
+    SymbolConfirmed(Instrument),
+    /// One symbol is refused.
+    SymbolRefused(Instrument, String),
+    /// The exchange will close soon.
+    Closing(String),
+    /// The connection is of no use any more.
+    Ended(End),
+}
+
+/// One connection's state.
+#[derive(Debug)]
+pub(super) struct Session {
+    limits: Limits,
+    keepalive: Option<Keepalive>,
+    to_send: VecDeque<Request>,
+    outstanding: VecDeque<Vec<Instrument>>,
+    pending: FxHashSet<Instrument>,
+    /// When each was refused.
+    refused: FxHashMap<Instrument, Instant>,
+    confirmed: usize,
+    is_subscribed: bool,
+    asked_at: Instant,
+    sent_at: Option<Instant>,
+    pinged_at: Instant,
+    last_frame: Instant,
+    last_trade: Instant,
+}
+
+impl Session {
+    pub(super) fn new(
+        limits: Limits,
+        keepalive: Option<Keepalive>,
+        requests: VecDeque<Request>,
+        now: Instant,
+    ) -> Self {
+        let mut session = Self {
+            limits,
+            keepalive,
+            to_send: VecDeque::new(),
+            outstanding: VecDeque::new(),
+            pending: FxHashSet::default(),
+            refused: FxHashMap::default(),
+            confirmed: 0,
+            is_subscribed: false,
+            asked_at: now,
+            sent_at: None,
+            pinged_at: now,
+            last_frame: now,
+            last_trade: now,
+        };
+        session.ask(requests, now);
+        session
+    }
+
+    /// Has these requests sent, and answered.
+    pub(super) fn ask(&mut self, requests: VecDeque<Request>, now: Instant) {
+        let instruments = requests.iter().filter_map(|request| request.instruments.as_deref());
+        self.pending.extend(instruments.flatten());
+        self.asked_at = now;
+        self.to_send.extend(requests);
+    }
+
+    /// Whether all that was asked for has its answer: something new may be asked.
+    pub(super) fn is_settled(&self) -> bool {
+        self.pending.is_empty() && self.to_send.is_empty()
+    }
+
+    /// Whether a symbol is refused, so that nothing can be expected of it.
+    pub(super) fn is_refused(&self, instrument: Instrument) -> bool {
+        self.refused.contains_key(&instrument)
+    }
+
+    /// A refused symbol that is to be asked for again now.
+    pub(super) fn refused_due(&mut self, now: Instant) -> Option<Instrument> {
+        let is_due = |(_, at): &(&Instrument, &mut Instant)| now >= **at + REFUSED_INTERVAL;
+        let (instrument, at) = self.refused.iter_mut().find(is_due)?;
+        *at = now;
+        Some(*instrument)
+    }
+
+    /// How long ago the last frame came.
+    pub(super) fn quiet(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.last_frame)
+    }
+
+    /// The next text that may be sent now, within the exchange's rate.
+    pub(super) fn next_to_send(&mut self, now: Instant) -> Option<String> {
+        if self.sent_at.is_some_and(|sent| now < sent + self.limits.send_interval) {
+            return None;
+        }
+        let text = if let Some(request) = self.to_send.pop_front() {
+            self.outstanding.extend(request.instruments);
+            self.asked_at = now;
+            request.text
+        } else {
+            let keepalive =
+                self.keepalive.filter(|keepalive| now >= self.pinged_at + keepalive.every)?;
+            self.pinged_at = now;
+            keepalive.text.to_owned()
+        };
+        self.sent_at = Some(now);
+        Some(text)
+    }
+
+    /// A frame of any kind came, and was dealt with at `now`.
+    pub(super) fn record_frame(&mut self, now: Instant) {
+        self.last_frame = now;
+    }
+
+    /// Time went by in which we did not read: it is not the exchange's silence.
+    pub(super) fn excuse(&mut self, blocked: Duration) {
+        self.last_frame += blocked;
+        self.last_trade += blocked;
+        self.asked_at += blocked;
+    }
+
+    /// Trades came, of these symbols: whoever delivers is subscribed, confirmed or not.
+    pub(super) fn record_trades(
+        &mut self,
+        instruments: impl Iterator<Item = Instrument>,
+        now: Instant,
+    ) -> Vec<Event> {
+        self.last_trade = now;
+        if self.pending.is_empty() {
+            return Vec::new();
+        }
+        self.confirm(instruments)
+    }
+
+    fn confirm(&mut self, instruments: impl Iterator<Item = Instrument>) -> Vec<Event> {
+        let mut events = Vec::new();
+        for instrument in instruments {
+            if self.pending.remove(&instrument) {
+                self.confirmed += 1;
+                self.refused.remove(&instrument);
+                events.extend(self.is_subscribed.then_some(Event::SymbolConfirmed(instrument)));
+            }
+        }
+        events.extend(self.settled());
+        events
+    }
+
+    /// Whether every symbol now has its answer, told once.
+    fn settled(&mut self) -> Option<Event> {
+        if !self.pending.is_empty() {
+            return None;
+        }
+        // An exchange that answers by name leaves the requests behind that named nobody.
+        if self.to_send.is_empty() {
+            self.outstanding.clear();
+        }
+        if self.is_subscribed {
+            return None;
+        }
+        if self.confirmed == 0 {
+            return Some(Event::Ended(End::AllRefused));
+        }
+        self.is_subscribed = true;
+        Some(Event::Subscribed)
+    }
+
+    /// What a message that brought no trades says.
+    pub(super) fn on_message(&mut self, message: Message, now: Instant) -> Vec<Event> {
+        match message {
+            Message::Trades | Message::Heartbeat(_) | Message::Other => Vec::new(),
+            Message::Closing { reason } => vec![Event::Closing(reason)],
+            Message::Acknowledged(instruments) if instruments.is_empty() => {
+                let oldest = self.outstanding.pop_front().unwrap_or_default();
+                self.confirm(oldest.into_iter())
+            }
+            Message::Acknowledged(instruments) => {
+                let events = self.confirm(instruments.into_iter());
+                let pending = &self.pending;
+                self.outstanding.retain(|asked| {
+                    asked.is_empty() || asked.iter().any(|one| pending.contains(one))
+                });
+                events
+            }
+            Message::Refused { instrument: Some(instrument), reason } => {
+                self.refuse(instrument, reason, now)
+            }
+            // Without a name the refusal is the oldest open request's: one symbol's, or nobody knows whose.
+            Message::Refused { instrument: None, reason } => {
+                match self.outstanding.pop_front().as_deref() {
+                    Some([instrument]) => self.refuse(*instrument, reason, now),
+                    _ => vec![Event::Ended(End::RequestRefused(reason))],
+                }
+            }
+        }
+    }
+
+    fn refuse(&mut self, instrument: Instrument, reason: String, now: Instant) -> Vec<Event> {
+        self.pending.remove(&instrument);
+        self.refused.insert(instrument, now);
+        let mut events = vec![Event::SymbolRefused(instrument, reason)];
+        events.extend(self.settled());
+        events
+    }
+
+    /// Why the connection must be taken for dead, if it must.
+    pub(super) fn overdue(&self, now: Instant) -> Option<End> {
+        let Limits { silence, idle, .. } = self.limits;
+        if now >= self.last_frame + silence {
+            Some(End::Silent(silence))
+        } else if !self.pending.is_empty()
+            && self.to_send.is_empty()
+            && now >= self.asked_at + ACKNOWLEDGE_MAX
+        {
+            Some(End::NotAcknowledged(self.pending.len()))
+        } else if now >= self.last_trade + idle {
+            Some(End::Idle(idle))
+        } else {
+            None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

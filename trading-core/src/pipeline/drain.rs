@@ -1,0 +1,200 @@
+//! The spool to the store: the batches that wait longest first, beside the live ones, until nothing waits.
+//!
+//! While the store circuit is open this is its probe: one batch now and then, and the circuit closes when it is written.
+//! A batch leaves the spool only when it is in the store.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use backon::{BackoffBuilder as _, ExponentialBackoff};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error, info, warn};
+
+use super::channel::Unsaid;
+use super::writer::{Writer, cause_of, whole_seconds};
+use crate::store::spool::{Backlog, Oldest, Spool};
+use crate::store::{Store, StoreError};
+use crate::telemetry::RepeatLimiter;
+
+/// The wait before the first probe of a store that is away; doubled each time.
+const PROBE_DELAY: Duration = Duration::from_secs(1);
+/// The longest wait between two probes, which jitter may double.
+const PROBE_DELAY_MAX: Duration = Duration::from_secs(10);
+/// How often it is said that the store is still away.
+const AWAY_INTERVAL: Duration = Duration::from_secs(60);
+
+/// What empties the spool.
+#[derive(Debug)]
+pub(super) struct Drain<S> {
+    writer: Arc<Writer<S>>,
+    spool: Spool,
+    /// Ticks that one write carries at most, unless one batch has more.
+    ticks_max: usize,
+    seed: u64,
+    /// The waits of the failures since the last success.
+    delays: Option<ExponentialBackoff>,
+    /// Ticks drained since the spool was last empty, and since when.
+    drained: Option<(Instant, u64)>,
+    progress: RepeatLimiter,
+    failed: RepeatLimiter,
+    away: RepeatLimiter,
+}
+
+impl<S: Store> Drain<S> {
+    pub(super) fn new(writer: Arc<Writer<S>>, spool: Spool, ticks_max: usize, seed: u64) -> Self {
+        Self {
+            writer,
+            spool,
+            ticks_max,
+            seed,
+            delays: None,
+            drained: None,
+            progress: RepeatLimiter::default(),
+            failed: RepeatLimiter::default(),
+            away: RepeatLimiter::new(AWAY_INTERVAL),
+        }
+    }
+
+    /// Runs until it is to finish: then until nothing waits, or the store is away, or there is a hurry.
+    pub(super) async fn run(mut self, finish: CancellationToken) {
+        let (writer, spool) = (Arc::clone(&self.writer), self.spool.clone());
+        let over = async move {
+            let finished = async {
+                finish.cancelled().await;
+                tokio::select! {
+                    () = spool.until_empty_is(true) => {}
+                    () = writer.circuit.until_open_is(true) => {}
+                }
+            };
+            tokio::select! {
+                () = finished => {}
+                () = writer.hurry.cancelled() => {}
+            }
+        };
+        let mut over = std::pin::pin!(over);
+        loop {
+            // Given up anywhere, a step loses nothing: a batch that is written and not removed is written again.
+            tokio::select! {
+                biased;
+                () = &mut over => return,
+                () = self.step() => {}
+            }
+        }
+    }
+
+    /// Waits for something to do, and does it.
+    async fn step(&mut self) {
+        self.spool.until_empty_is(false).await;
+        self.wait_for_turn().await;
+        // What failed is tried again as small as it can be.
+        let ticks_max = if self.delays.is_some() { 1 } else { self.ticks_max };
+        let oldest = match self.spool.oldest(ticks_max).await {
+            Ok(Some(oldest)) => oldest,
+            Ok(None) => return,
+            Err(error) => {
+                self.wait_longer();
+                if let Some(unsaid) = self.failed.admit(Instant::now()) {
+                    error!(cause = cause_of(&error), "Spool not read: {error}{}", Unsaid(unsaid));
+                }
+                return;
+            }
+        };
+        match self.writer.write_in_turn(&oldest.ticks).await {
+            Ok(written) => {
+                self.writer.ledger.record_drained(written, oldest.unreadable);
+                self.delays = None;
+                self.writer.close_circuit();
+                self.remove(oldest).await;
+            }
+            Err(error) => {
+                self.wait_longer();
+                self.tell_failure(&error);
+            }
+        }
+    }
+
+    /// Between two attempts at a store that is away. No longer than until somebody else finds it back.
+    async fn wait_for_turn(&mut self) {
+        let is_open = self.writer.circuit.is_open();
+        if is_open && self.delays.is_none() {
+            self.wait_longer();
+        }
+        let Some(delay) = self.delays.as_mut().map(|it| it.next().unwrap_or(PROBE_DELAY_MAX))
+        else {
+            return;
+        };
+        tokio::select! {
+            () = tokio::time::sleep(delay) => {}
+            () = self.writer.circuit.until_open_is(false), if is_open => self.delays = None,
+        }
+    }
+
+    /// The next attempt comes after a wait.
+    fn wait_longer(&mut self) {
+        let seed = &mut self.seed;
+        self.delays.get_or_insert_with(|| {
+            *seed = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            backon::ExponentialBuilder::new()
+                .with_min_delay(PROBE_DELAY)
+                .with_max_delay(PROBE_DELAY_MAX)
+                .with_factor(2.0)
+                .with_jitter()
+                .with_jitter_seed(*seed)
+                .without_max_times()
+                .build()
+        });
+    }
+
+    async fn remove(&mut self, oldest: Oldest) {
+        if oldest.unreadable > 0 {
+            error!(
+                ticks = oldest.unreadable,
+                "Ticks in the spool cannot be read; they are set aside with their file"
+            );
+        }
+        let now = Instant::now();
+        let (_, drained) = self.drained.get_or_insert((now, 0));
+        *drained = drained.saturating_add(u64::try_from(oldest.ticks.len()).unwrap_or(u64::MAX));
+        if let Err(error) = self.spool.remove(oldest.position).await {
+            self.wait_longer();
+            error!(cause = cause_of(&error), "Drained batches not removed from the spool: {error}");
+            return;
+        }
+        let Backlog { batches, ticks, .. } = self.spool.backlog();
+        if batches > 0 {
+            if self.progress.admit(now).is_some() {
+                info!("Draining the spool: {batches} batches ({ticks} ticks) left");
+            }
+        } else if let Some((since, ticks)) = self.drained.take() {
+            info!("Spool drained: {ticks} ticks in {}", whole_seconds(since.elapsed()));
+        }
+    }
+
+    fn tell_failure(&mut self, error: &StoreError) {
+        let now = Instant::now();
+        let cause = cause_of(error);
+        let Backlog { batches, ticks, .. } = self.spool.backlog();
+        debug!(cause, "Spooled batch not written: {error}");
+        match self.writer.circuit.open_for(now) {
+            Some(open_for) => {
+                if open_for >= AWAY_INTERVAL && self.away.admit(now).is_some() {
+                    let open_for = whole_seconds(open_for);
+                    warn!(
+                        cause,
+                        "Store still away after {open_for}: {error}; {batches} batches ({ticks} ticks) in the spool"
+                    );
+                }
+            }
+            None => {
+                if let Some(unsaid) = self.failed.admit(now) {
+                    warn!(
+                        cause,
+                        "Spooled batch not written: {error}; {batches} batches ({ticks} ticks) in the spool{}",
+                        Unsaid(unsaid)
+                    );
+                }
+            }
+        }
+    }
+}

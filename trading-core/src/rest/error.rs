@@ -1,0 +1,75 @@
+//! Why there is no answer, and whether to ask again.
+
+use std::error::Error as _;
+use std::time::Duration;
+
+use crate::exchange::history::HistoryError;
+
+/// A request without a usable answer.
+#[derive(Debug, thiserror::Error)]
+pub enum RestError {
+    /// The venue wants fewer requests, or is out of order. The client asks nothing until this time is over.
+    #[error("{reason}; asked again in {}", humantime::format_duration(*retry_after))]
+    Busy {
+        /// How long the client pauses.
+        retry_after: Duration,
+        /// The status, and the venue's words cut to 200 characters.
+        reason: String,
+    },
+    /// The venue refuses this request.
+    #[error("refused with status {status}: {reason}")]
+    Status {
+        /// The HTTP status.
+        status: u16,
+        /// The venue's words, cut to 200 characters.
+        reason: String,
+    },
+    /// There is no way to the venue, or it did not answer in time.
+    #[error("not reached: {}", causes(.0))]
+    Unreachable(reqwest::Error),
+    /// The answer has no end.
+    #[error("an answer of more than {} bytes", RestError::BODY_BYTES_MAX)]
+    TooLarge,
+    /// The answer is no text.
+    #[error("an answer that is no text")]
+    NotText,
+    /// The answer cannot be used.
+    #[error(transparent)]
+    History(#[from] HistoryError),
+    /// HTTP cannot be used on this machine.
+    #[error("no HTTP client: {}", causes(.0))]
+    Setup(reqwest::Error),
+    /// TLS cannot be used on this machine.
+    #[error("no HTTP client: {0}")]
+    Tls(rustls::Error),
+}
+
+impl RestError {
+    /// The longest answer that is read. A thousand trades are a fifth of a MiB, all symbols of a venue ten.
+    pub const BODY_BYTES_MAX: usize = 16 << 20;
+
+    /// Whether the same question may be answered later.
+    #[must_use]
+    pub const fn is_passing(&self) -> bool {
+        match self {
+            Self::Busy { .. } | Self::Unreachable(_) => true,
+            Self::Status { .. }
+            | Self::TooLarge
+            | Self::NotText
+            | Self::History(_)
+            | Self::Setup(_)
+            | Self::Tls(_) => false,
+        }
+    }
+}
+
+/// The words of an error and of all behind it: the first alone says no more than that something went wrong.
+fn causes(error: &reqwest::Error) -> String {
+    let mut words = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        words = format!("{words}: {cause}");
+        source = cause.source();
+    }
+    words
+}

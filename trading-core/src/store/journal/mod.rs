@@ -1,0 +1,301 @@
+//! What is noted beside the ticks: each connection to an exchange, gaps, and frames that could not be read.
+//!
+//! A note is never worth a tick: its queue is bounded, a note that does not fit is dropped and counted, and recording
+//! does not wait for it. Gaps, connections and frames each have a queue of their own, so that a flood of the one drops
+//! none of the others; gaps are written first.
+
+mod write;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use sqlx::PgPool;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, MissedTickBehavior};
+use tracing::{debug, info, warn};
+
+use super::{Remedy, StoreError};
+use crate::domain::{Instrument, Timestamp};
+use write::Key;
+
+/// Gaps that may wait: an hour without a database in which every symbol of a large recorder loses some each minute.
+const GAPS_MAX: usize = 10_000;
+/// Connections that may wait, and as many frames.
+const NOTES_MAX: usize = 1_000;
+/// Of a frame, this much is kept.
+const FRAME_CHARS_MAX: usize = 65_536;
+/// The wait before a note is written again to a database that is away.
+const RETRY_DELAY: Duration = Duration::from_secs(5);
+/// Attempts at one note when the recorder stops.
+const ATTEMPTS_AT_END_MAX: u32 = 2;
+/// How often the connections that stand are said to stand.
+const REFRESH_INTERVAL: Duration = Duration::from_secs(10);
+
+/// A connection to an exchange that stands.
+#[derive(Debug, Clone)]
+pub struct SessionStart {
+    /// The exchange's name.
+    pub exchange: &'static str,
+    /// The connection's name.
+    pub feed: String,
+    /// When it stood.
+    pub connected_at: Timestamp,
+    /// What it is to carry.
+    pub symbols: Vec<String>,
+}
+
+/// How a connection to an exchange ended, and what came over it.
+#[derive(Debug, Clone)]
+pub struct SessionEnd {
+    /// When it ended.
+    pub ended_at: Timestamp,
+    /// Why it ended.
+    pub reason: String,
+    /// Frames read.
+    pub frames: i64,
+    /// Ticks decoded, duplicates included.
+    pub ticks: i64,
+    /// Ticks that had been seen before.
+    pub duplicates: i64,
+    /// Frames that could not be read.
+    pub malformed: i64,
+}
+
+/// A connection that was noted: as long as this lives, its row is kept fresh.
+#[derive(Debug)]
+pub struct OpenSession {
+    start: Arc<SessionStart>,
+}
+
+/// A frame that could not be read.
+#[derive(Debug, Clone)]
+pub struct QuarantinedFrame {
+    /// The exchange's name.
+    pub exchange: &'static str,
+    /// The raw text.
+    pub frame: String,
+    /// What was wrong with it.
+    pub reason: String,
+    /// When it was read from the socket.
+    pub seen_at: Timestamp,
+}
+
+/// What shows that something is missing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GapCause {
+    /// Of two trades in a row, the second's id is not the next.
+    Jumped,
+    /// It was traded between the last stored trade and the first after the start.
+    NotRunning,
+    /// It was traded while no connection brought it.
+    NoConnection,
+    /// The exchange named a last trade that never came.
+    NamedLater,
+}
+
+impl GapCause {
+    /// As stored.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Jumped => "the ids jumped",
+            Self::NotRunning => "the recorder was not running",
+            Self::NoConnection => "no connection",
+            Self::NamedLater => "a heartbeat named a later id",
+        }
+    }
+}
+
+/// Trades of a symbol that never came to us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GapRecord {
+    /// Whose.
+    pub instrument: Instrument,
+    /// The first and the last id that are missing; `None`: all of the time in between.
+    pub ids: Option<(u64, u64)>,
+    /// The exchange's time of the trade before it.
+    pub from: Timestamp,
+    /// The exchange's time of the trade after it, where there is one yet; else ours, when it was noticed.
+    pub to: Timestamp,
+    /// What shows it.
+    pub cause: GapCause,
+    /// When it was noticed.
+    pub seen_at: Timestamp,
+}
+
+#[derive(Debug)]
+enum Note {
+    Gap(GapRecord),
+    Started(SessionStart, Weak<SessionStart>),
+    Ended(Arc<SessionStart>, SessionEnd),
+    Frame(QuarantinedFrame),
+}
+
+/// Takes notes.
+#[derive(Debug, Clone)]
+pub struct Journal {
+    gaps: mpsc::Sender<Note>,
+    sessions: mpsc::Sender<Note>,
+    frames: mpsc::Sender<Note>,
+    dropped: Arc<AtomicU64>,
+}
+
+/// Writes notes down.
+#[derive(Debug)]
+pub struct JournalWriter {
+    recorder: String,
+    gaps: mpsc::Receiver<Note>,
+    sessions: mpsc::Receiver<Note>,
+    frames: mpsc::Receiver<Note>,
+    /// The connections whose start is written and whose end is not. Bounded by what the feeds hold open.
+    open: Vec<(Key, Weak<SessionStart>)>,
+    dropped: Arc<AtomicU64>,
+}
+
+/// A journal and its writer, for the run of a recorder that is named by this text: no other run has the same.
+#[must_use]
+pub fn journal(recorder: String) -> (Journal, JournalWriter) {
+    let (gaps, gaps_receiver) = mpsc::channel(GAPS_MAX);
+    let (sessions, sessions_receiver) = mpsc::channel(NOTES_MAX);
+    let (frames, frames_receiver) = mpsc::channel(NOTES_MAX);
+    let dropped = Arc::new(AtomicU64::new(0));
+    let writer = JournalWriter {
+        recorder,
+        gaps: gaps_receiver,
+        sessions: sessions_receiver,
+        frames: frames_receiver,
+        open: Vec::new(),
+        dropped: Arc::clone(&dropped),
+    };
+    (Journal { gaps, sessions, frames, dropped }, writer)
+}
+
+impl Journal {
+    /// Notes a connection that stands.
+    pub fn session(&self, start: SessionStart) -> OpenSession {
+        let start = Arc::new(start);
+        let note = Note::Started(SessionStart::clone(&start), Arc::downgrade(&start));
+        self.offer(&self.sessions, note);
+        OpenSession { start }
+    }
+
+    /// Notes the end of a connection.
+    pub fn session_ended(&self, session: OpenSession, end: SessionEnd) {
+        self.offer(&self.sessions, Note::Ended(session.start, end));
+    }
+
+    /// Lists a gap.
+    pub fn gap(&self, gap: GapRecord) {
+        self.offer(&self.gaps, Note::Gap(gap));
+    }
+
+    /// Keeps a frame that could not be read, as much of it as is kept.
+    pub fn quarantine(&self, mut frame: QuarantinedFrame) {
+        // PostgreSQL's text cannot hold NUL.
+        let kept = frame.frame.chars().take(FRAME_CHARS_MAX);
+        frame.frame = kept.map(|it| if it == '\0' { '\u{fffd}' } else { it }).collect();
+        self.offer(&self.frames, Note::Frame(frame));
+    }
+
+    fn offer(&self, queue: &mpsc::Sender<Note>, note: Note) {
+        if queue.try_send(note).is_err() {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Notes that were dropped, because too many waited or the database refused them.
+    #[must_use]
+    pub fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
+    }
+}
+
+impl JournalWriter {
+    /// Writes until the last [`Journal`] has gone and every note is written or dropped.
+    pub async fn run(mut self, pool: PgPool) {
+        let mut refresh = tokio::time::interval(REFRESH_INTERVAL);
+        refresh.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let note = tokio::select! {
+                biased;
+                _ = refresh.tick() => {
+                    self.refresh(&pool).await;
+                    continue;
+                }
+                note = self.next() => note,
+            };
+            let Some(note) = note else { break };
+            if let Err(error) = self.write_patiently(&pool, &note).await {
+                self.dropped.fetch_add(1, Ordering::Relaxed);
+                warn!(%error, "Note dropped");
+            }
+            self.remember(&note);
+        }
+        let dropped = self.dropped.load(Ordering::Relaxed);
+        if dropped > 0 {
+            warn!("{dropped} notes of gaps, connections and unreadable frames were dropped");
+        }
+        debug!("Journal closed");
+    }
+
+    /// The next note, gaps first; `None` when no more will come. Cancel-safe.
+    async fn next(&mut self) -> Option<Note> {
+        tokio::select! {
+            biased;
+            Some(note) = self.gaps.recv() => Some(note),
+            Some(note) = self.sessions.recv() => Some(note),
+            Some(note) = self.frames.recv() => Some(note),
+            else => None,
+        }
+    }
+
+    /// Keeps count of the connections that stand.
+    fn remember(&mut self, note: &Note) {
+        match note {
+            Note::Started(start, alive) => self.open.push((Key::of(start), Weak::clone(alive))),
+            Note::Ended(start, _) => {
+                let key = Key::of(start);
+                self.open.retain(|(open, _)| *open != key);
+            }
+            Note::Gap(_) | Note::Frame(_) => {}
+        }
+    }
+
+    /// Says of the connections that stand that they do, and closes those of recorders that have died.
+    async fn refresh(&mut self, pool: &PgPool) {
+        // The end of one may have found the queue full.
+        self.open.retain(|(_, alive)| alive.strong_count() > 0);
+        let open = self.open.iter().map(|(key, _)| key);
+        let refreshed = write::refresh_sessions(pool, &self.recorder, open).await;
+        let closed = match refreshed {
+            Ok(()) => write::close_dead_sessions(pool).await,
+            Err(error) => Err(error),
+        };
+        match closed {
+            Ok(0) => {}
+            Ok(closed) => info!(
+                sessions = closed,
+                "Connections of a recorder that ended without a word are closed in feed_sessions"
+            ),
+            Err(error) => debug!(%error, "Connections not refreshed"),
+        }
+    }
+
+    /// Tries for as long as the error can pass; once nothing more will come, only so often.
+    async fn write_patiently(&self, pool: &PgPool, note: &Note) -> Result<(), StoreError> {
+        let mut attempts_at_end = 0;
+        loop {
+            let written = write::note(pool, &self.recorder, note).await;
+            let Err(error) = written.map_err(StoreError::from) else {
+                return Ok(());
+            };
+            attempts_at_end += u32::from(self.gaps.is_closed());
+            if error.remedy() != Remedy::Retry || attempts_at_end == ATTEMPTS_AT_END_MAX {
+                return Err(error);
+            }
+            debug!(%error, "Note not written");
+            tokio::time::sleep_until(Instant::now() + RETRY_DELAY).await;
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! The journal's statements. Each may be done twice: what a lost answer leaves in doubt is written again.
+
+use sqlx::PgPool;
+use sqlx::types::chrono::{DateTime, Utc};
+
+use super::{GapRecord, Note, QuarantinedFrame, SessionEnd, SessionStart};
+
+/// Different unreadable frames that are kept per exchange; of those kept already, repeats are counted for ever.
+const QUARANTINED_MAX: i64 = 10_000;
+/// A recorder that has not refreshed its connections for so long is dead: six refreshes are missing.
+const DEAD_AFTER: &str = "60 seconds";
+
+/// Names a connection's row, together with the recorder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Key {
+    exchange: &'static str,
+    feed: String,
+    connected_at: DateTime<Utc>,
+}
+
+impl Key {
+    pub(super) fn of(start: &SessionStart) -> Self {
+        Self {
+            exchange: start.exchange,
+            feed: start.feed.clone(),
+            connected_at: start.connected_at.to_datetime(),
+        }
+    }
+}
+
+pub(super) async fn note(pool: &PgPool, recorder: &str, note: &Note) -> Result<(), sqlx::Error> {
+    match note {
+        Note::Gap(gap) => write_gap(pool, gap).await,
+        Note::Started(start, _) => write_session(pool, recorder, start, None).await,
+        Note::Ended(start, end) => write_session(pool, recorder, start, Some(end)).await,
+        Note::Frame(frame) => write_frame(pool, frame).await,
+    }
+}
+
+/// The end of a connection is written over whatever is there: its start, nothing (that note was dropped), or the end
+/// that another recorder gave it while this one was cut off. A start is written over nothing.
+async fn write_session(
+    pool: &PgPool,
+    recorder: &str,
+    start: &SessionStart,
+    end: Option<&SessionEnd>,
+) -> Result<(), sqlx::Error> {
+    let count = |read: fn(&SessionEnd) -> i64| end.map_or(0, read);
+    sqlx::query(
+        "INSERT INTO feed_sessions (recorder, exchange, feed, connected_at, seen_at, symbols, ended_at, reason, frames, \
+             ticks, duplicates, malformed) \
+         VALUES ($1, $2, $3, $4, now(), $5, $6, $7, $8, $9, $10, $11) \
+         ON CONFLICT (recorder, exchange, feed, connected_at) DO UPDATE SET \
+             seen_at = EXCLUDED.seen_at, ended_at = EXCLUDED.ended_at, reason = EXCLUDED.reason, \
+             frames = EXCLUDED.frames, ticks = EXCLUDED.ticks, duplicates = EXCLUDED.duplicates, \
+             malformed = EXCLUDED.malformed \
+         WHERE EXCLUDED.ended_at IS NOT NULL",
+    )
+    .bind(recorder)
+    .bind(start.exchange)
+    .bind(&start.feed)
+    .bind(start.connected_at.to_datetime())
+    .bind(&start.symbols)
+    .bind(end.map(|end| end.ended_at.to_datetime()))
+    .bind(end.map(|end| end.reason.as_str()))
+    .bind(count(|end| end.frames))
+    .bind(count(|end| end.ticks))
+    .bind(count(|end| end.duplicates))
+    .bind(count(|end| end.malformed))
+    .execute(pool)
+    .await
+    .map(|_done| ())
+}
+
+/// Says that these connections stand, also of those that another recorder has taken for dead.
+pub(super) async fn refresh_sessions<'a>(
+    pool: &PgPool,
+    recorder: &str,
+    open: impl Iterator<Item = &'a Key> + Clone + Send,
+) -> Result<(), sqlx::Error> {
+    let exchanges: Vec<&str> = open.clone().map(|key| key.exchange).collect();
+    let feeds: Vec<&str> = open.clone().map(|key| key.feed.as_str()).collect();
+    let times: Vec<DateTime<Utc>> = open.map(|key| key.connected_at).collect();
+    sqlx::query(
+        "UPDATE feed_sessions SET seen_at = now(), ended_at = NULL, reason = NULL \
+         FROM unnest($2::text[], $3::text[], $4::timestamptz[]) AS open (exchange, feed, connected_at) \
+         WHERE feed_sessions.recorder = $1 AND feed_sessions.exchange = open.exchange \
+             AND feed_sessions.feed = open.feed AND feed_sessions.connected_at = open.connected_at",
+    )
+    .bind(recorder)
+    .bind(exchanges)
+    .bind(feeds)
+    .bind(times)
+    .execute(pool)
+    .await
+    .map(|_done| ())
+}
+
+/// Closes the connections of every recorder that has died, and says how many.
+pub(super) async fn close_dead_sessions(pool: &PgPool) -> Result<u64, sqlx::Error> {
+    sqlx::query(
+        "UPDATE feed_sessions SET ended_at = now(), \
+             reason = 'its recorder ended without a word, last seen ' \
+                 || to_char(seen_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS') || ' UTC' \
+         WHERE ended_at IS NULL AND seen_at < now() - $1::interval",
+    )
+    .bind(DEAD_AFTER)
+    .execute(pool)
+    .await
+    .map(|done| done.rows_affected())
+}
+
+/// The statement that lists a gap, by the index that knows it again.
+macro_rules! gap_sql {
+    ($known_by:literal) => {
+        concat!(
+            "INSERT INTO tick_gaps (exchange, symbol, first_id, last_id, from_time, to_time, cause, opened_at) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT ",
+            $known_by,
+            " DO UPDATE SET status = 'open', closed_at = NULL, retry_at = now() WHERE tick_gaps.status = 'repaired'",
+        )
+    };
+}
+
+/// A gap that was found before is one gap: open still, or open again when it had been repaired, for what is missing
+/// again was lost again.
+async fn write_gap(pool: &PgPool, gap: &GapRecord) -> Result<(), sqlx::Error> {
+    let (by_ids, by_time) = (
+        gap_sql!("(exchange, symbol, first_id, last_id) WHERE first_id IS NOT NULL"),
+        gap_sql!("(exchange, symbol, from_time, to_time) WHERE first_id IS NULL"),
+    );
+    sqlx::query(if gap.ids.is_some() { by_ids } else { by_time })
+        .bind(gap.instrument.exchange())
+        .bind(gap.instrument.symbol().as_str())
+        .bind(gap.ids.map(|(first, _)| first.to_string()))
+        .bind(gap.ids.map(|(_, last)| last.to_string()))
+        .bind(gap.from.to_datetime())
+        .bind(gap.to.to_datetime())
+        .bind(gap.cause.as_str())
+        .bind(gap.seen_at.to_datetime())
+        .execute(pool)
+        .await
+        .map(|_done| ())
+}
+
+async fn write_frame(pool: &PgPool, frame: &QuarantinedFrame) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "INSERT INTO quarantined_frames (exchange, hash, frame, reason, first_seen, last_seen) \
+         SELECT $1, key, $2, $3, $4, $4 FROM sha256(convert_to($2, 'UTF8')) AS key \
+         WHERE (SELECT count(*) FROM quarantined_frames WHERE exchange = $1) < $5 \
+            OR EXISTS (SELECT FROM quarantined_frames WHERE exchange = $1 AND hash = key) \
+         ON CONFLICT (exchange, hash) DO UPDATE SET \
+             count = quarantined_frames.count + 1, \
+             last_seen = greatest(quarantined_frames.last_seen, EXCLUDED.last_seen)",
+    )
+    .bind(frame.exchange)
+    .bind(&frame.frame)
+    .bind(&frame.reason)
+    .bind(frame.seen_at.to_datetime())
+    .bind(QUARANTINED_MAX)
+    .execute(pool)
+    .await
+    .map(|_done| ())
+}

@@ -1,0 +1,47 @@
+//! What can go wrong with the spool, and what to do about it.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use bytesize::ByteSize;
+
+/// The spool did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum SpoolError {
+    /// One more batch would pass `spool.max_bytes`.
+    #[error("the spool is full: {} of {} are taken", ByteSize(*bytes), ByteSize(*max_bytes))]
+    Full {
+        /// Bytes taken.
+        bytes: u64,
+        /// Bytes allowed.
+        max_bytes: u64,
+    },
+    /// The disk failed, or has no room.
+    #[error("cannot {what} {}", path.display())]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// With which file or directory.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// More processes, or databases, than it has slots for.
+    #[error("all {} slots of the spool {} are taken: give this recorder another spool.dir", super::SLOTS_MAX, .0.display())]
+    Crowded(PathBuf),
+    /// The platform names no data directory for this user.
+    #[error("this user has no home directory to keep the spool in; set spool.dir")]
+    NoHome,
+    /// One tick is larger than a record may be.
+    #[error("a tick of {0} bytes is larger than a record of the spool may be")]
+    TooLarge(usize),
+}
+
+impl SpoolError {
+    /// Wraps what the system said.
+    pub(super) fn io(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self + use<> {
+        let path = path.to_owned();
+        move |source| Self::Io { what, path, source }
+    }
+}

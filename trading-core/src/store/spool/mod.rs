@@ -1,0 +1,233 @@
+//! The spool: batches that the store could not take, on disk until it can.
+//!
+//! ```text
+//! <dir>/
+//!   claims.lock              held for a moment by who claims slots
+//!   1/                       a slot: the place of one process
+//!     slot.lock              held by that process; the kernel lets go of it when it dies, however it dies
+//!     0000000007.segment     batches, some megabytes of them; deleted when all of it is drained
+//!     0000000003.damaged     a segment of which something could not be read: drained as far as it could be
+//!   2/                       the slot of a second recorder
+//! ```
+//!
+//! Promised:
+//!
+//! - What was appended is there after a kill of the process or of the machine, and comes back exactly.
+//! - A torn tail is cut off, a damaged record passed over, its file set aside and never deleted; both are told.
+//! - It never takes more than its limit: what does not fit stays with the caller.
+//! - Each process has a slot of its own, and whoever starts next takes over those of dead ones; a slot whose ticks
+//!   belong to another database is left alone, and named.
+//!
+//! Not promised: that a batch is drained only once. Writing it again stores nothing twice.
+
+mod error;
+mod files;
+mod queue;
+mod record;
+mod segment;
+mod slot;
+mod survey;
+#[cfg(test)]
+mod tests;
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::watch;
+
+pub use error::SpoolError;
+pub use slot::Foreign;
+pub use survey::{SlotStatus, Status, inspect, status};
+
+use crate::config::{DatabaseSettings, DatabaseUrl, SpoolSettings};
+use crate::domain::Tick;
+use crate::store::embedded::default_data_dir;
+use queue::{Queue, Remarks};
+
+/// Processes that may use one spool at a time.
+pub const SLOTS_MAX: u32 = 64;
+
+/// What waits in a spool.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Backlog {
+    /// Batches.
+    pub batches: u64,
+    /// Ticks in them.
+    pub ticks: u64,
+    /// Bytes of the files that hold them.
+    pub bytes: u64,
+}
+
+/// What [`Spool::open`] came upon.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Found {
+    /// Batches of earlier runs, which are drained now.
+    pub backlog: Backlog,
+    /// Slots that nobody holds, and that wait for another database.
+    pub foreign: Vec<Foreign>,
+    /// Bytes cut off because a crash had cut them short; nobody was told that they were written.
+    pub torn_bytes: u64,
+    /// Bytes set aside because they are not what was written.
+    pub damaged_bytes: u64,
+}
+
+/// The batches that wait longest.
+#[derive(Debug)]
+pub struct Oldest {
+    /// For [`Spool::remove`], once they are stored.
+    pub position: Position,
+    /// Their ticks.
+    pub ticks: Vec<Tick>,
+    /// Ticks beside them that cannot be read; their file is set aside.
+    pub unreadable: u64,
+}
+
+/// A place in the spool, from one batch to another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Position {
+    path: PathBuf,
+    from: u64,
+    to: u64,
+    records: u64,
+    ticks: u64,
+}
+
+impl Oldest {
+    const fn starting(path: PathBuf, at: u64) -> Self {
+        let position = Position { path, from: at, to: at, records: 0, ticks: 0 };
+        Self { position, ticks: Vec::new(), unreadable: 0 }
+    }
+}
+
+/// Where the spool lies: as set, else beside the embedded database, else in the platform's data directory.
+///
+/// # Errors
+///
+/// When the settings do not say and the user has no home directory.
+pub fn folder(spool: &SpoolSettings, database: &DatabaseSettings) -> Result<PathBuf, SpoolError> {
+    match (&spool.dir, &database.url, &database.data_dir) {
+        (Some(dir), ..) => Ok(dir.clone()),
+        (None, DatabaseUrl::Embedded, Some(data_dir)) => Ok(data_dir.join("spool")),
+        _ => default_data_dir().map(|folder| folder.join("spool")).map_err(|_| SpoolError::NoHome),
+    }
+}
+
+/// A spool that this process writes to and drains. Shared; every method may be called from any task.
+#[derive(Debug, Clone)]
+pub struct Spool {
+    queue: Arc<Mutex<Queue>>,
+    backlog: Arc<watch::Sender<Backlog>>,
+    dir: Arc<Path>,
+    max_bytes: u64,
+}
+
+impl Spool {
+    /// Opens a spool for the batches of one database, and takes over what dead processes left there for it.
+    ///
+    /// # Errors
+    ///
+    /// When the folder cannot be used, or too many processes use it.
+    pub async fn open(
+        dir: PathBuf,
+        max_bytes: u64,
+        database: String,
+    ) -> Result<(Self, Found), SpoolError> {
+        let shared: Arc<Path> = dir.clone().into();
+        let (queue, Remarks { foreign, torn, damaged }) =
+            aside(&shared, move || Queue::open(&dir, max_bytes, &database)).await?;
+        let backlog = queue.backlog();
+        let found = Found { backlog, foreign, torn_bytes: torn, damaged_bytes: damaged };
+        let spool = Self {
+            queue: Arc::new(Mutex::new(queue)),
+            backlog: Arc::new(watch::Sender::new(backlog)),
+            dir: shared,
+            max_bytes,
+        };
+        Ok((spool, found))
+    }
+
+    /// Appends a batch, and gives its buffer back: empty when the batch is on disk, with all its ticks when not.
+    pub async fn append(&self, batch: Vec<Tick>) -> (Vec<Tick>, Result<(), SpoolError>) {
+        // Kept out of the closure, so that no failure of the thread can take the ticks with it.
+        let batch = Arc::new(batch);
+        let shared = Arc::clone(&batch);
+        let done = self.with(move |queue| queue.append(&shared)).await;
+        let mut batch = Arc::unwrap_or_clone(batch);
+        if done.is_ok() {
+            batch.clear();
+        }
+        (batch, done)
+    }
+
+    /// The batches that wait longest, up to so many ticks, but one batch at least; `None` when none waits.
+    ///
+    /// # Errors
+    ///
+    /// When the disk fails.
+    pub async fn oldest(&self, ticks_max: usize) -> Result<Option<Oldest>, SpoolError> {
+        self.with(move |queue| queue.oldest(ticks_max)).await
+    }
+
+    /// Removes what [`Spool::oldest`] gave, which is stored now.
+    ///
+    /// # Errors
+    ///
+    /// When the work could not be done at all; a file that stays is told, and drained again after the next start.
+    pub async fn remove(&self, position: Position) -> Result<(), SpoolError> {
+        self.with(move |queue| {
+            queue.remove(&position);
+            Ok(())
+        })
+        .await
+    }
+
+    /// What waits now.
+    #[must_use]
+    pub fn backlog(&self) -> Backlog {
+        *self.backlog.borrow()
+    }
+
+    /// Waits until something waits, or nothing does. Cancel-safe.
+    pub async fn until_empty_is(&self, empty: bool) {
+        let mut backlog = self.backlog.subscribe();
+        // Fails only when the sender has gone, which this holds.
+        drop(backlog.wait_for(|backlog| (backlog.batches == 0) == empty).await);
+    }
+
+    /// Its folder.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The most bytes that it takes.
+    #[must_use]
+    pub const fn max_bytes(&self) -> u64 {
+        self.max_bytes
+    }
+
+    async fn with<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Queue) -> Result<T, SpoolError> + Send + 'static,
+    ) -> Result<T, SpoolError> {
+        let (queue, backlog) = (Arc::clone(&self.queue), Arc::clone(&self.backlog));
+        aside(&self.dir, move || {
+            let mut queue = queue.lock().unwrap_or_else(PoisonError::into_inner);
+            let done = work(&mut queue);
+            backlog.send_replace(queue.backlog());
+            done
+        })
+        .await
+    }
+}
+
+/// Runs what waits for the disk away from the runtime's own threads.
+async fn aside<T: Send + 'static>(
+    dir: &Path,
+    work: impl FnOnce() -> Result<T, SpoolError> + Send + 'static,
+) -> Result<T, SpoolError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(error) => Err(SpoolError::io("work with", dir)(std::io::Error::other(error))),
+    }
+}

@@ -1,0 +1,196 @@
+//! A feed keeps its connection alive and brings every trade once and in order, whatever the exchange does.
+//!
+//! The exchange of these tests is a real WebSocket server that does as the test tells it, frame by frame.
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::{SinkExt as _, StreamExt as _};
+use sqlx::PgPool;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+use tokio_tungstenite::tungstenite::Message as Frame;
+use tokio_tungstenite::{WebSocketStream, accept_async};
+use tokio_util::sync::CancellationToken;
+use trading_core::domain::{Instrument, Tick};
+use trading_core::exchange::{Exchange, Limits};
+use trading_core::feed::{ConnectGate, FeedContext, LivenessRules, run};
+use trading_core::pipeline::{Ledger, TickReceiver, channel};
+use trading_core::store::journal::{JournalWriter, journal};
+
+mod connection;
+mod continuity;
+mod silence;
+
+/// Longer than anything these tests wait for; reached only when something is broken.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A feed of `BTC-USD` and `ETH-USD`, and the server it connects to.
+struct World {
+    listener: TcpListener,
+    ticks: TickReceiver,
+    ledger: Arc<Ledger>,
+    journal: JournalWriter,
+    stop: CancellationToken,
+    feed: JoinHandle<()>,
+}
+
+impl World {
+    async fn new(
+        exchange: &'static dyn Exchange,
+        capacity: usize,
+        limits: impl FnOnce(Limits) -> Limits,
+    ) -> Self {
+        Self::with(exchange, capacity, |context| context.limits = limits(context.limits)).await
+    }
+
+    async fn with(
+        exchange: &'static dyn Exchange,
+        capacity: usize,
+        change: impl FnOnce(&mut FeedContext),
+    ) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let ledger = Arc::new(Ledger::default());
+        let (sender, ticks) = channel(capacity, Arc::clone(&ledger));
+        let (journal, writer) = journal("test".to_owned());
+        let instrument =
+            |symbol: &str| Instrument::intern(exchange.name(), &symbol.parse().unwrap()).unwrap();
+        let mut context = FeedContext {
+            name: "test-1".into(),
+            exchange,
+            url: exchange.connect_url(&format!("ws://{}", listener.local_addr().unwrap())),
+            limits: Limits { connect_interval: Duration::ZERO, ..exchange.limits() },
+            liveness: LivenessRules::default(),
+            instruments: vec![instrument("BTC-USD"), instrument("ETH-USD")],
+            stored: Vec::new(),
+            connections: NonZeroUsize::MIN,
+            sender,
+            ledger: Arc::clone(&ledger),
+            journal,
+            gate: Arc::new(ConnectGate::new(Duration::ZERO)),
+            seed: 1,
+        };
+        change(&mut context);
+        let stop = CancellationToken::new();
+        let feed = tokio::runtime::Handle::current().spawn(run(context, stop.clone()));
+        Self { listener, ticks, ledger, journal: writer, stop, feed }
+    }
+
+    /// The feed's next connection.
+    async fn accept(&self) -> Server {
+        let (socket, _) =
+            tokio::time::timeout(PATIENCE, self.listener.accept()).await.unwrap().unwrap();
+        Server(accept_async(socket).await.unwrap())
+    }
+
+    /// The ids of the next ticks.
+    async fn ids(&mut self, number: usize) -> Vec<u64> {
+        let ticks = self.next(number).await;
+        ticks.iter().map(|tick| tick.trade_id.number().unwrap()).collect()
+    }
+
+    /// The next ticks.
+    async fn next(&mut self, number: usize) -> Vec<Tick> {
+        let mut ticks: Vec<Tick> = Vec::new();
+        while ticks.len() < number {
+            let left = number - ticks.len();
+            let received = self.ticks.recv_many(&mut ticks, left);
+            assert_ne!(tokio::time::timeout(PATIENCE, received).await.unwrap(), 0, "feed ended");
+        }
+        ticks
+    }
+
+    /// Stops the feed, and says what is still in the channel.
+    async fn stop(mut self) -> (Vec<u64>, Arc<Ledger>, JournalWriter) {
+        self.stop.cancel();
+        tokio::time::timeout(PATIENCE, self.feed).await.unwrap().unwrap();
+        let mut rest = Vec::new();
+        while self.ticks.recv_many(&mut rest, 1_000).await > 0 {}
+        let ids = rest.iter().map(|tick| tick.trade_id.number().unwrap()).collect();
+        (ids, self.ledger, self.journal)
+    }
+}
+
+struct Server(WebSocketStream<TcpStream>);
+
+impl Server {
+    async fn send(&mut self, text: impl Into<String>) {
+        self.0.send(Frame::text(text.into())).await.unwrap();
+    }
+
+    /// The next text of the feed that is not a ping; `None` when it has closed.
+    async fn next(&mut self) -> Option<String> {
+        loop {
+            match tokio::time::timeout(PATIENCE, self.0.next()).await.unwrap() {
+                Some(Ok(Frame::Text(text))) if !text.contains("ping") => {
+                    return Some(text.to_string());
+                }
+                Some(Ok(Frame::Close(_)) | Err(_)) | None => return None,
+                Some(Ok(_)) => {}
+            }
+        }
+    }
+
+    async fn acknowledge_kraken(&mut self) {
+        assert!(self.next().await.unwrap().contains(r#""channel":"trade""#));
+        for symbol in ["BTC/USD", "ETH/USD"] {
+            self.send(format!(
+                r#"{{"method":"subscribe","result":{{"channel":"trade","snapshot":true,"symbol":"{symbol}"}},"success":true,"time_in":"2026-09-26T18:09:13.157776Z","time_out":"2026-09-26T18:09:13.157776Z"}}"#
+            ))
+            .await;
+        }
+    }
+
+    async fn send_kraken(&mut self, ids: std::ops::RangeInclusive<u64>) {
+        self.send_kraken_of("BTC/USD", "2026-09-26T18:09:13.157776Z", ids).await;
+    }
+
+    async fn send_kraken_of(
+        &mut self,
+        symbol: &str,
+        at: impl std::fmt::Display,
+        ids: std::ops::RangeInclusive<u64>,
+    ) {
+        let trades: Vec<String> = ids
+            .map(|id| {
+                format!(
+                    r#"{{"symbol":"{symbol}","side":"sell","price":84095.70,"qty":0.00275720,"ord_type":"limit","trade_id":{id},"timestamp":"{at}"}}"#
+                )
+            })
+            .collect();
+        self.send(format!(
+            r#"{{"channel":"trade","type":"update","data":[{}]}}"#,
+            trades.join(",")
+        ))
+        .await;
+    }
+
+    async fn send_okx(&mut self, id: u64) {
+        self.send(format!(
+            r#"{{"arg":{{"channel":"trades-all","instId":"BTC-USD"}},"data":[{{"instId":"BTC-USD","tradeId":"{id}","px":"78808.8","sz":"0.00504905","side":"sell","ts":"1788118931677","source":"0"}}]}}"#
+        ))
+        .await;
+    }
+
+    async fn acknowledge_okx(&mut self) {
+        assert!(self.next().await.unwrap().contains("trades-all"));
+        for symbol in ["BTC-USD", "ETH-USD"] {
+            self.send(format!(
+                r#"{{"event":"subscribe","arg":{{"channel":"trades-all","instId":"{symbol}"}},"connId":"c7f0ba8e"}}"#
+            ))
+            .await;
+        }
+    }
+}
+
+/// Each gap that is open, as `SYMBOL first to last: cause`, in order.
+async fn gaps(pool: &PgPool) -> Vec<String> {
+    sqlx::query_scalar(
+        "SELECT symbol || ' ' || coalesce(first_id || ' to ' || last_id, 'some time') || ': ' || cause \
+         FROM open_gaps ORDER BY 1",
+    )
+    .fetch_all(pool)
+    .await
+    .unwrap()
+}

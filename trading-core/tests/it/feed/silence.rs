@@ -1,0 +1,147 @@
+//! A symbol that falls silent while its connection lives is subscribed anew, then costs the connection.
+
+use std::time::Duration;
+
+use rust_decimal::Decimal;
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use trading_core::domain::{Instrument, Timestamp};
+use trading_core::exchange::{Binance, Exchange as _, Kraken};
+use trading_core::feed::LivenessRules;
+use trading_core::simulator::{Action, Simulator, SimulatorOptions, Target};
+use trading_core::store::postgres::migrate;
+
+use super::{PATIENCE, Server, World};
+use crate::support::postgres::database;
+
+/// As the default, in a hurry.
+const RULES: LivenessRules = LivenessRules {
+    apart: Duration::from_millis(10),
+    silence_min: Duration::from_secs(1),
+    patience_max: Duration::from_secs(60),
+    first_trade_max: Duration::from_millis(500),
+};
+
+/// Sends trades of these symbols until the feed says something that is no ping; `None`: it has closed.
+async fn trade_until_asked(server: &mut Server, symbols: &[&str], id: &mut u64) -> Option<String> {
+    let deadline = Instant::now() + PATIENCE;
+    while Instant::now() < deadline {
+        *id += 1;
+        for symbol in symbols {
+            server.send_kraken_of(symbol, Timestamp::now(), *id..=*id).await;
+        }
+        if let Ok(asked) = timeout(Duration::from_millis(15), server.next()).await {
+            return asked;
+        }
+    }
+    panic!("nothing was asked");
+}
+
+async fn learn(server: &mut Server, world: &mut World, id: &mut u64) {
+    for _ in 0..20 {
+        *id += 1;
+        for symbol in ["BTC/USD", "ETH/USD"] {
+            server.send_kraken_of(symbol, Timestamp::now(), *id..=*id).await;
+        }
+        assert_eq!(world.ids(2).await, [*id, *id]);
+        sleep(RULES.apart).await;
+    }
+}
+
+const OFF: &str = r#"{"method":"unsubscribe","params":{"channel":"trade","symbol":["ETH/USD"]}}"#;
+const ON: &str = r#"{"method":"subscribe","params":{"channel":"trade","snapshot":true,"symbol":["ETH/USD"]},"req_id":1}"#;
+
+async fn confirm(server: &mut Server) {
+    for (method, snapshot) in [("unsubscribe", ""), ("subscribe", r#""snapshot":true,"#)] {
+        server
+            .send(format!(
+                r#"{{"method":"{method}","result":{{"channel":"trade",{snapshot}"symbol":"ETH/USD"}},"success":true,"time_in":"2026-09-26T18:09:13.157776Z","time_out":"2026-09-26T18:09:13.157776Z"}}"#
+            ))
+            .await;
+    }
+}
+
+#[tokio::test]
+async fn a_silent_symbol_is_subscribed_anew_and_then_costs_the_connection() {
+    let database = database().await;
+    migrate(&database.pool).await.unwrap();
+    let mut world = World::with(&Kraken, 100_000, |context| context.liveness = RULES).await;
+    let mut server = world.accept().await;
+    server.acknowledge_kraken().await;
+    let mut id = 0;
+    learn(&mut server, &mut world, &mut id).await;
+    let bitcoin = ["BTC/USD"];
+    assert_eq!(trade_until_asked(&mut server, &bitcoin, &mut id).await.as_deref(), Some(OFF));
+    assert_eq!(trade_until_asked(&mut server, &bitcoin, &mut id).await.as_deref(), Some(ON));
+    confirm(&mut server).await;
+    assert_eq!(trade_until_asked(&mut server, &bitcoin, &mut id).await, None, "it has left");
+    world.accept().await.acknowledge_kraken().await;
+    let (_, ledger, journal) = world.stop().await;
+    assert_eq!(ledger.read().reconnects, 1);
+    timeout(PATIENCE, journal.run(database.pool.clone())).await.unwrap();
+    let reasons: Vec<String> =
+        sqlx::query_scalar("SELECT reason FROM feed_sessions ORDER BY connected_at")
+            .fetch_all(&database.pool)
+            .await
+            .unwrap();
+    assert!(reasons[0].starts_with("no trade of kraken:ETHUSD for "), "{reasons:?}");
+}
+
+#[tokio::test]
+async fn a_symbol_that_was_acknowledged_and_never_trades_is_asked_for_once_more() {
+    let world = World::with(&Kraken, 100_000, |context| context.liveness = RULES).await;
+    let mut server = world.accept().await;
+    server.acknowledge_kraken().await;
+    let (mut id, bitcoin) = (0, ["BTC/USD"]);
+    assert_eq!(trade_until_asked(&mut server, &bitcoin, &mut id).await.as_deref(), Some(OFF));
+    assert_eq!(trade_until_asked(&mut server, &bitcoin, &mut id).await.as_deref(), Some(ON));
+    confirm(&mut server).await;
+    // Long enough for four more alarms.
+    let again = trade_until_asked(&mut server, &bitcoin, &mut id);
+    let again = timeout(RULES.first_trade_max * 4, again).await;
+    assert!(again.is_err(), "{again:?}");
+    let (.., ledger, _) = world.stop().await;
+    assert_eq!(ledger.read().reconnects, 0);
+}
+
+#[tokio::test]
+async fn a_symbol_that_a_simulated_exchange_forgets_comes_back_without_a_reconnect() {
+    let options = SimulatorOptions { rate: Decimal::from(50), ..SimulatorOptions::default() };
+    let simulator = Simulator::bind(options).await.unwrap();
+    let (address, faults) = (simulator.address(), simulator.faults());
+    let cancel = CancellationToken::new();
+    let serving = tokio::runtime::Handle::current().spawn(simulator.run(cancel.clone()));
+    let symbol = |name: &str| Instrument::intern("binance", &name.parse().unwrap()).unwrap();
+    let (bitcoin, ether) = (symbol("BTCUSDT"), symbol("ETHUSDT"));
+    let mut world = World::with(&Binance, 100_000, |context| {
+        context.url = Binance.connect_url(&format!("ws://{address}/binance"));
+        context.instruments = vec![bitcoin, ether];
+        // The rate is fifty a second, in orders of several trades.
+        context.liveness = LivenessRules { apart: Duration::from_millis(40), ..RULES };
+    })
+    .await;
+    world.next(400).await;
+    let only = Target { symbol: Some("BTCUSDT".to_owned()), ..Target::default() };
+    let for_long = Action::Stall(PATIENCE * 10);
+    faults.act(&only, for_long, Timestamp::now()).unwrap();
+    let stalled_at = Timestamp::now();
+    let deadline = Instant::now() + PATIENCE;
+    let comes_back = loop {
+        assert!(Instant::now() < deadline, "it does not come back");
+        let ticks = world.next(1).await;
+        let of_bitcoin = ticks.iter().find(|tick| tick.instrument == bitcoin);
+        // What was on its way when it was stalled is no cure.
+        let margin = 500_000;
+        let later = |tick: &&trading_core::domain::Tick| {
+            tick.received_at.as_micros() > stalled_at.as_micros() + margin
+        };
+        if let Some(tick) = of_bitcoin.filter(later) {
+            break tick.clone();
+        }
+    };
+    assert_eq!(comes_back.instrument, bitcoin);
+    let (.., ledger, _) = world.stop().await;
+    assert_eq!(ledger.read().reconnects, 0);
+    cancel.cancel();
+    serving.await.unwrap().unwrap();
+}

@@ -1,0 +1,261 @@
+//! What is noted beside the ticks is there when it is asked for: connections while they stand, gaps once, and where
+//! recording goes on.
+
+use std::time::Duration;
+
+use sqlx::PgPool;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep};
+use trading_core::domain::{Instrument, Side, Source, Tick, Timestamp, TradeId};
+use trading_core::store::Store as _;
+use trading_core::store::journal::{
+    GapCause, GapRecord, Journal, QuarantinedFrame, SessionEnd, SessionStart, journal,
+};
+use trading_core::store::postgres::{LastStored, PostgresStore, last_stored, migrate};
+
+use crate::support::postgres::{TestDatabase, database};
+
+/// Longer than anything is waited for; reached only when something is broken.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+async fn migrated() -> TestDatabase {
+    let database = database().await;
+    migrate(&database.pool).await.unwrap();
+    database
+}
+
+/// A recorder's journal that is being written.
+struct Writing {
+    journal: Journal,
+    writer: JoinHandle<()>,
+}
+
+impl Writing {
+    fn start(recorder: &str, pool: &PgPool) -> Self {
+        let (journal, writer) = journal(recorder.to_owned());
+        let writer = tokio::runtime::Handle::current().spawn(writer.run(pool.clone()));
+        Self { journal, writer }
+    }
+
+    async fn end(self) {
+        drop(self.journal);
+        tokio::time::timeout(PATIENCE, self.writer).await.unwrap().unwrap();
+    }
+}
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_millis(1_790_000_000_000 + second * 1_000).unwrap()
+}
+
+fn start(feed: &str) -> SessionStart {
+    let symbols = vec!["BTCUSDT".to_owned()];
+    SessionStart { exchange: "binance", feed: feed.to_owned(), connected_at: at(0), symbols }
+}
+
+fn end() -> SessionEnd {
+    let reason = "closed by the exchange".to_owned();
+    SessionEnd { ended_at: at(9), reason, frames: 4, ticks: 3, duplicates: 2, malformed: 1 }
+}
+
+type Session = (String, Option<String>, i64);
+
+/// Recorder, reason and ticks of each connection.
+async fn sessions(pool: &PgPool) -> Vec<Session> {
+    sqlx::query_as("SELECT recorder, reason, ticks FROM feed_sessions ORDER BY recorder, feed")
+        .fetch_all(pool)
+        .await
+        .unwrap()
+}
+
+/// Waits until the connections are like this.
+async fn until(pool: &PgPool, are_so: impl Fn(&[Session]) -> bool) -> Vec<Session> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let sessions = sessions(pool).await;
+        if are_so(&sessions) {
+            return sessions;
+        }
+        assert!(Instant::now() < deadline, "{sessions:?}");
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_connection_has_a_row_while_it_stands_and_its_end_is_written_over_it() {
+    let database = migrated().await;
+    let writing = Writing::start("one", &database.pool);
+    let session = writing.journal.session(start("binance-1"));
+    let open = until(&database.pool, |sessions| !sessions.is_empty()).await;
+    assert_eq!(open, [("one".to_owned(), None, 0)]);
+    writing.journal.session_ended(session, end());
+    let closed = until(&database.pool, |sessions| sessions[0].1.is_some()).await;
+    assert_eq!(closed, [("one".to_owned(), Some("closed by the exchange".to_owned()), 3)]);
+    writing.end().await;
+}
+
+/// As a recorder leaves them that is killed, or cut off, for so many seconds.
+async fn leave(pool: &PgPool, seconds: i32) {
+    let sql = "UPDATE feed_sessions SET seen_at = now() - make_interval(secs => $1)";
+    sqlx::query(sql).bind(f64::from(seconds)).execute(pool).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_connections_of_a_recorder_that_died_are_closed_by_the_next_one() {
+    let database = migrated().await;
+    let dying = Writing::start("dies", &database.pool);
+    let session = dying.journal.session(start("binance-1"));
+    until(&database.pool, |sessions| !sessions.is_empty()).await;
+    dying.writer.abort();
+    drop(session);
+    leave(&database.pool, 59).await;
+    // A recorder that starts looks at once; this one is not dead yet.
+    Writing::start("next", &database.pool).end().await;
+    assert_eq!(sessions(&database.pool).await[0].1, None);
+    leave(&database.pool, 61).await;
+    let writing = Writing::start("later", &database.pool);
+    let closed = until(&database.pool, |sessions| sessions[0].1.is_some()).await;
+    let reason = closed[0].1.as_deref().unwrap();
+    assert!(reason.starts_with("its recorder ended without a word, last seen 20"), "{reason}");
+    let (is_now,): (bool,) = sqlx::query_as(
+        "SELECT ended_at > now() - interval '50 seconds' FROM feed_sessions WHERE recorder = 'dies'",
+    )
+    .fetch_one(&database.pool)
+    .await
+    .unwrap();
+    assert!(is_now, "it ended when that was noticed");
+    writing.end().await;
+}
+
+#[tokio::test]
+async fn a_recorder_that_was_only_cut_off_opens_its_connections_again() {
+    let database = migrated().await;
+    let writing = Writing::start("one", &database.pool);
+    let standing = writing.journal.session(start("binance-1"));
+    let gone = writing.journal.session(start("binance-2"));
+    until(&database.pool, |sessions| sessions.len() == 2).await;
+    // The end of the second found no room in the queue: nobody keeps it fresh.
+    drop(gone);
+    // What another recorder does when it takes this one for dead.
+    sqlx::query("UPDATE feed_sessions SET ended_at = now(), reason = 'without a word'")
+        .execute(&database.pool)
+        .await
+        .unwrap();
+    let reopened = until(&database.pool, |sessions| sessions[0].1.is_none()).await;
+    assert!(reopened[1].1.is_some(), "{reopened:?}");
+    writing.journal.session_ended(standing, end());
+    until(&database.pool, |sessions| sessions[0].2 == 3).await;
+    writing.end().await;
+}
+
+fn bitcoin() -> Instrument {
+    Instrument::intern("binance", &"BTCUSDT".parse().unwrap()).unwrap()
+}
+
+fn gap(ids: Option<(u64, u64)>, cause: GapCause) -> GapRecord {
+    GapRecord { instrument: bitcoin(), ids, from: at(1), to: at(5), cause, seen_at: at(6) }
+}
+
+/// Status, first id and cause of each gap.
+async fn gaps(pool: &PgPool) -> Vec<(String, Option<String>, String)> {
+    sqlx::query_as("SELECT status, first_id, cause FROM tick_gaps ORDER BY id")
+        .fetch_all(pool)
+        .await
+        .unwrap()
+}
+
+async fn settle(pool: &PgPool, status: &str) {
+    sqlx::query("UPDATE tick_gaps SET status = $1, closed_at = now()")
+        .bind(status)
+        .execute(pool)
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_gap_that_is_found_again_is_one_gap_and_open_again_only_when_it_was_repaired() {
+    let database = migrated().await;
+    let list = async || {
+        let writing = Writing::start("one", &database.pool);
+        writing.journal.gap(gap(Some((7, 9)), GapCause::Jumped));
+        writing.journal.gap(gap(None, GapCause::NoConnection));
+        writing.end().await;
+        let gaps = gaps(&database.pool).await;
+        let causes: Vec<&str> = gaps.iter().map(|(.., cause)| cause.as_str()).collect();
+        assert_eq!(causes, ["the ids jumped", "no connection"]);
+        assert_eq!((gaps[0].1.as_deref(), gaps[1].1.as_deref()), (Some("7"), None));
+        gaps.into_iter().map(|(status, ..)| status).collect::<Vec<_>>()
+    };
+    assert_eq!(list().await, ["open", "open"]);
+    assert_eq!(list().await, ["open", "open"]);
+    settle(&database.pool, "repaired").await;
+    assert_eq!(list().await, ["open", "open"]);
+    for settled in ["unrecoverable", "not_a_loss"] {
+        settle(&database.pool, settled).await;
+        assert_eq!(list().await, [settled, settled]);
+    }
+}
+
+#[tokio::test]
+async fn a_flood_of_broken_frames_and_connections_drops_no_gap_and_what_is_dropped_is_counted() {
+    let database = migrated().await;
+    let (journal, writer) = journal("one".to_owned());
+    for number in 0..1_001 {
+        journal.quarantine(QuarantinedFrame {
+            exchange: "binance",
+            frame: "{broken".to_owned(),
+            reason: "unreadable".to_owned(),
+            seen_at: at(number),
+        });
+        let session = journal.session(start(&format!("binance-{number}")));
+        drop(session);
+    }
+    assert_eq!(journal.dropped(), 2);
+    for id in 0..10_001 {
+        journal.gap(gap(Some((id, id)), GapCause::Jumped));
+    }
+    assert_eq!(journal.dropped(), 3);
+    drop(journal);
+    tokio::time::timeout(PATIENCE, writer.run(database.pool.clone())).await.unwrap();
+    assert_eq!(gaps(&database.pool).await.len(), 10_000);
+    assert_eq!(sessions(&database.pool).await.len(), 1_000);
+}
+
+fn tick(symbol: &str, id: &str, second: i64) -> Tick {
+    Tick {
+        instrument: Instrument::intern("binance", &symbol.parse().unwrap()).unwrap(),
+        trade_id: TradeId::from_text(id),
+        price: 1.into(),
+        quantity: 1.into(),
+        side: Side::Buy,
+        source: Source::Live,
+        exchange_at: Timestamp::from_millis(Timestamp::now().as_millis() + second * 1_000).unwrap(),
+        received_at: Timestamp::now(),
+    }
+}
+
+#[tokio::test]
+async fn recording_goes_on_at_the_newest_trade_by_time_then_by_number_over_many_days() {
+    const DAY: i64 = 86_400;
+    let database = migrated().await;
+    let store = PostgresStore::new(database.socket());
+    let last = tick("BTCUSDT", "1000", -3);
+    let mut ticks: Vec<Tick> = (0..100).map(|day| tick("BTCUSDT", "7", -day * DAY - 4)).collect();
+    // Of one moment, and 1000 is more than 999.
+    ticks.push(Tick { trade_id: TradeId::Number(999), ..last.clone() });
+    ticks.push(last.clone());
+    let text = tick("ETHUSDT", "20f43950-d8dd-5b31-9112-a178eb6023af", -90 * DAY);
+    ticks.push(text.clone());
+    ticks.push(tick("SOLUSDT", "1", -5));
+    store.write(&ticks).await.unwrap();
+    let never = Instrument::intern("binance", &"XRPUSDT".parse().unwrap()).unwrap();
+    let elsewhere = Instrument::intern("okx", &"BTCUSDT".parse().unwrap()).unwrap();
+    let asked = [never, text.instrument, elsewhere, last.instrument];
+    let mut found = last_stored(&database.pool, &asked).await.unwrap();
+    found.sort_by_key(|last| last.instrument);
+    let expected = [last, text].map(|tick| LastStored {
+        instrument: tick.instrument,
+        trade_id: tick.trade_id,
+        exchange_at: tick.exchange_at,
+    });
+    assert_eq!(found, expected);
+}

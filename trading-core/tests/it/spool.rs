@@ -1,0 +1,259 @@
+//! A database that goes away: what comes in waits on disk, is found again after a kill, and is stored once.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::process::Output;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use rust_decimal::Decimal;
+use serde_json::Value;
+use tokio::time::{Instant, sleep};
+use trading_core::simulator::{Market, MarketOptions};
+use trading_core::store::embedded::Cluster;
+use trading_core::store::embedded::command;
+
+use crate::recorder::{Exchanges, cluster_url, grown, setting};
+use crate::support::postgres::{Scratch, connect};
+use crate::support::process::{self, Program};
+use crate::support::truth::stored;
+
+/// Longer than anything is waited for; reached only when something is broken.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+type Settings = Vec<(String, String)>;
+
+/// Small and quick, so that an outage is seen soon.
+fn settings(scratch: &Scratch, more: &[(String, String)]) -> Settings {
+    let mut settings = more.to_vec();
+    settings.extend([
+        setting("DATABASE__DATA_DIR", scratch.path().display()),
+        setting("BATCH__MAX_TIME", "1s"),
+        setting("BATCH__MAX_RETRY_ATTEMPTS", "1"),
+        setting("BATCH__RETRY_DELAY", "100ms"),
+    ]);
+    settings
+}
+
+/// `trading-core spool …`
+fn spool(settings: &Settings, arguments: &[&str]) -> Output {
+    process::command().arg("spool").args(arguments).envs(settings.iter().cloned()).output().unwrap()
+}
+
+fn answer(settings: &Settings, arguments: &[&str]) -> String {
+    let output = spool(settings, arguments);
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{arguments:?}: {}\n{told}", output.status);
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn status(settings: &Settings) -> Value {
+    serde_json::from_str(&answer(settings, &["status", "--json"])).unwrap()
+}
+
+fn waiting(settings: &Settings) -> u64 {
+    status(settings)["ticks"].as_u64().unwrap()
+}
+
+async fn spooled(settings: &Settings, ticks: u64) {
+    let deadline = Instant::now() + PATIENCE;
+    while waiting(settings) < ticks {
+        assert!(Instant::now() < deadline, "{}", status(settings));
+        sleep(Duration::from_millis(200)).await;
+    }
+}
+
+/// The ids in the spool, by exchange and symbol.
+fn spooled_ids(settings: &Settings) -> BTreeMap<(String, String), BTreeSet<u64>> {
+    let mut ids: BTreeMap<_, BTreeSet<u64>> = BTreeMap::new();
+    for line in answer(settings, &["inspect", "--json", "--limit", "1000000"]).lines() {
+        let tick: Value = serde_json::from_str(line).unwrap();
+        let text = |key: &str| tick[key].as_str().unwrap().to_owned();
+        let symbol = (text("exchange"), text("symbol"));
+        ids.entry(symbol).or_default().insert(text("trade_id").parse().unwrap());
+    }
+    ids
+}
+
+fn ledger(log: &str) -> BTreeMap<String, u64> {
+    let line = log.lines().rev().find(|line| line.contains("Ledger: received")).unwrap();
+    assert!(line.contains(" = "), "{line}");
+    let counts = line.split_once("Ledger: ").unwrap().1.split([' ', '=', '+']);
+    let words: Vec<&str> = counts.filter(|word| !word.is_empty()).collect();
+    words.windows(2).filter_map(|pair| Some((pair[0].to_owned(), pair[1].parse().ok()?))).collect()
+}
+
+async fn stored_by(
+    scratch: &Scratch,
+    market: &Market,
+) -> BTreeMap<(String, String), BTreeSet<u64>> {
+    let cluster = Cluster::start(&scratch.options()).await.unwrap();
+    let pool = connect(&cluster.url(), 2).await;
+    let stored = stored(&pool, market).await;
+    pool.close().await;
+    cluster.stop().await.unwrap();
+    stored.into_iter().map(|(symbol, stored)| (symbol, stored.ids)).collect()
+}
+
+fn missing(ids: &BTreeSet<u64>, up_to: u64) -> Vec<u64> {
+    (*ids.first().unwrap()..=up_to).filter(|id| !ids.contains(id)).collect()
+}
+
+#[tokio::test]
+async fn through_an_outage_and_a_kill_everything_spooled_is_found_and_stored_once() {
+    let exchanges = Exchanges::start(40).await;
+    let scratch = Scratch::new("");
+    let folder = tempfile::tempdir().unwrap();
+    let settings = settings(&scratch, &exchanges.settings);
+    let mut program = Program::start(folder.path(), &["live"], &settings);
+    program.logged("Look at it").await;
+    let pool = connect(&cluster_url(&program.log()), 2).await;
+    grown(&pool, 500).await;
+    pool.close().await;
+    assert_eq!(status(&settings)["ticks"], 0);
+
+    assert_eq!(command::stop(&scratch.options()).await.unwrap(), command::Stop::StoppedInUse);
+    let opened = program.logged("Store circuit OPEN").await;
+    assert!(opened.contains("batches go to the spool at "), "{opened}");
+    spooled(&settings, 10_000).await;
+    let seen = status(&settings);
+    assert_eq!(seen["slots"][0]["held"], true, "{seen}");
+    let lines = answer(&settings, &["inspect", "--limit", "7"]);
+    assert_eq!(lines.lines().count(), 7, "{lines}");
+    assert!(lines.lines().all(|line| line.split(' ').count() == 7), "{lines}");
+    let drained = answer(&settings, &["drain"]);
+    assert!(drained.starts_with("0 ticks stored"), "a running recorder's is its own: {drained}");
+    assert!(!program.log().contains("Feed disconnected"), "{}", program.log());
+    assert!(!program.log().contains("Channel full!"), "{}", program.log());
+
+    program.signal(Signal::SIGKILL);
+    drop(program);
+    let left = spooled_ids(&settings);
+    let seen = status(&settings);
+    assert_eq!(seen["slots"][0]["held"], false, "the lock dies with its process: {seen}");
+
+    let again = tempfile::tempdir().unwrap();
+    let mut program = Program::start(again.path(), &["live"], &settings);
+    let found = program.logged("of an earlier run in the spool; storing them").await;
+    let ticks: usize = left.values().map(BTreeSet::len).sum();
+    assert!(found.contains(&format!("({ticks} ticks)")), "{found}");
+    program.logged("Spool drained: ").await;
+    let status_at_end = program.stop().await;
+    assert!(status_at_end.success(), "{}", program.log());
+    let counts = ledger(&program.log());
+    assert_eq!((counts["spooled"], counts["flight"], counts["rejected"]), (0, 0, 0), "{counts:?}");
+    assert_eq!(waiting(&settings), 0);
+
+    let stored = stored_by(&scratch, &exchanges.market).await;
+    assert_eq!(left.len(), 50, "every symbol went to the spool");
+    for (symbol, ids) in &left {
+        // What came after the last spooled batch was in memory when the recorder was killed.
+        let missing = missing(&stored[symbol], *ids.last().unwrap());
+        assert_eq!(missing, Vec::<u64>::new(), "{symbol:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_database_that_comes_back_is_found_and_nothing_is_missing() {
+    let exchanges = Exchanges::start(40).await;
+    let scratch = Scratch::new("");
+    let folder = tempfile::tempdir().unwrap();
+    let settings = settings(&scratch, &exchanges.settings);
+    let mut program = Program::start(folder.path(), &["live"], &settings);
+    program.logged("Look at it").await;
+    let pool = connect(&cluster_url(&program.log()), 2).await;
+    grown(&pool, 200).await;
+    command::stop(&scratch.options()).await.unwrap();
+    program.logged("Store circuit OPEN").await;
+    spooled(&settings, 5_000).await;
+    command::start(&scratch.options()).await.unwrap();
+    program.logged("Store circuit CLOSED after ").await;
+    program.logged("Spool drained: ").await;
+    grown(&pool, 200).await;
+    pool.close().await;
+    let ended = program.stop().await;
+    let log = program.log();
+    assert!(ended.success(), "{log}");
+    assert!(!log.contains("Feed disconnected"), "{log}");
+    let counts = ledger(&log);
+    assert_eq!(counts["received"], counts["stored"] + counts["duplicates"], "{counts:?}");
+    for (symbol, ids) in stored_by(&scratch, &exchanges.market).await {
+        assert_eq!(missing(&ids, *ids.last().unwrap()), Vec::<u64>::new(), "{symbol:?}");
+    }
+}
+
+#[tokio::test]
+async fn at_its_limit_the_feeds_wait_it_is_said_and_nothing_is_lost() {
+    let scratch = Scratch::new("");
+    let folder = tempfile::tempdir().unwrap();
+    let mut settings = settings(&scratch, &[setting("SPOOL__MAX_BYTES", "1MiB")]);
+    settings.extend([
+        setting("SIMULATE__RATE", "60"),
+        setting("PIPELINE__CHANNEL_CAPACITY", "1000"),
+        setting("BATCH__MAX_COALESCED", "1000"),
+    ]);
+    let mut program = Program::start(folder.path(), &["live", "--simulate"], &settings);
+    program.logged("Look at it").await;
+    let pool = connect(&cluster_url(&program.log()), 2).await;
+    grown(&pool, 100).await;
+    pool.close().await;
+    command::stop(&scratch.options()).await.unwrap();
+    let full = program.logged("Spool full at ").await;
+    assert!(full.contains("of 1.0 MiB are taken"), "{full}");
+    assert!(full.contains("the feeds wait once the channel is full"), "{full}");
+    program.logged("Channel full! ").await;
+    let bytes = status(&settings)["bytes"].as_u64().unwrap();
+    assert!((900_000..=1 << 20).contains(&bytes), "{bytes}");
+    command::start(&scratch.options()).await.unwrap();
+    program.logged("Spool drained: ").await;
+    let ended = program.stop().await;
+    let log = program.log();
+    assert!(ended.success(), "{log}");
+    let counts = ledger(&log);
+    assert_eq!((counts["dropped"], counts["spooled"], counts["flight"]), (0, 0, 0), "{counts:?}");
+    assert_eq!(counts["received"], counts["stored"] + counts["duplicates"], "{counts:?}");
+    let rows: usize = stored_by(&scratch, &market(60)).await.values().map(BTreeSet::len).sum();
+    assert_eq!(u64::try_from(rows).unwrap(), counts["stored"]);
+}
+
+#[tokio::test]
+async fn what_a_stop_during_an_outage_leaves_is_stored_by_drain() {
+    let scratch = Scratch::new("");
+    let folder = tempfile::tempdir().unwrap();
+    let mut settings = settings(&scratch, &[setting("SIMULATE__RATE", "40")]);
+    settings.push(setting("PIPELINE__STOP_DEADLINE", "3s"));
+    let nothing = answer(&settings, &["drain"]);
+    assert!(nothing.starts_with("0 ticks stored"), "{nothing}");
+    assert!(!scratch.path().join("postgres").exists(), "no database is made for nothing");
+    let mut program = Program::start(folder.path(), &["live", "--simulate"], &settings);
+    program.logged("Look at it").await;
+    let pool = connect(&cluster_url(&program.log()), 2).await;
+    grown(&pool, 100).await;
+    pool.close().await;
+    command::stop(&scratch.options()).await.unwrap();
+    program.logged("Store circuit OPEN").await;
+    let ended = program.stop().await;
+    let log = program.log();
+    assert_eq!(ended.code(), Some(70), "{log}");
+    let left = ledger(&log)["spooled"];
+    let line = format!("{left} ticks are in the spool at {}", spool_dir(&scratch).display());
+    assert!(left > 0 && log.contains(&line), "{log}");
+    assert_eq!(waiting(&settings), left);
+
+    let drained = answer(&settings, &["drain"]);
+    assert!(drained.contains("nothing is left in "), "{drained}");
+    assert_eq!(waiting(&settings), 0);
+    assert!(answer(&settings, &["inspect"]).is_empty());
+    for (symbol, ids) in stored_by(&scratch, &market(40)).await {
+        assert_eq!(missing(&ids, *ids.last().unwrap()), Vec::<u64>::new(), "{symbol:?}");
+    }
+}
+
+fn spool_dir(scratch: &Scratch) -> std::path::PathBuf {
+    Path::new(scratch.path()).join("spool")
+}
+
+fn market(rate: i64) -> Market {
+    let rate = Decimal::from(rate);
+    Market::new(&MarketOptions { seed: 42, rate, ..MarketOptions::default() }).unwrap()
+}
