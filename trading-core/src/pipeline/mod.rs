@@ -138,6 +138,7 @@ impl<S: Store> Pipeline<S> {
             self.dispatch_due();
             let writer_is_free = self.writer_is_free();
             let room = self.batcher.room(writer_is_free);
+            self.writer.press(room == 0 && !writer_is_free);
             let due_at = self.batcher.due_at().unwrap_or_else(Instant::now);
             // Every branch is cancel-safe: a tick is either still in the channel or in `incoming`.
             tokio::select! {
@@ -186,7 +187,7 @@ impl<S: Store> Pipeline<S> {
         }
     }
 
-    /// A write has ended: its ticks are stored or in the spool, where a crash does not reach them, and its buffer is free.
+    /// A write has ended: its ticks are stored or spooled, its buffer is free.
     fn conclude(&mut self, written: Result<(u64, Vec<Tick>), tokio::task::JoinError>) {
         tell_panic(&written);
         if let Ok((number, buffer)) = written {

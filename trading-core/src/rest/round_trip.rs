@@ -29,10 +29,10 @@ struct Exchanges {
 }
 
 impl Exchanges {
-    async fn serve(unissued: u32, rest_limits: RestLimits) -> Self {
+    async fn serve(rate: u32, unissued: u32, rest_limits: RestLimits) -> Self {
         let now = Timestamp::from_rfc3339(NOW).unwrap();
         let options = SimulatorOptions {
-            rate: Decimal::from(50),
+            rate: rate.into(),
             unissued: Decimal::new(unissued.into(), 2),
             rest_limits,
             clock: Clock::new(move || now),
@@ -47,7 +47,7 @@ impl Exchanges {
     }
 
     async fn without_limits(unissued: u32) -> Self {
-        Self::serve(unissued, RestLimits::none()).await
+        Self::serve(50, unissued, RestLimits::none()).await
     }
 
     fn at(&self, venue: Venue) -> At {
@@ -236,7 +236,8 @@ async fn bybit_tells_its_last_sixty_trades() {
 
 #[tokio::test]
 async fn candles_clocks_and_symbols_are_as_the_market_has_them() {
-    let exchanges = Exchanges::without_limits(3).await;
+    // Few trades a minute: there are two thousand minutes to add up.
+    let exchanges = Exchanges::serve(3, 3, RestLimits::none()).await;
     let now = Timestamp::from_rfc3339(NOW).unwrap();
     for venue in Venue::ALL {
         let at = exchanges.at(venue);
@@ -281,7 +282,7 @@ async fn who_asked_too_often_pauses_whatever_the_status() {
     let limit = RestLimit { burst: 1, per_second: 1 };
     let limits =
         RestLimits(PAGED.into_iter().chain([Venue::Bybit]).map(|venue| (venue, limit)).collect());
-    let exchanges = Exchanges::serve(0, limits).await;
+    let exchanges = Exchanges::serve(50, 0, limits).await;
     for venue in Venue::ALL {
         let at = exchanges.at(venue);
         let mut pages = at.exchange.history().pages(&at.base, at.ids(at.newest(), at.newest()));

@@ -111,8 +111,8 @@ async fn an_answer_is_its_text() {
 async fn all_requests_wait_when_the_venue_wants_fewer() {
     let odd = Odd::serve().await;
     let client = client();
+    let asked_at = Instant::now();
     let refused = client.get(&odd.url("/once")).await.unwrap_err();
-    let refused_at = Instant::now();
     let words = "status 429 slow down; asked again in 1s";
     assert!(refused.is_passing() && refused.to_string() == words, "{refused}");
     let (one, (once, other)) = (odd.url("/good"), (odd.url("/once"), odd.url("/good")));
@@ -121,7 +121,7 @@ async fn all_requests_wait_when_the_venue_wants_fewer() {
         (good.unwrap(), again.unwrap(), also.unwrap()),
         ("good".into(), "again".into(), "good".into())
     );
-    assert!(refused_at.elapsed() >= Duration::from_millis(950), "they waited");
+    assert!(asked_at.elapsed() >= Duration::from_secs(1), "they waited");
     assert_eq!(odd.asked.load(Ordering::SeqCst), 2);
 }
 
@@ -133,7 +133,7 @@ async fn a_pause_may_be_a_date_and_is_bounded() {
         answer => panic!("{answer:?}"),
     };
     let until = pause("/until").await;
-    assert!((290..=300).contains(&until), "{until}");
+    assert!((200..=300).contains(&until), "{until}");
     assert_eq!(pause("/banned").await, 600);
     assert_eq!(pause("/odd").await, 5);
 }

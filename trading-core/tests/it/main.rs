@@ -21,3 +21,4 @@ mod sqlstate;
 mod store;
 mod support;
 mod tidy;
+mod verify;

@@ -32,7 +32,9 @@ use tokio::time::Instant;
 
 pub use connections::is_local_socket;
 pub use latest::{LastStored, last_stored};
-pub use maintenance::{MaintenanceError, drop_old_partitions, migrate, upsert_instruments};
+pub use maintenance::{
+    MaintenanceError, Schema, drop_old_partitions, migrate, schema, upsert_instruments,
+};
 
 pub use origin::{Origin, OriginError, claim, database_name};
 
