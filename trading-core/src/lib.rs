@@ -32,6 +32,12 @@ pub mod repair;
 // Strategies that trade on paper against the live ticks; recording never waits for them.
 pub mod paper;
 
+// The proof, from what is stored: every trade once, or what is not.
+pub mod verify;
+
+// The preflight: what would go wrong, and what to do about it.
+pub mod doctor;
+
 // The simulated exchanges: a pure market behind the real protocols, on loopback.
 pub mod simulator;
 

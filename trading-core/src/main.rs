@@ -29,6 +29,8 @@ fn run() -> ExitCode {
         Command::Live(arguments) => commands::live(&cli, arguments, &environment),
         Command::Backfill(arguments) => commands::backfill(&cli, arguments, &environment),
         Command::Simulate(arguments) => commands::simulate(&cli, arguments, &environment),
+        Command::Verify(arguments) => commands::verify(&cli, arguments, &environment),
+        Command::Doctor(arguments) => commands::doctor(&cli, arguments, &environment),
         Command::Replay(arguments) => commands::replay(&cli, arguments, &environment),
         Command::Db(command) => commands::db(&cli, command, &environment),
         Command::Spool(command) => commands::spool(&cli, command, &environment),

@@ -122,20 +122,29 @@ impl Database {
     ///
     /// When the server does not answer or a migration fails.
     pub async fn migrated_pool(&self, connections: u32) -> Result<PgPool, LiveError> {
+        let pool = self.pool(connections).await?;
+        migrate(&pool).await?;
+        Ok(pool)
+    }
+
+    /// A pool of up to `connections`, on the schema as it is.
+    ///
+    /// # Errors
+    ///
+    /// When the server does not answer.
+    pub async fn pool(&self, connections: u32) -> Result<PgPool, LiveError> {
         let options = self.options.clone().application_name("trading-core");
         let unreachable = |error| LiveError::Database { url: self.shown.clone(), error };
         // Asked for once without the pool, which would try for long and then say no more than that it did.
         let first = tokio::time::timeout(CONNECT_MAX, options.connect()).await;
         let first = first.unwrap_or(Err(sqlx::Error::PoolTimedOut)).map_err(unreachable)?;
         first.close().await.map_err(unreachable)?;
-        let pool = PgPoolOptions::new()
+        PgPoolOptions::new()
             .max_connections(connections)
             .acquire_timeout(ACQUIRE_MAX)
             .connect_with(options)
             .await
-            .map_err(unreachable)?;
-        migrate(&pool).await?;
-        Ok(pool)
+            .map_err(unreachable)
     }
 
     /// A store on it, with connections of its own.

@@ -4,8 +4,10 @@
 //! here. Commands are here from the day they do something.
 
 mod backfill;
+mod doctor;
 mod replay;
 mod spool;
+mod verify;
 mod when;
 
 use std::collections::BTreeMap;
@@ -17,8 +19,10 @@ use clap_complete::Shell;
 use rust_decimal::Decimal;
 
 pub use backfill::BackfillArgs;
+pub use doctor::DoctorArgs;
 pub use replay::ReplayArgs;
 pub use spool::SpoolCommand;
+pub use verify::VerifyArgs;
 pub use when::{When, WhenError};
 
 use crate::config::Overrides;
@@ -119,9 +123,15 @@ pub enum Command {
     /// Serve simulated exchanges on loopback, speaking the real protocols
     #[command(after_long_help = EXIT_CODES)]
     Simulate(SimulateArgs),
+    /// Prove that what is stored is complete and each trade there once; list what is not
+    #[command(after_long_help = EXIT_CODES)]
+    Verify(VerifyArgs),
     /// Repair gaps, or load a past range, over the exchanges' REST history
     #[command(after_long_help = EXIT_CODES)]
     Backfill(BackfillArgs),
+    /// Say what would go wrong: database, disk, exchanges, clock, symbols; changes nothing
+    #[command(after_long_help = EXIT_CODES)]
+    Doctor(DoctorArgs),
     /// Run stored ticks through paper trading again: same ticks, same fills
     #[command(after_long_help = EXIT_CODES)]
     Replay(ReplayArgs),
@@ -270,6 +280,10 @@ impl Cli {
                     overrides.set("database.url", "--database-url", url.as_str());
                 }
             }
+            Command::Doctor(doctor) => {
+                overrides.only_exchanges(&doctor.exchange);
+                overrides.only_symbols(&doctor.symbol);
+            }
             Command::Backfill(backfill) => {
                 overrides.only_exchanges(&backfill.exchange);
                 overrides.only_symbols(&backfill.symbol);
@@ -288,7 +302,8 @@ impl Cli {
                     overrides.set("simulate.rate", "--rate", rate.as_str());
                 }
             }
-            Command::Replay(_)
+            Command::Verify(_)
+            | Command::Replay(_)
             | Command::Db(_)
             | Command::Spool(_)
             | Command::Config(_)
@@ -344,7 +359,9 @@ mod tests {
         insta::assert_snapshot!("help", help(&[]));
         insta::assert_snapshot!("help_live", help(&["live"]));
         insta::assert_snapshot!("help_simulate", help(&["simulate"]));
+        insta::assert_snapshot!("help_verify", help(&["verify"]));
         insta::assert_snapshot!("help_backfill", help(&["backfill"]));
+        insta::assert_snapshot!("help_doctor", help(&["doctor"]));
         insta::assert_snapshot!("help_replay", help(&["replay"]));
         insta::assert_snapshot!("help_db", help(&["db"]));
         insta::assert_snapshot!("help_spool", help(&["spool"]));

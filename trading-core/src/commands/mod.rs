@@ -1,8 +1,10 @@
 //! The commands that run the recorder, the simulated exchanges and the embedded database.
 
 mod backfill;
+mod doctor;
 mod replay;
 mod spool;
+mod verify;
 
 use std::collections::BTreeMap;
 use std::os::unix::process::CommandExt as _;
@@ -18,8 +20,10 @@ use trading_core::simulator::{self, SimulatorOptions, Switches, SwitchesError};
 use trading_core::store::embedded::{Options, command};
 
 pub(super) use backfill::backfill;
+pub(super) use doctor::doctor;
 pub(super) use replay::replay;
 pub(super) use spool::spool;
+pub(super) use verify::verify;
 
 use super::load;
 
@@ -146,9 +150,14 @@ fn with_settings(
         Ok(loaded) => loaded,
         Err(error) => return output::bad_settings(&error, cli.common.log_format),
     };
+    with_runtime(async || run(loaded.settings).await)
+}
+
+/// Runs a command on threads of its own.
+fn with_runtime(run: impl AsyncFnOnce() -> ExitCode) -> ExitCode {
     match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => {
-            let code = runtime.block_on(run(loaded.settings));
+            let code = runtime.block_on(run());
             // A thread that still asks for a host's address must not hold the end up.
             runtime.shutdown_timeout(Duration::from_secs(1));
             code

@@ -24,6 +24,8 @@ const MICROS_MAX: i64 = 253_402_300_799_999_999;
 impl Timestamp {
     /// 1970-01-01: before everything else.
     pub const EPOCH: Self = Self(0);
+    /// The end of the year 9999: after everything else.
+    pub const MAX: Self = Self(MICROS_MAX);
 
     /// The wall clock. Called at the edges only (socket read, start of a run); everything else is told the time.
     #[must_use]

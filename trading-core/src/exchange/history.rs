@@ -124,6 +124,13 @@ pub trait History: Send + Sync + std::fmt::Debug {
 
     /// The URL that answers whether a symbol is traded: with an error, or a body without it, where it is not.
     fn symbol_url(&self, base: &str, venue_symbol: &str) -> String;
+
+    /// Reads that answer: whether the symbol is traded now.
+    ///
+    /// # Errors
+    ///
+    /// When the body is not understood, or refuses because there is no such symbol.
+    fn decode_symbol(&self, body: &str) -> Result<bool, HistoryError>;
 }
 
 /// An answer of a venue's REST side that cannot be used.

@@ -138,6 +138,7 @@ impl<S: Store> Pipeline<S> {
             self.dispatch_due();
             let writer_is_free = self.writer_is_free();
             let room = self.batcher.room(writer_is_free);
+            self.writer.press(room == 0 && !writer_is_free);
             let due_at = self.batcher.due_at().unwrap_or_else(Instant::now);
             // Every branch is cancel-safe: a tick is either still in the channel or in `incoming`.
             tokio::select! {

@@ -83,7 +83,10 @@ async fn an_outage_is_spooled_drained_oldest_first_and_told_in_a_dozen_lines() {
     let during = bench.ledger.read();
     assert!(during.spooled >= 118_000, "{during}");
     assert_eq!(bench.ledger.depth(), 120_000);
-    assert_eq!(during.failed, 1, "one batch opened the circuit, the others went straight to disk");
+    assert!(
+        during.failed <= 2,
+        "a writer's each, and the others went straight to disk: {during:?}"
+    );
     outage.store_is_away(false);
     until(|| outage.spool.backlog() == Backlog::default()).await;
     bench.send(ticks(121_000..122_000)).await;
@@ -149,6 +152,25 @@ async fn a_batch_between_its_retries_notices_that_the_circuit_is_open() {
     assert!(opened.elapsed() < Duration::from_millis(100), "{:?}", opened.elapsed());
     assert_eq!(bench.ledger.read().failed, 1);
     bench.running.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn at_a_high_rate_the_feeds_do_not_wait_for_the_retries_either() {
+    let log = Log::default();
+    let _guard = log.capture();
+    let outage = Outage::new(1 << 30).await;
+    outage.store_is_away(true);
+    let bench = outage.start();
+    for part in 0..100 {
+        bench.send(ticks(part * 1_000..(part + 1) * 1_000)).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(log.count("Channel full!"), 0, "{:#?}", log.lines());
+    assert!(bench.ledger.read().spooled >= 80_000, "{}", bench.ledger.read());
+    outage.store_is_away(false);
+    let reading = bench.end().await;
+    assert_eq!(reading.stored + reading.spooled, 100_000, "{reading}");
+    assert!(reading.balances());
 }
 
 #[tokio::test(start_paused = true)]

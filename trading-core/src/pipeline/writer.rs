@@ -1,7 +1,7 @@
 //! One batch to the store, or to the spool while the store is away; never given up.
 //!
-//! A write is tried again while the error can pass. After the retries, or without an answer for long, the store circuit
-//! opens and the batch goes to the spool, and so does every other at once, until a write succeeds again. What
+//! A write is tried again while the error can pass. After the retries, without an answer for long, or when there is no
+//! room left for what comes in meanwhile, the store circuit opens and the batch goes to the spool, and so does every other at once, until a write succeeds again. What
 //! the spool does not take (it is full, its disk fails, there is none) is kept and tried again slowly: the other writers
 //! fill up, then the batcher, then the channel, and the feeds wait. That is the backpressure.
 
@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use backon::BackoffBuilder as _;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -41,6 +41,8 @@ pub(super) struct Writer<S> {
     spool: Option<Spool>,
     /// Raised near a stop's deadline: what is not written goes to the spool now.
     pub(super) hurry: CancellationToken,
+    /// Whether the batcher is full and no writer is free: there is no time for retries.
+    pressed: watch::Sender<bool>,
     /// A turn at the store: as many writes at once as there are writers, the drain's among them.
     turns: Semaphore,
     retries_max: u32,
@@ -59,6 +61,7 @@ impl<S: Store> Writer<S> {
             circuit: StoreCircuit::new(),
             spool: None,
             hurry: CancellationToken::new(),
+            pressed: watch::Sender::new(false),
             turns: Semaphore::new(settings.writers.get()),
             retries_max: settings.max_retry_attempts,
             retry_delay: settings.retry_delay,
@@ -77,6 +80,12 @@ impl<S: Store> Writer<S> {
     /// What waits in the spool.
     pub(super) fn backlog(&self) -> Backlog {
         self.spool.as_ref().map(Spool::backlog).unwrap_or_default()
+    }
+
+    /// Says whether what comes in has no room any more.
+    pub(super) fn press(&self, is_pressed: bool) {
+        self.pressed
+            .send_if_modified(|pressed| std::mem::replace(pressed, is_pressed) != is_pressed);
     }
 
     /// Takes a batch to the store or to the spool, and gives its buffer back, empty.
@@ -114,14 +123,13 @@ impl<S: Store> Writer<S> {
                     let is_last = failures > self.retries_max
                         || error.remedy() == Remedy::Stop
                         || matches!(error, StoreError::Silent(_));
-                    if is_last {
+                    if is_last || !self.wait_for_retry(&error, failures, batch.len(), delay()).await
+                    {
                         if !spent {
                             self.ledger.record_failed();
                         }
                         spent = true;
                         self.open_circuit(&error, failures);
-                    } else {
-                        self.wait_for_retry(&error, failures, batch.len(), delay()).await;
                     }
                 }
             }
@@ -180,22 +188,25 @@ impl<S: Store> Writer<S> {
         }
     }
 
-    /// After a failure that can pass. No longer than until the circuit opens: then the batch has another way.
+    /// After a failure that can pass. No longer than until the batch has another way; `false`: there is no time for a
+    /// retry.
     async fn wait_for_retry(
         &self,
         error: &StoreError,
         failures: u32,
         ticks: usize,
         delay: Duration,
-    ) {
+    ) -> bool {
         if let Some(unsaid) = admit(&self.retried) {
             let (cause, unsaid) = (cause_of(error), Unsaid(unsaid));
             warn!(ticks, failures, retry_in = ?delay, cause, "Batch not written: {error}{unsaid}");
         }
+        let mut pressed = self.pressed.subscribe();
         tokio::select! {
-            () = tokio::time::sleep(delay) => {}
-            () = self.circuit.until_open_is(true) => {}
-            () = self.hurry.cancelled() => {}
+            () = tokio::time::sleep(delay) => true,
+            () = self.circuit.until_open_is(true) => true,
+            () = self.hurry.cancelled() => true,
+            _ = pressed.wait_for(|pressed| *pressed), if self.spool.is_some() => false,
         }
     }
 

@@ -66,8 +66,10 @@ impl Progress {
 
     /// The operation has ended: the bar goes.
     pub fn finish(&self) {
+        // The bar would end at its total, which may be an estimate, or not be reached.
+        let line = self.line();
         self.bar.finish_and_clear();
-        info!("{}: done, {}", self.what, self.line());
+        info!("{}: done, {line}", self.what);
     }
 
     fn line(&self) -> String {

@@ -23,3 +23,4 @@ mod sqlstate;
 mod store;
 mod support;
 mod tidy;
+mod verify;

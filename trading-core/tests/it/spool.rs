@@ -35,6 +35,12 @@ fn settings(scratch: &Scratch, more: &[(String, String)]) -> Settings {
     settings
 }
 
+/// A stopped cluster on a port of the system's choice: it keeps that port while it is stopped, and the first port that
+/// recorders take by themselves would be another's by then.
+async fn prepared(scratch: &Scratch) {
+    Cluster::start(&scratch.options()).await.unwrap().stop().await.unwrap();
+}
+
 /// `trading-core spool …`
 fn spool(settings: &Settings, arguments: &[&str]) -> Output {
     process::command().arg("spool").args(arguments).envs(settings.iter().cloned()).output().unwrap()
@@ -105,6 +111,7 @@ async fn through_an_outage_and_a_kill_everything_spooled_is_found_and_stored_onc
     let scratch = Scratch::new("");
     let folder = tempfile::tempdir().unwrap();
     let settings = settings(&scratch, &exchanges.settings);
+    prepared(&scratch).await;
     let mut program = Program::start(folder.path(), &["live"], &settings);
     program.logged("Look at it").await;
     let pool = connect(&cluster_url(&program.log()), 2).await;
@@ -159,6 +166,7 @@ async fn a_database_that_comes_back_is_found_and_nothing_is_missing() {
     let scratch = Scratch::new("");
     let folder = tempfile::tempdir().unwrap();
     let settings = settings(&scratch, &exchanges.settings);
+    prepared(&scratch).await;
     let mut program = Program::start(folder.path(), &["live"], &settings);
     program.logged("Look at it").await;
     let pool = connect(&cluster_url(&program.log()), 2).await;
@@ -192,6 +200,7 @@ async fn at_its_limit_the_feeds_wait_it_is_said_and_nothing_is_lost() {
         setting("PIPELINE__CHANNEL_CAPACITY", "1000"),
         setting("BATCH__MAX_COALESCED", "1000"),
     ]);
+    prepared(&scratch).await;
     let mut program = Program::start(folder.path(), &["live", "--simulate"], &settings);
     program.logged("Look at it").await;
     let pool = connect(&cluster_url(&program.log()), 2).await;
@@ -225,6 +234,7 @@ async fn what_a_stop_during_an_outage_leaves_is_stored_by_drain() {
     let nothing = answer(&settings, &["drain"]);
     assert!(nothing.starts_with("0 ticks stored"), "{nothing}");
     assert!(!scratch.path().join("postgres").exists(), "no database is made for nothing");
+    prepared(&scratch).await;
     let mut program = Program::start(folder.path(), &["live", "--simulate"], &settings);
     program.logged("Look at it").await;
     let pool = connect(&cluster_url(&program.log()), 2).await;

@@ -54,9 +54,15 @@ const ROOMS: &[(&str, &[&str], &str)] = &[
         "trusts nobody: reads what is stored, and what the venues say of it",
     ),
     (
+        "doctor",
+        &["config", "domain", "exchange", "rest", "store", "telemetry"],
+        "looks at all that `live` will need, and at nothing that runs",
+    ),
+    (
         "app",
         &[
             "config",
+            "doctor",
             "domain",
             "exchange",
             "feed",
@@ -76,6 +82,7 @@ const ROOMS: &[(&str, &[&str], &str)] = &[
         &[
             "app",
             "config",
+            "doctor",
             "domain",
             "exchange",
             "feed",

@@ -90,6 +90,11 @@ impl History for Binance {
     fn symbol_url(&self, base: &str, venue_symbol: &str) -> String {
         format!("{base}/api/v3/exchangeInfo?symbol={venue_symbol}")
     }
+
+    fn decode_symbol(&self, body: &str) -> Result<bool, HistoryError> {
+        let info: Info<'_> = read(body)?;
+        Ok(info.symbols.iter().any(|symbol| &*symbol.status == "TRADING"))
+    }
 }
 
 /// What to ask for next.
@@ -252,6 +257,18 @@ struct Clock {
     server_time: i64,
 }
 
+#[derive(Deserialize)]
+struct Info<'a> {
+    #[serde(borrow)]
+    symbols: Vec<Traded<'a>>,
+}
+
+#[derive(Deserialize)]
+struct Traded<'a> {
+    #[serde(borrow)]
+    status: Text<'a>,
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::super::testing::{self, REST, span, take, take_one};
@@ -353,6 +370,19 @@ mod tests {
         );
         let clock = Binance.decode_clock(r#"{"serverTime":1499827319559}"#).unwrap();
         assert_eq!(clock.as_millis(), 1_499_827_319_559);
+    }
+
+    #[test]
+    fn a_symbol_is_traded_or_not_or_unknown() {
+        let body = |status: &str| {
+            format!(
+                r#"{{"timezone":"UTC","symbols":[{{"symbol":"BTCUSDT","status":"{status}"}}]}}"#
+            )
+        };
+        assert!(Binance.decode_symbol(&body("TRADING")).unwrap());
+        assert!(!Binance.decode_symbol(&body("BREAK")).unwrap());
+        let unknown = Binance.decode_symbol(r#"{"code":-1121,"msg":"Invalid symbol."}"#);
+        assert!(matches!(unknown, Err(HistoryError::Refused(_))));
     }
 
     #[test]

@@ -84,6 +84,11 @@ impl History for Bybit {
     fn symbol_url(&self, base: &str, venue_symbol: &str) -> String {
         format!("{base}/v5/market/instruments-info?category=spot&symbol={venue_symbol}")
     }
+
+    fn decode_symbol(&self, body: &str) -> Result<bool, HistoryError> {
+        let instruments: List<Traded<'_>> = read(body)?;
+        Ok(instruments.list.iter().any(|symbol| &*symbol.status == "Trading"))
+    }
 }
 
 #[derive(Debug)]
@@ -216,6 +221,12 @@ struct Clock<'a> {
     time_nano: Text<'a>,
 }
 
+#[derive(Deserialize)]
+struct Traded<'a> {
+    #[serde(borrow)]
+    status: Text<'a>,
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::super::testing::{self, REST, span, take};
@@ -293,6 +304,19 @@ mod tests {
         assert_eq!(candles[0].minute.as_millis(), 1_670_608_740_000);
         let clock = r#"{"retCode":0,"retMsg":"OK","result":{"timeSecond":"1688639403","timeNano":"1688639403423213947"},"time":1688639403423}"#;
         assert_eq!(Bybit.decode_clock(clock).unwrap().as_micros(), 1_688_639_403_423_213);
+    }
+
+    #[test]
+    fn a_symbol_is_traded_or_not_or_unknown() {
+        let body = |list: &str| {
+            format!(
+                r#"{{"retCode":0,"retMsg":"OK","result":{{"category":"spot","list":[{list}]}},"time":1}}"#
+            )
+        };
+        let symbol = |status: &str| body(&format!(r#"{{"symbol":"BTCUSDT","status":"{status}"}}"#));
+        assert!(Bybit.decode_symbol(&symbol("Trading")).unwrap());
+        assert!(!Bybit.decode_symbol(&symbol("Closed")).unwrap());
+        assert!(!Bybit.decode_symbol(&body("")).unwrap());
     }
 
     #[test]

@@ -86,6 +86,11 @@ impl History for Coinbase {
     fn symbol_url(&self, base: &str, venue_symbol: &str) -> String {
         format!("{base}/products/{venue_symbol}")
     }
+
+    fn decode_symbol(&self, body: &str) -> Result<bool, HistoryError> {
+        let product: Product<'_> = read(body)?;
+        Ok(&*product.status == "online" && !product.trading_disabled)
+    }
 }
 
 /// What to ask for next.
@@ -242,6 +247,14 @@ struct Clock<'a> {
     iso: Text<'a>,
 }
 
+#[derive(Deserialize)]
+struct Product<'a> {
+    #[serde(borrow)]
+    status: Text<'a>,
+    #[serde(default)]
+    trading_disabled: bool,
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::super::testing::{self, REST, span, take};
@@ -341,6 +354,18 @@ mod tests {
         assert_eq!(candles[1].minute.as_millis(), 1_415_398_800_000);
         let clock = r#"{"iso":"2026-09-02T07:44:10.104422Z","epoch":1788335050.104}"#;
         assert_eq!(Coinbase.decode_clock(clock).unwrap().as_micros(), 1_788_335_050_104_422);
+    }
+
+    #[test]
+    fn a_symbol_is_traded_or_not_or_unknown() {
+        let body = |status: &str, disabled| {
+            format!(r#"{{"id":"BTC-USD","status":"{status}","trading_disabled":{disabled}}}"#)
+        };
+        assert!(Coinbase.decode_symbol(&body("online", false)).unwrap());
+        assert!(!Coinbase.decode_symbol(&body("online", true)).unwrap());
+        assert!(!Coinbase.decode_symbol(&body("delisted", false)).unwrap());
+        let unknown = Coinbase.decode_symbol(r#"{"message":"NotFound"}"#);
+        assert!(matches!(unknown, Err(HistoryError::Refused(_))));
     }
 
     #[test]

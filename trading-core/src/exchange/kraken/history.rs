@@ -90,6 +90,11 @@ impl History for Kraken {
     fn symbol_url(&self, base: &str, venue_symbol: &str) -> String {
         format!("{base}/0/public/AssetPairs?pair={}", venue_symbol.replace('/', "%2F"))
     }
+
+    fn decode_symbol(&self, body: &str) -> Result<bool, HistoryError> {
+        let pairs: HashMap<Text<'_>, Traded<'_>> = read(body)?;
+        Ok(pairs.values().any(|pair| &*pair.status == "online"))
+    }
 }
 
 /// The pair as the older interfaces spell it.
@@ -272,6 +277,12 @@ struct Clock {
     unixtime: i64,
 }
 
+#[derive(Deserialize)]
+struct Traded<'a> {
+    #[serde(borrow)]
+    status: Text<'a>,
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::super::testing::{self, REST, span, take};
@@ -396,6 +407,19 @@ mod tests {
         assert_eq!((candles.len(), candles[1]), (2, second));
         let body = r#"{"error":[],"result":{"unixtime":1688669448,"rfc1123":"Thu, 06 Jul 23 18:50:48 +0000"}}"#;
         assert_eq!(Kraken.decode_clock(body).unwrap().as_millis(), 1_688_669_448_000);
+    }
+
+    #[test]
+    fn a_symbol_is_traded_or_not_or_unknown() {
+        let body = |status: &str| {
+            format!(
+                r#"{{"error":[],"result":{{"XXBTZUSD":{{"wsname":"XBT/USD","status":"{status}"}}}}}}"#
+            )
+        };
+        assert!(Kraken.decode_symbol(&body("online")).unwrap());
+        assert!(!Kraken.decode_symbol(&body("cancel_only")).unwrap());
+        let unknown = Kraken.decode_symbol(r#"{"error":["EQuery:Unknown asset pair"]}"#);
+        assert!(matches!(unknown, Err(HistoryError::Refused(_))));
     }
 
     #[test]

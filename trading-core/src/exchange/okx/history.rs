@@ -93,6 +93,11 @@ impl History for Okx {
     fn symbol_url(&self, base: &str, venue_symbol: &str) -> String {
         format!("{base}/api/v5/public/instruments?instType=SPOT&instId={venue_symbol}")
     }
+
+    fn decode_symbol(&self, body: &str) -> Result<bool, HistoryError> {
+        let instruments: Vec<Traded<'_>> = read(body)?;
+        Ok(instruments.iter().any(|symbol| &*symbol.state == "live"))
+    }
 }
 
 /// What the next page is older than.
@@ -196,6 +201,12 @@ struct Clock<'a> {
     ts: Text<'a>,
 }
 
+#[derive(Deserialize)]
+struct Traded<'a> {
+    #[serde(borrow)]
+    state: Text<'a>,
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::super::testing::{self, REST, span, take};
@@ -289,6 +300,19 @@ mod tests {
         assert_eq!(candles[0].minute.as_millis(), 1_597_026_360_000);
         let clock = r#"{"code":"0","msg":"","data":[{"ts":"1597026383085"}]}"#;
         assert_eq!(Okx.decode_clock(clock).unwrap().as_millis(), 1_597_026_383_085);
+    }
+
+    #[test]
+    fn a_symbol_is_traded_or_not_or_unknown() {
+        let body = |state: &str| {
+            format!(r#"{{"code":"0","msg":"","data":[{{"instId":"BTC-USDT","state":"{state}"}}]}}"#)
+        };
+        assert!(Okx.decode_symbol(&body("live")).unwrap());
+        assert!(!Okx.decode_symbol(&body("suspend")).unwrap());
+        assert!(!Okx.decode_symbol(r#"{"code":"0","msg":"","data":[]}"#).unwrap());
+        let unknown =
+            Okx.decode_symbol(r#"{"code":"51001","msg":"Instrument ID doesn't exist.","data":[]}"#);
+        assert!(matches!(unknown, Err(HistoryError::Refused(_))));
     }
 
     #[test]

@@ -15,7 +15,7 @@ use super::home::{Home, bytes_below};
 use super::server::{self, Endpoint, Postmaster};
 use super::{
     Arrival, Cluster, DATABASE, EmbeddedError, LOCK_WAIT, Options, USER, blocking,
-    default_data_dir, find_binaries, url,
+    default_data_dir, find_binaries, find_new, url,
 };
 
 /// How long a running server may take to say its version.
@@ -207,6 +207,21 @@ pub async fn status(options: &Options) -> Result<Status, EmbeddedError> {
         data_bytes,
         server,
     })
+}
+
+/// The version of the server that would run the cluster: that of the data where there is some, else the newest.
+///
+/// # Errors
+///
+/// When there is no server, or none of the version wanted; when the directory is refused.
+pub async fn server_version(options: &Options) -> Result<String, EmbeddedError> {
+    let home = existing(options).await?;
+    let options = options.clone();
+    blocking(move || match home {
+        Some(home) => Ok(find_binaries(&home, &options)?.version().to_owned()),
+        None => Ok(find_new(&options)?.version().to_owned()),
+    })
+    .await
 }
 
 /// `db psql`: the command that opens psql on the running database, with `args` added. The caller replaces itself

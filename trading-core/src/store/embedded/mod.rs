@@ -305,6 +305,11 @@ fn find_binaries(home: &Home, options: &Options) -> Result<Binaries, EmbeddedErr
     binaries::find(options.bin_dir.as_deref(), &home.data(), version.as_deref())
 }
 
+/// The programs for a cluster that is not made yet.
+fn find_new(options: &Options) -> Result<Binaries, EmbeddedError> {
+    binaries::find(options.bin_dir.as_deref(), Path::new(""), None)
+}
+
 /// `postgres://…?host=<socket folder>&port=…`, which libpq and sqlx read alike.
 fn url(endpoint: &Endpoint) -> String {
     let folder = endpoint.socket_dir.to_string_lossy();

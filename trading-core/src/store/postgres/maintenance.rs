@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use sqlx::PgPool;
 use sqlx::types::chrono::NaiveDate;
+use sqlx::{PgConnection, PgPool};
 
 use crate::domain::{Instrument, Timestamp};
 
@@ -26,6 +26,53 @@ pub enum MaintenanceError {
 pub async fn migrate(pool: &PgPool) -> Result<(), MaintenanceError> {
     sqlx::migrate!("../migrations").run(pool).await?;
     Ok(())
+}
+
+/// How the tables stand to this program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Schema {
+    /// There are none yet.
+    Missing,
+    /// So many migrations are still to be run.
+    Behind(usize),
+    /// As this program makes them.
+    Current,
+    /// A newer program has changed them.
+    Newer,
+    /// A migration of this number failed midway, or is not the one that this program knows.
+    Broken(i64),
+}
+
+/// Looks how the tables stand to this program, and changes nothing.
+///
+/// # Errors
+///
+/// When the server cannot be reached or refuses.
+pub async fn schema(connection: &mut PgConnection) -> Result<Schema, sqlx::Error> {
+    let is_there: bool = sqlx::query_scalar("SELECT to_regclass('_sqlx_migrations') IS NOT NULL")
+        .fetch_one(&mut *connection)
+        .await?;
+    if !is_there {
+        return Ok(Schema::Missing);
+    }
+    let applied: Vec<(i64, bool, Vec<u8>)> =
+        sqlx::query_as("SELECT version, success, checksum FROM _sqlx_migrations ORDER BY version")
+            .fetch_all(connection)
+            .await?;
+    let known = sqlx::migrate!("../migrations");
+    for (version, is_done, checksum) in &applied {
+        match known.iter().find(|one| one.version == *version) {
+            None => return Ok(Schema::Newer),
+            Some(one) if !is_done || *one.checksum != **checksum => {
+                return Ok(Schema::Broken(*version));
+            }
+            Some(_) => {}
+        }
+    }
+    Ok(match known.iter().count().saturating_sub(applied.len()) {
+        0 => Schema::Current,
+        pending => Schema::Behind(pending),
+    })
 }
 
 /// Notes the instruments that are recorded, with the venue's spelling of each.

@@ -42,7 +42,9 @@ pub use gaps::{
     database_time, exchanges_with_work, list_gaps, remove_doubles, retry_delay, waiting_gaps,
 };
 pub use latest::{LastStored, last_stored};
-pub use maintenance::{MaintenanceError, drop_old_partitions, migrate, upsert_instruments};
+pub use maintenance::{
+    MaintenanceError, Schema, drop_old_partitions, migrate, schema, upsert_instruments,
+};
 
 pub use origin::{Origin, OriginError, claim, database_name, origin};
 pub use quarantine::{QuarantinedRow, instruments, quarantined, remove_quarantined};

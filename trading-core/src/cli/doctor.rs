@@ -1,0 +1,17 @@
+//! `doctor`
+
+use clap::Args;
+
+/// `doctor`
+#[derive(Debug, Clone, Args)]
+pub struct DoctorArgs {
+    /// Look at these exchanges and no others (binance, bybit, coinbase, kraken, okx)
+    #[arg(long, value_name = "NAME", num_args = 1.., value_delimiter = ',')]
+    pub exchange: Vec<String>,
+    /// Look for these symbols on every enabled exchange, as BTCUSDT or BTC-USDT
+    #[arg(long, value_name = "S", num_args = 1.., value_delimiter = ',')]
+    pub symbol: Vec<String>,
+    /// Answer in JSON
+    #[arg(long)]
+    pub json: bool,
+}

@@ -1,0 +1,30 @@
+//! `doctor`: the preflight.
+
+use trading_core::cli::{Cli, DoctorArgs, ExitCode};
+use trading_core::doctor::{self, Diagnosis};
+use trading_core::output;
+
+use super::{Environment, pg_bin, with_runtime};
+use crate::load;
+
+/// `doctor`
+pub(crate) fn doctor(cli: &Cli, arguments: &DoctorArgs, environment: &Environment) -> ExitCode {
+    match load(cli, environment) {
+        Ok(loaded) => with_runtime(async || {
+            tell(&doctor::examine(&loaded.settings, pg_bin(environment)).await, arguments)
+        }),
+        Err(error) => {
+            let problems = error.problems().iter().map(ToString::to_string);
+            tell(&Diagnosis::of_bad_settings(problems), arguments)
+        }
+    }
+}
+
+fn tell(diagnosis: &Diagnosis, arguments: &DoctorArgs) -> ExitCode {
+    let text =
+        if arguments.json { format!("{:#}", diagnosis.to_json()) } else { diagnosis.to_string() };
+    match output::result(&text) {
+        ExitCode::Clean if diagnosis.would_fail => ExitCode::Found,
+        code => code,
+    }
+}

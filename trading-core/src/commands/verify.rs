@@ -1,0 +1,117 @@
+//! `verify`: proves that what is stored is complete, or says what is not.
+
+use sqlx::PgPool;
+use trading_core::app::Database;
+use trading_core::cli::{Cli, ExitCode, VerifyArgs};
+use trading_core::config::{DatabaseUrl, ExchangeSettings, Settings};
+use trading_core::domain::Timestamp;
+use trading_core::exchange;
+use trading_core::output;
+use trading_core::store::embedded::{Options, command};
+use trading_core::verify::{self, Comparison, Scope, VerifyError};
+
+use super::{Environment, failed, pg_bin, with_settings};
+
+/// What was traded in the newest seconds may still be on its way between two writers.
+const SETTLE_SECONDS: u32 = 60;
+/// Connections that read at once: the server computes, one core each.
+const LOOKS_MAX: usize = 4;
+
+/// `verify`
+pub(crate) fn verify(cli: &Cli, arguments: &VerifyArgs, environment: &Environment) -> ExitCode {
+    with_settings(cli, environment, async |settings| {
+        let scope = scope(arguments, Timestamp::now());
+        let comparison =
+            arguments.against_exchange.then(|| comparison(arguments, &scope, &settings));
+        match report(&settings, environment, &scope, comparison.as_ref()).await {
+            Ok(report) => {
+                let text = if arguments.json {
+                    format!("{:#}", report.to_json())
+                } else {
+                    report.to_string()
+                };
+                match output::result(&text) {
+                    ExitCode::Clean if !report.complete => ExitCode::Found,
+                    code => code,
+                }
+            }
+            Err(code) => code,
+        }
+    })
+}
+
+fn scope(arguments: &VerifyArgs, now: Timestamp) -> Scope {
+    let settled = now.plus_micros(-i64::from(SETTLE_SECONDS) * 1_000_000);
+    Scope {
+        exchanges: arguments.exchange.clone(),
+        symbols: arguments.symbol.clone(),
+        from: arguments.from.map(|from| from.instant(now)),
+        to: arguments.to.map_or(settled, |to| to.instant(now)),
+        settle_seconds: arguments.to.is_none().then(|| u64::from(SETTLE_SECONDS)),
+    }
+}
+
+fn comparison(arguments: &VerifyArgs, scope: &Scope, settings: &Settings) -> Comparison {
+    let rest_url = |venue: &ExchangeSettings| {
+        let own = || exchange::by_name(venue.name).map(|it| it.endpoints().rest_url.to_owned());
+        Some((venue.name.to_owned(), venue.rest_url.clone().or_else(own)?))
+    };
+    Comparison {
+        rest_urls: settings.exchanges.iter().filter_map(rest_url).collect(),
+        from: scope.from,
+        to: scope.to,
+        minutes: arguments.minutes,
+    }
+}
+
+async fn report(
+    settings: &Settings,
+    environment: &Environment,
+    scope: &Scope,
+    comparison: Option<&Comparison>,
+) -> Result<verify::Report, ExitCode> {
+    let bin = pg_bin(environment);
+    if settings.database.url == DatabaseUrl::Embedded {
+        // To look for a database is no reason to make one.
+        let options = Options::new(&settings.database, bin.clone());
+        let status = command::status(&options).await.map_err(|error| failed(&error))?;
+        if status.data_version.is_none() {
+            return Err(failed(&NothingRecorded { folder: status.data_dir.display().to_string() }));
+        }
+    }
+    let database = Database::open(settings, bin).await.map_err(|error| failed(&error))?;
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
+    let looks = cores.min(LOOKS_MAX);
+    // One more keeps the moment that all of them see.
+    let connections = u32::try_from(looks).unwrap_or(1) + 1;
+    let outcome = match database.pool(connections).await {
+        Ok(pool) => {
+            let report = verified(&pool, scope, looks, comparison).await;
+            pool.close().await;
+            report.map_err(|error| failed(&error))
+        }
+        Err(error) => Err(failed(&error)),
+    };
+    database.close().await;
+    outcome
+}
+
+async fn verified(
+    pool: &PgPool,
+    scope: &Scope,
+    looks: usize,
+    comparison: Option<&Comparison>,
+) -> Result<verify::Report, VerifyError> {
+    let mut report = verify::verify(pool, scope, looks).await?;
+    if let Some(comparison) = comparison {
+        verify::compare(pool, &mut report, comparison).await?;
+    }
+    Ok(report)
+}
+
+/// There is no database yet.
+#[derive(Debug, thiserror::Error)]
+#[error("nothing is recorded in {folder} yet: `trading-core live` begins")]
+struct NothingRecorded {
+    folder: String,
+}

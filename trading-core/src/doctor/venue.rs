@@ -1,0 +1,293 @@
+//! One exchange: whether it is reached both ways, what its clock says, and whether it trades what is to be recorded.
+
+use std::time::Duration;
+
+use rust_decimal::Decimal;
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_tungstenite::connect_async;
+
+use super::Check;
+use super::stored::Load;
+use crate::config::ExchangeSettings;
+use crate::domain::{Instrument, Symbol, Timestamp};
+use crate::exchange::history::{HistoryError, Span};
+use crate::exchange::{self, Exchange};
+use crate::rest::{RestClient, RestError};
+use crate::telemetry::Progress;
+
+/// How long a WebSocket may take to open, and again to close.
+const SOCKET_MAX: Duration = Duration::from_secs(10);
+/// How far back the newest trades are asked for.
+const RECENT_MICROS: i64 = 600_000_000;
+/// Pages of them, of one symbol.
+const PAGES_MAX: usize = 3;
+/// A clock that is further off makes times that are told hard to compare.
+const CLOCK_TOLD: Duration = Duration::from_secs(1);
+/// One that is further off than that lets a venue or a certificate refuse us.
+const CLOCK_FAILS: Duration = Duration::from_secs(30);
+const SECOND_MICROS: i64 = 1_000_000;
+
+/// What was found.
+#[derive(Debug)]
+pub(super) struct Venue {
+    pub(super) checks: Vec<Check>,
+    /// What its symbols bring, where it was asked.
+    pub(super) load: Option<Load>,
+}
+
+/// Asks one exchange, for so long at most.
+pub(super) async fn examine(
+    settings: &ExchangeSettings,
+    asks_load: bool,
+    within: Duration,
+    progress: &Progress,
+) -> Venue {
+    let area = settings.name;
+    let mut venue = Venue { checks: Vec::new(), load: None };
+    let Some(exchange) = exchange::by_name(area) else {
+        let found = "no exchange of this name is known";
+        venue.checks.push(Check::fail(area, found, "take it out of the settings"));
+        return venue;
+    };
+    let deadline = Instant::now() + within;
+    let endpoints = exchange.endpoints();
+    let rest_url = settings.rest_url.as_deref().unwrap_or(endpoints.rest_url);
+    let ws_url = exchange.connect_url(settings.ws_url.as_deref().unwrap_or(endpoints.ws_url));
+    let socket = socket(area, &ws_url);
+    let client = match RestClient::new(exchange.history().rules()) {
+        Ok(client) => client,
+        Err(error) => {
+            venue.checks.push(Check::fail(area, error.to_string(), "look at this machine's TLS"));
+            return venue;
+        }
+    };
+    let asking = Asking { exchange, base: rest_url, client, deadline, progress };
+    let (socket, clock) = tokio::join!(socket, asking.clock());
+    venue.checks.push(socket);
+    let is_reached = clock.is_ok();
+    venue.checks.push(clock.unwrap_or_else(|not_reached| not_reached));
+    if !is_reached {
+        let found = "its symbols were not asked for, as its REST side is not reached";
+        venue.checks.push(Check::warn(area, found, "look again when it is"));
+        progress.advance(u64::try_from(settings.symbols.len()).unwrap_or(u64::MAX));
+        return venue;
+    }
+    let (checks, load) = asking.symbols(&settings.symbols, asks_load).await;
+    venue.checks.extend(checks);
+    venue.load = load;
+    venue
+}
+
+const CLOCK_REMEDY: &str = "let this machine's clock be kept (timedatectl set-ntp true)";
+
+/// Opens a WebSocket as a feed does, and closes it.
+async fn socket(area: &str, url: &str) -> Check {
+    let reach = "look at the network, or set its ws_url to a proxy";
+    match timeout(SOCKET_MAX, connect_async(url)).await {
+        Ok(Ok((mut socket, _response))) => {
+            // That it opened is what was asked; a venue may take its time to say farewell.
+            drop(timeout(SOCKET_MAX, socket.close(None)).await);
+            Check::ok(area, format!("WebSocket reached at {url}"))
+        }
+        Ok(Err(error)) => Check::fail(area, format!("WebSocket {url} not reached: {error}"), reach),
+        Err(_elapsed) => {
+            let found = format!("WebSocket {url} not open within {} s", SOCKET_MAX.as_secs());
+            Check::fail(area, found, reach)
+        }
+    }
+}
+
+struct Asking<'a> {
+    exchange: &'static dyn Exchange,
+    base: &'a str,
+    client: RestClient,
+    deadline: Instant,
+    progress: &'a Progress,
+}
+
+/// What a venue says of a symbol.
+enum Listing {
+    Traded,
+    NotTraded,
+    Unknown(String),
+    NotAsked(String),
+}
+
+impl Asking<'_> {
+    fn area(&self) -> &'static str {
+        self.exchange.name()
+    }
+
+    async fn get(&self, url: &str) -> Result<String, String> {
+        match timeout_at(self.deadline, self.client.get(url)).await {
+            Ok(answer) => answer.map_err(|error| error.to_string()),
+            Err(_elapsed) => Err("there was no time left to ask".to_owned()),
+        }
+    }
+
+    /// How far our clock is from its; an error where its REST side is not reached.
+    async fn clock(&self) -> Result<Check, Check> {
+        let (area, history) = (self.area(), self.exchange.history());
+        let before = Timestamp::now();
+        let body = match self.get(&history.clock_url(self.base)).await {
+            Ok(body) => body,
+            Err(error) => {
+                let found = format!("REST at {}: {error}", self.base);
+                let remedy = "look at the network, or set its rest_url to a proxy";
+                return Err(Check::fail(area, found, remedy));
+            }
+        };
+        match history.decode_clock(&body) {
+            Ok(theirs) => Ok(judge_clock(area, self.base, before, Timestamp::now(), theirs)),
+            Err(error) => {
+                let found = format!("REST at {} answers something else: {error}", self.base);
+                Err(Check::fail(area, found, "look at its rest_url: is that the exchange?"))
+            }
+        }
+    }
+
+    /// Whether each symbol is traded, and how often.
+    async fn symbols(&self, symbols: &[Symbol], asks_load: bool) -> (Vec<Check>, Option<Load>) {
+        let (area, total) = (self.area(), symbols.len());
+        let (mut checks, mut traded, mut load) = (Vec::new(), 0_usize, None);
+        let mut not_asked: Option<(usize, String)> = None;
+        for symbol in symbols {
+            match self.listing(symbol).await {
+                Listing::Traded => {
+                    traded += 1;
+                    if asks_load && let Some(rate) = self.rate(symbol).await {
+                        load = Load::sum(load.into_iter().chain([Load::expected(rate)]));
+                    }
+                }
+                Listing::NotTraded => checks.push(missing(area, symbol, "is not traded there now")),
+                Listing::Unknown(words) => {
+                    checks.push(missing(area, symbol, &format!("is not known there ({words})")));
+                }
+                Listing::NotAsked(why) => {
+                    let (count, _) = not_asked.get_or_insert((0, why));
+                    *count += 1;
+                }
+            }
+            self.progress.advance(1);
+        }
+        if traded > 0 {
+            checks.insert(
+                0,
+                Check::ok(area, format!("{traded} of {total} symbols are traded there")),
+            );
+        }
+        if let Some((count, why)) = not_asked {
+            let found = format!("{count} of {total} symbols could not be looked up: {why}");
+            checks.push(Check::warn(area, found, "look again later"));
+        }
+        (checks, load)
+    }
+
+    async fn listing(&self, symbol: &Symbol) -> Listing {
+        let history = self.exchange.history();
+        let url = history.symbol_url(self.base, &self.exchange.venue_symbol(symbol));
+        let body = match timeout_at(self.deadline, self.client.get(&url)).await {
+            Ok(Ok(body)) => body,
+            Ok(Err(RestError::Status { reason, .. })) => return Listing::Unknown(reason),
+            Ok(Err(error)) => return Listing::NotAsked(error.to_string()),
+            Err(_elapsed) => return Listing::NotAsked("there was no time left".to_owned()),
+        };
+        match history.decode_symbol(&body) {
+            Ok(true) => Listing::Traded,
+            Ok(false) => Listing::NotTraded,
+            Err(HistoryError::Refused(words)) => Listing::Unknown(words),
+            Err(error) => Listing::NotAsked(error.to_string()),
+        }
+    }
+
+    /// Trades a second, by the newest page of them that the venue gives.
+    async fn rate(&self, symbol: &Symbol) -> Option<Decimal> {
+        let now = Timestamp::now();
+        let instrument = Instrument::intern(self.exchange.name(), symbol).ok()?;
+        // To a time that is still to come: what is traded while we ask is no reason to search for an end.
+        let (from, to) = (now.plus_micros(-RECENT_MICROS), now.plus_micros(RECENT_MICROS));
+        let span = Span { instrument, ids: None, from, to };
+        let mut pages = self.exchange.history().pages(self.base, span);
+        let mut ticks = Vec::new();
+        for _page in 0..PAGES_MAX {
+            let asked = timeout_at(self.deadline, self.client.page(&mut *pages, &mut ticks)).await;
+            let is_more = matches!(asked, Ok(Ok(true)));
+            if !is_more || ticks.len() > 1 {
+                break;
+            }
+        }
+        let times = ticks.iter().map(|tick| tick.exchange_at.as_micros());
+        let (first, last) = (times.clone().min()?, times.max()?);
+        let trades = Decimal::from(ticks.len().saturating_sub(1));
+        (trades * Decimal::from(SECOND_MICROS)).checked_div(Decimal::from(last - first))
+    }
+}
+
+fn missing(area: &str, symbol: &Symbol, what: &str) -> Check {
+    let remedy = format!("take it out of exchanges.{area}.symbols, or correct it");
+    Check::fail(area, format!("{symbol} {what}"), remedy)
+}
+
+/// Our clock was read before and after the venue's.
+fn judge_clock(
+    area: &str,
+    base: &str,
+    before: Timestamp,
+    after: Timestamp,
+    theirs: Timestamp,
+) -> Check {
+    let micros = |limit: Duration| i64::try_from(limit.as_micros()).unwrap_or(i64::MAX);
+    // A clock without a part of a second may be up to one second further.
+    let blur = if theirs.as_micros() % SECOND_MICROS == 0 { SECOND_MICROS } else { 0 };
+    let (earliest, latest) =
+        (theirs.as_micros() - after.as_micros(), theirs.as_micros() + blur - before.as_micros());
+    // Where between the two it lies is not known: only what is certain is told.
+    let off = if earliest > 0 { earliest } else { latest.min(0) };
+    let apart = Duration::from_micros(off.unsigned_abs());
+    let shown = |apart: Duration| {
+        humantime::format_duration(Duration::from_millis(
+            apart.as_millis().try_into().unwrap_or(u64::MAX),
+        ))
+    };
+    if off.abs() <= micros(CLOCK_TOLD) {
+        let took = Duration::from_micros((after.as_micros() - before.as_micros()).unsigned_abs());
+        return Check::ok(
+            area,
+            format!("REST reached at {base} in {}; its clock is ours", shown(took)),
+        );
+    }
+    let side = if off > 0 { "behind" } else { "ahead of" };
+    let found = format!("this machine's clock is {} {side} the exchange's", shown(apart));
+    if off.abs() > micros(CLOCK_FAILS) {
+        Check::fail(area, found, CLOCK_REMEDY)
+    } else {
+        Check::warn(area, found, CLOCK_REMEDY)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::doctor::Level;
+
+    fn clock(before: i64, after: i64, theirs: i64) -> (Level, String) {
+        let at = |millis| Timestamp::from_millis(1_790_000_000_000 + millis).unwrap();
+        let check = judge_clock("okx", "http://host", at(before), at(after), at(theirs));
+        (check.level, check.found)
+    }
+
+    #[test]
+    fn a_clock_is_judged_by_what_is_certain_of_it() {
+        assert_eq!(clock(100, 200, 150).0, Level::Ok);
+        assert_eq!(clock(100, 200, 1_199).0, Level::Ok);
+        let (level, text) = clock(100, 200, 1_301);
+        assert_eq!(level, Level::Warn);
+        assert!(text.contains("1s 101ms behind"), "{text}");
+        let (level, text) = clock(40_100, 40_200, 101);
+        assert_eq!(level, Level::Fail);
+        assert!(text.contains("39s 999ms ahead of"), "{text}");
+        assert_eq!(clock(100, 5_000, 3_000).0, Level::Ok, "a slow answer says little");
+        assert_eq!(clock(1_900, 1_950, 0).0, Level::Ok, "a venue that tells whole seconds");
+        assert_eq!(clock(2_101, 2_150, 0).0, Level::Warn);
+    }
+}

@@ -1,0 +1,359 @@
+//! From what is stored of one symbol to what is to be said of it. Pure: everything was read before.
+
+use std::time::Duration;
+
+use crate::domain::Timestamp;
+use crate::exchange::IdRule;
+
+use super::coverage::Coverage;
+use super::gaps::{GapRow, GapStatus, Listed, unlisted};
+use super::ids::{IdRange, Ids, Present, Span, hull};
+use super::report::{Finding, Findings, Kind, Missing, SymbolReport, grouped};
+
+/// The exchange's clock and ours may differ by so much where a time without a connection is looked for in `tick_gaps`.
+const CLOCKS_APART_MAX: Duration = Duration::from_secs(5);
+
+/// What is looked at: from here, up to there without it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Window {
+    /// The beginning.
+    pub(super) from: Timestamp,
+    /// The end, excluded.
+    pub(super) to: Timestamp,
+}
+
+/// A trade that is stored more than once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Doubled {
+    /// Its id.
+    pub(super) id: String,
+    /// When its first and its last row were traded.
+    pub(super) at: Span,
+    /// How many rows there are beside the first.
+    pub(super) extra: u64,
+}
+
+/// Rows with something wrong, of which some are named.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Named {
+    /// All of them.
+    pub(super) count: u64,
+    /// The first few: id and time.
+    pub(super) rows: Vec<(String, Timestamp)>,
+}
+
+/// Everything that was read of one symbol.
+#[derive(Debug)]
+pub(super) struct Evidence {
+    /// The exchange's name.
+    pub(super) exchange: String,
+    /// The symbol, as stored.
+    pub(super) symbol: String,
+    /// What its ids prove.
+    pub(super) rule: IdRule,
+    /// How many rows.
+    pub(super) rows: u64,
+    /// First and last exchange time.
+    pub(super) at: Option<Span>,
+    /// Its ids, where they are consecutive; rows of `against_time` are out of it.
+    pub(super) ids: Ids,
+    /// Rows beside the first of each trade.
+    pub(super) doubled_rows: u64,
+    /// Some of them.
+    pub(super) doubled: Vec<Doubled>,
+    /// Rows whose id does not belong to their time.
+    pub(super) against_time: Named,
+    /// Rows whose id is no number where it should be.
+    pub(super) odd_ids: Named,
+    /// Rows with impossible values.
+    pub(super) out_of_domain: Named,
+    /// Live rows outside every session, and when they were received.
+    pub(super) out_of_session: Option<(u64, Span)>,
+    /// When its exchange was connected for it.
+    pub(super) coverage: Coverage,
+    /// What `tick_gaps` says.
+    pub(super) gaps: Vec<GapRow>,
+    /// Rows of `rejected_ticks`.
+    pub(super) rejected: u64,
+    /// Their ids, ascending, where they are numbers.
+    pub(super) rejected_ids: Vec<u64>,
+}
+
+/// Says what there is to say of one symbol.
+pub(super) fn judge(evidence: &Evidence, window: Window) -> (SymbolReport, Findings) {
+    let mut judge = Judge {
+        evidence,
+        window,
+        missing: Missing::default(),
+        holes: 0,
+        findings: Findings::of_one(),
+    };
+    match evidence.rule {
+        IdRule::Unique => judge.disconnects(),
+        IdRule::Consecutive if evidence.ids.is_scattered() => judge.scattered(),
+        IdRule::Consecutive => {
+            judge.holes();
+            judge.rows_with_ids();
+        }
+    }
+    judge.rows_with_times();
+    judge.single_rows();
+    let ends = evidence.ids.ends();
+    let report = SymbolReport {
+        exchange: evidence.exchange.clone(),
+        symbol: evidence.symbol.clone(),
+        ids: match evidence.rule {
+            IdRule::Consecutive => "consecutive",
+            IdRule::Unique => "unique",
+        },
+        rows: evidence.rows,
+        first_id: ends.map(|(first, _)| first),
+        last_id: ends.map(|(_, last)| last),
+        from: evidence.at.map(|(from, _)| from),
+        to: evidence.at.map(|(_, to)| to),
+        holes: judge.holes,
+        missing: judge.missing,
+        duplicates: evidence.doubled_rows,
+        rejected: evidence.rejected,
+        minutes_compared: 0,
+        complete: judge.findings.is_empty(),
+    };
+    (report, judge.findings)
+}
+
+struct Judge<'a> {
+    evidence: &'a Evidence,
+    window: Window,
+    missing: Missing,
+    holes: u64,
+    findings: Findings,
+}
+
+impl Judge<'_> {
+    fn tell(
+        &mut self,
+        kind: Kind,
+        count: u64,
+        ids: Option<(String, String)>,
+        at: Option<Span>,
+        text: String,
+    ) {
+        let (first_id, last_id) = ids.unzip();
+        self.findings.push(Finding {
+            exchange: self.evidence.exchange.clone(),
+            symbol: Some(self.evidence.symbol.clone()),
+            kind,
+            count,
+            first_id,
+            last_id,
+            from: at.map(|(from, _)| from),
+            to: at.map(|(_, to)| to),
+            text,
+        });
+    }
+
+    /// Every id between the first and the last that is not stored, held against what is listed.
+    fn holes(&mut self) {
+        let evidence = self.evidence;
+        let listed = Listed::new(&evidence.gaps);
+        let mut before: Option<Present> = None;
+        for present in evidence.ids.present() {
+            if let Some(before) = before
+                && before.ids.1 + 1 < present.ids.0
+            {
+                self.holes += 1;
+                // Within one block the time is known no better than that of the block.
+                let is_between = before.at.1 <= present.at.0;
+                let at = if is_between {
+                    (before.at.1, present.at.0)
+                } else {
+                    hull(before.at, present.at)
+                };
+                for (ids, status) in listed.parts((before.ids.1 + 1, present.ids.0 - 1)) {
+                    self.hole(ids, status, at);
+                }
+            }
+            before = Some(present);
+        }
+    }
+
+    /// With the ids not all known, no hole can be told from what was not kept.
+    fn scattered(&mut self) {
+        let text = "trades are missing in so many places that they were not looked at one by one"
+            .to_owned();
+        self.tell(Kind::Scattered, 1, None, self.evidence.at, text);
+    }
+
+    fn hole(&mut self, ids: IdRange, status: Option<GapStatus>, at: Span) {
+        // What `tick_gaps` says of it is told row by row.
+        if status.is_some() {
+            *self.missing.of(status) += len(ids);
+            return;
+        }
+        let rejected = &self.evidence.rejected_ids;
+        let start = rejected.partition_point(|id| *id < ids.0);
+        let mut from = ids.0;
+        let inside =
+            rejected.get(start..).unwrap_or_default().iter().take_while(|id| **id <= ids.1);
+        for id in inside {
+            self.missing.rejected += 1;
+            self.unlisted((from, id.saturating_sub(1)), from < *id, at);
+            from = id.saturating_add(1);
+        }
+        self.unlisted((from, ids.1), from <= ids.1, at);
+    }
+
+    fn unlisted(&mut self, ids: IdRange, is_any: bool, at: Span) {
+        if !is_any {
+            return;
+        }
+        let count = len(ids);
+        self.missing.unlisted += count;
+        let text = format!("{} not stored, and not listed in tick_gaps", trades(count));
+        self.tell(Kind::UnlistedHole, count, Some(texts(ids)), Some(at), text);
+    }
+
+    /// Whether each row of `tick_gaps` says the truth about its ids.
+    fn rows_with_ids(&mut self) {
+        let ends = self.evidence.ids.ends();
+        for row in &self.evidence.gaps {
+            let Some(ids) = row.ids else { continue };
+            let is_whole = self.window.from <= row.at.0 && row.at.1 < self.window.to;
+            let inside = ends.and_then(|ends| overlap(ids, ends));
+            // Of a row that reaches out of the window, what lies between stored trades can be judged.
+            let Some(judged) = (if is_whole { Some(ids) } else { inside }) else { continue };
+            let missing = |ids: IdRange| len(ids).saturating_sub(self.evidence.ids.present_in(ids));
+            let count = missing(judged);
+            let outside = count.saturating_sub(inside.map_or(0, missing));
+            if count == 0 {
+                if is_whole && row.status == GapStatus::Open {
+                    let text =
+                        format!("gap {} is listed as open, and everything in it is stored", row.id);
+                    self.tell(Kind::StoredOpenGap, 1, Some(texts(ids)), Some(row.at), text);
+                }
+                continue;
+            }
+            *self.missing.of(Some(row.status)) += outside;
+            let (kind, says) = match row.status {
+                GapStatus::NotALoss => continue,
+                GapStatus::Open => (Kind::OpenGap, "is open"),
+                GapStatus::Unrecoverable => (Kind::UnrecoverableGap, "is unrecoverable"),
+                GapStatus::Repaired => (Kind::UntrueRepair, "is listed as repaired"),
+            };
+            let text = format!("gap {} {says}: {} not stored", row.id, trades(count));
+            self.tell(kind, 1, Some(texts(ids)), Some(row.at), text);
+        }
+    }
+
+    /// Rows of `tick_gaps` that know the time only: what they say is taken for true.
+    fn rows_with_times(&mut self) {
+        for row in self.evidence.gaps.iter().filter(|row| row.ids.is_none()) {
+            if row.at.1 < self.window.from || row.at.0 >= self.window.to {
+                continue;
+            }
+            let (kind, says) = match row.status {
+                GapStatus::Open => (Kind::OpenGap, "is open"),
+                GapStatus::Unrecoverable => (Kind::UnrecoverableGap, "is unrecoverable"),
+                GapStatus::Repaired | GapStatus::NotALoss => continue,
+            };
+            self.holes += 1;
+            let text = format!("gap {} {says}: some trades may not be stored", row.id);
+            self.tell(kind, 1, None, Some(row.at), text);
+        }
+    }
+
+    /// Where ids prove nothing, each time without a connection must be listed.
+    fn disconnects(&mut self) {
+        let Some(at) = self.evidence.at.filter(|_| !self.evidence.coverage.spans().is_empty())
+        else {
+            return;
+        };
+        let connected = self.evidence.coverage.spans().first().map_or(at.0, |(from, _)| *from);
+        for away in self.evidence.coverage.outside((at.0.max(connected), at.1)) {
+            for span in unlisted(&self.evidence.gaps, away, moved) {
+                let text = "nothing was connected, and tick_gaps does not list it".to_owned();
+                self.tell(Kind::UnlistedDisconnect, 1, None, Some(span), text);
+            }
+        }
+    }
+
+    fn single_rows(&mut self) {
+        let evidence = self.evidence;
+        for Doubled { id, at, extra } in &evidence.doubled {
+            let ids = Some((id.clone(), id.clone()));
+            let text = format!("stored {} times", grouped(extra + 1));
+            self.tell(Kind::Duplicate, *extra, ids, Some(*at), text);
+        }
+        let told: u64 = evidence.doubled.iter().map(|it| it.extra).sum();
+        self.rest(Kind::Duplicate, evidence.doubled_rows.saturating_sub(told));
+        for (kind, named, text) in [
+            (Kind::AgainstTime, &evidence.against_time, "the id does not belong to this time"),
+            (Kind::OddId, &evidence.odd_ids, "the id is no number, and this exchange counts"),
+            (
+                Kind::OutOfDomain,
+                &evidence.out_of_domain,
+                "a price, quantity, side, source or time that cannot be",
+            ),
+        ] {
+            for (id, at) in &named.rows {
+                self.tell(
+                    kind,
+                    1,
+                    Some((id.clone(), id.clone())),
+                    Some((*at, *at)),
+                    text.to_owned(),
+                );
+            }
+            let told = u64::try_from(named.rows.len()).unwrap_or(u64::MAX);
+            self.rest(kind, named.count.saturating_sub(told));
+        }
+        if let Some((count, at)) = evidence.out_of_session {
+            let text = format!("{} received while no session stood", live_rows(count));
+            self.tell(Kind::OutOfSession, count, None, Some(at), text);
+        }
+        let loose = match evidence.rule {
+            IdRule::Consecutive => self.missing.rejected,
+            IdRule::Unique => evidence.rejected,
+        };
+        if loose > 0 {
+            let text = format!("{} refused by the table: see rejected_ticks", trades(loose));
+            self.tell(Kind::Rejected, loose, None, None, text);
+        }
+    }
+
+    /// Counts what is not told one by one.
+    fn rest(&mut self, kind: Kind, count: u64) {
+        if count > 0 {
+            let text = format!("{} more of the same kind", grouped(count));
+            self.tell(kind, count, None, None, text);
+        }
+    }
+}
+
+/// A time moved by so many times that the clocks may be apart.
+fn moved(at: Timestamp, times: i64) -> Timestamp {
+    let micros = i64::try_from(CLOCKS_APART_MAX.as_micros()).unwrap_or(i64::MAX);
+    at.plus_micros(micros.saturating_mul(times))
+}
+
+fn overlap(one: IdRange, other: IdRange) -> Option<IdRange> {
+    let (first, last) = (one.0.max(other.0), one.1.min(other.1));
+    (first <= last).then_some((first, last))
+}
+
+/// How many ids; all of them would be one more than can be counted.
+const fn len((first, last): IdRange) -> u64 {
+    (last - first).saturating_add(1)
+}
+
+fn texts((first, last): IdRange) -> (String, String) {
+    (first.to_string(), last.to_string())
+}
+
+fn trades(count: u64) -> String {
+    format!("{} {}", grouped(count), if count == 1 { "trade is" } else { "trades are" })
+}
+
+fn live_rows(count: u64) -> String {
+    format!("{} live {}", grouped(count), if count == 1 { "row was" } else { "rows were" })
+}

@@ -1,0 +1,81 @@
+//! Everything that must hold after a round, once all recorders have stopped.
+
+use std::path::PathBuf;
+
+use sqlx::PgPool;
+
+use crate::report::{Problems, Row};
+use crate::support::process::command;
+use crate::world::World;
+use crate::{logs, spool, table};
+
+/// The most memory that a recorder may use, through any fault.
+const MEMORY_MAX: u64 = 96 << 20;
+
+/// What ran in the round.
+#[derive(Debug)]
+pub(crate) struct Ran<'a> {
+    /// One of each start.
+    pub(crate) logs: &'a [PathBuf],
+    /// Those whose recorder was stopped in order, with everything stored.
+    pub(crate) orderly: &'a [PathBuf],
+    /// Whether the database, or the way to it, was broken.
+    pub(crate) is_disturbed: bool,
+    /// Of a recorder.
+    pub(crate) settings: Vec<(String, String)>,
+}
+
+/// Checks the table, the spool, the logs, the memory and the program's own verdict; fills in the round's counts.
+pub(crate) async fn all(
+    world: &mut World,
+    pool: &PgPool,
+    ran: &Ran<'_>,
+    row: &mut Row,
+    problems: &mut Problems,
+) -> sqlx::Result<()> {
+    let stored = table::stored(pool, &world.market, problems).await?;
+    let gaps = table::gaps(pool).await?;
+    table::check(&world.market, &stored, &gaps, problems);
+
+    let left = spool::segments(world.spool());
+    if left > 0 {
+        problems.add(format!("{left} files are left in the spool"));
+    }
+    for file in spool::damaged(world.spool()) {
+        problems.add(format!("the spool lost something: {}", file.display()));
+    }
+    for log in ran.logs {
+        logs::check(log, ran.is_disturbed, problems);
+    }
+    for log in ran.orderly {
+        logs::check_ledger(log, problems);
+    }
+    if row.peak > MEMORY_MAX {
+        problems.add(format!("a recorder used {} bytes of memory", row.peak));
+    }
+    let count = |status: &str| gaps.iter().filter(|gap| gap.status == status).count();
+    verify(&ran.settings, count("unrecoverable") > 0, problems);
+
+    let rows = stored.values().map(Vec::len).sum();
+    let counts = [rows, count("repaired"), count("not_a_loss"), count("unrecoverable")];
+    let before = std::mem::replace(&mut world.counts, counts);
+    // A repaired row may be opened again, and found to be another's.
+    let added = |which: usize| counts[which].saturating_sub(before[which]);
+    row.ticks = added(0);
+    row.repaired = added(1);
+    row.not_a_loss = added(2);
+    row.unrecoverable = added(3);
+    Ok(())
+}
+
+/// What the program itself says of the table: complete, or not where a loss is told.
+fn verify(settings: &[(String, String)], is_lossy: bool, problems: &mut Problems) {
+    let output =
+        command().args(["verify", "--json"]).envs(settings.iter().cloned()).output().unwrap();
+    let expected = if is_lossy { 2 } else { 0 };
+    if output.status.code() != Some(expected) {
+        let said = [output.stdout, output.stderr].concat();
+        let said: String = String::from_utf8_lossy(&said).chars().take(4_000).collect();
+        problems.add(format!("verify ended with {}, not {expected}: {said}", output.status));
+    }
+}

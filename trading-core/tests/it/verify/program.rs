@@ -1,0 +1,91 @@
+//! The command, run as its user runs it.
+
+use std::process::Output;
+
+use serde_json::Value;
+
+use super::Recorded;
+use crate::support::process::command;
+
+fn verify(url: &str, arguments: &[&str]) -> Output {
+    command().arg("verify").args(arguments).env("DATABASE_URL", url).output().unwrap()
+}
+
+fn text(output: &[u8]) -> String {
+    String::from_utf8(output.to_vec()).unwrap()
+}
+
+#[tokio::test]
+async fn it_ends_with_0_when_complete_and_with_2_when_not() {
+    let recorded = Recorded::new(10).await;
+    let output = verify(&recorded.database.url, &[]);
+    let told = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{told}{}", text(&output.stderr));
+    let last = told.lines().last().unwrap();
+    assert!(last.starts_with("COMPLETE: ") && last.contains("newest 60 s"), "{told}");
+
+    let id = recorded.id_at("binance", "BTCUSDT", 500).await;
+    recorded
+        .run(format!("DELETE FROM tick_data WHERE exchange = 'binance' AND trade_id = '{id}'"))
+        .await;
+    let output = verify(&recorded.database.url, &[]);
+    let told = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(2), "{told}");
+    assert!(told.lines().last().unwrap().starts_with("NOT COMPLETE: "), "{told}");
+    assert!(told.contains(&format!("id {id}")), "{told}");
+
+    let others = ["--exchange", "kraken", "bybit"];
+    assert_eq!(verify(&recorded.database.url, &others).status.code(), Some(0));
+    let none = verify(&recorded.database.url, &["--symbol", "XRPUSDT"]);
+    assert_eq!(none.status.code(), Some(2), "what is not there is not complete");
+}
+
+#[tokio::test]
+async fn a_program_can_read_all_of_it() {
+    let recorded = Recorded::new(10).await;
+    let id = recorded.id_at("kraken", "ETHUSD", 500).await;
+    recorded
+        .run(format!("DELETE FROM tick_data WHERE exchange = 'kraken' AND trade_id = '{id}'"))
+        .await;
+    let to = recorded.scope().to.to_string();
+    let output = verify(&recorded.database.url, &["--json", "--to", &to]);
+    assert_eq!(output.status.code(), Some(2));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["complete"], false);
+    assert_eq!((&report["from"], &report["to"]), (&Value::Null, &Value::from(to)));
+    assert_eq!(report["settle_seconds"], Value::Null);
+    assert_eq!(report["counts"], serde_json::json!({"unlisted_hole": 1}));
+    let finding = &report["findings"][0];
+    assert_eq!((&finding["exchange"], &finding["symbol"]), (&"kraken".into(), &"ETHUSD".into()));
+    assert_eq!((&finding["kind"], &finding["count"]), (&"unlisted_hole".into(), &1.into()));
+    assert_eq!(finding["first_id"], Value::from(id.to_string()));
+    let symbols = report["symbols"].as_array().unwrap();
+    assert_eq!(symbols.len(), 3);
+    let kraken = symbols.iter().find(|it| it["exchange"] == "kraken").unwrap();
+    assert_eq!((&kraken["complete"], &kraken["ids"]), (&false.into(), &"consecutive".into()));
+    assert_eq!((&kraken["holes"], &kraken["missing"]["unlisted"]), (&1.into(), &1.into()));
+    let rows: u64 = symbols.iter().map(|it| it["rows"].as_u64().unwrap()).sum();
+    assert_eq!(report["rows"].as_u64(), Some(rows));
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_is_a_failure_and_no_finding() {
+    let output = verify("postgres://nobody@127.0.0.1:1/none", &[]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("cannot be reached"), "{}", text(&output.stderr));
+
+    let empty = crate::support::postgres::database().await;
+    let output = verify(&empty.url, &[]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("db migrate"), "{}", text(&output.stderr));
+
+    let folder = tempfile::tempdir().unwrap();
+    let output = command()
+        .arg("verify")
+        .env("TRADING_CORE__DATABASE__DATA_DIR", folder.path())
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("nothing is recorded"), "{}", text(&output.stderr));
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "to look makes nothing");
+}
