@@ -105,6 +105,36 @@ async fn bybit_gives_back_what_it_still_shows_and_the_rest_is_given_up() {
     place.close().await;
 }
 
+#[tokio::test]
+async fn what_another_connection_carried_meanwhile_is_no_loss_of_bybit_s() {
+    let place = Place::new("bybit", options()).await;
+    let last = place.latest();
+    let (from, to) = (place.time(last - 500), place.time(last));
+    // Another recorder's connection, which has not been heard of since the database was away.
+    let stood = "INSERT INTO feed_sessions (recorder, exchange, feed, symbols, connected_at, seen_at) \
+                 VALUES ('other', 'bybit', 'bybit-1', '{BTCUSDT}', $1, $2)";
+    sqlx::query(stood)
+        .bind(from.plus_micros(-60_000_000).to_datetime())
+        .bind(from.to_datetime())
+        .execute(place.pool())
+        .await
+        .unwrap();
+    place.list(None, (from, to)).await;
+    let repairing = place.repair("one");
+    place
+        .until("SELECT bool_or(note LIKE 'it is not known yet whether another%') FROM tick_gaps")
+        .await;
+    sqlx::query("UPDATE feed_sessions SET seen_at = $1")
+        .bind(to.to_datetime())
+        .execute(place.pool())
+        .await
+        .unwrap();
+    sqlx::query("UPDATE tick_gaps SET retry_at = now()").execute(place.pool()).await.unwrap();
+    assert_eq!(place.closed().await, ["repaired", "repaired"]);
+    repairing.stop().await;
+    place.close().await;
+}
+
 async fn times(place: &Place) -> Vec<(Timestamp, Timestamp)> {
     type Row = (chrono::DateTime<chrono::Utc>, chrono::DateTime<chrono::Utc>);
     let rows: Vec<Row> =
