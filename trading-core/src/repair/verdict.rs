@@ -25,6 +25,7 @@ const DISORDER: i64 = 1_000_000;
 const REFUSED: &str = "refused by the database: see rejected_ticks";
 const FORGOTTEN: &str = "the exchange's history begins after it";
 const NOT_ISSUED: &str = "the exchange's history skips it too";
+const CARRIED: &str = "another connection stood meanwhile";
 
 /// What is known about the ids of a gap.
 #[derive(Debug, Clone, Default)]
@@ -189,6 +190,14 @@ pub(super) fn of_time(
         parts.push(part((at, to), is_read));
     }
     parts
+}
+
+/// What the history no longer has of a gap in time was brought by another connection.
+pub(super) fn carry(parts: &mut [Part]) {
+    for part in parts.iter_mut().filter(|part| part.status == GapStatus::Unrecoverable) {
+        part.status = GapStatus::Repaired;
+        part.note = Some(CARRIED.to_owned());
+    }
 }
 
 #[cfg(test)]

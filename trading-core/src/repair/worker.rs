@@ -21,7 +21,7 @@ use crate::exchange::history::{Pages, Reach, Span};
 use crate::pipeline::ChannelClosed;
 use crate::rest::RestError;
 use crate::store::postgres::{
-    GapScope, Gaps, LEASE, OpenGap, remove_doubles, retry_delay, waiting_gaps,
+    Carried, GapScope, GapStatus, Gaps, LEASE, OpenGap, remove_doubles, retry_delay, waiting_gaps,
 };
 
 /// Pages after which what was done is noted and the rest becomes a gap of its own.
@@ -323,7 +323,17 @@ impl Worker {
         if read.is_empty() {
             return Err(Setback::Passing("the exchange's history shows nothing".to_owned()));
         }
-        let parts = verdict::of_time(gap, &read, is_complete);
+        let mut parts = verdict::of_time(gap, &read, is_complete);
+        if parts.iter().any(|part| part.status == GapStatus::Unrecoverable) {
+            match self.ask(self.gaps.carried(gap)).await? {
+                Carried::Yes => verdict::carry(&mut parts),
+                Carried::Unknown => {
+                    let note = "it is not known yet whether another connection brought it";
+                    return Err(Setback::Passing(note.to_owned()));
+                }
+                Carried::No => {}
+            }
+        }
         if !self.ask(self.gaps.settle(gap, &parts)).await? {
             return Err(Setback::Lost);
         }

@@ -38,7 +38,7 @@ pub use audit::{
 };
 pub use connections::is_local_socket;
 pub use gaps::{
-    GapScope, GapStatus, Gaps, LEASE, ListedGap, OpenGap, Part, ask_again, count_gaps,
+    Carried, GapScope, GapStatus, Gaps, LEASE, ListedGap, OpenGap, Part, ask_again, count_gaps,
     database_time, exchanges_with_work, list_gaps, remove_doubles, retry_delay, waiting_gaps,
 };
 pub use latest::{LastStored, last_stored};

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use sqlx::PgPool;
 
-use super::{Gaps, number};
+use super::{Gaps, OpenGap, number};
 use crate::domain::{Instrument, Tick, Timestamp};
 
 /// The ids of a gap lie between the times of its neighbours, give or take the order in which a venue stamps trades.
@@ -133,6 +133,42 @@ impl Gaps {
         .await?;
         Ok(usize::try_from(count).unwrap_or_default())
     }
+
+    /// Whether a connection, of whichever recorder, stood over all of a gap in time: then its ticks went another way.
+    ///
+    /// # Errors
+    ///
+    /// When the server cannot be reached or refuses.
+    pub async fn carried(&self, gap: &OpenGap) -> Result<Carried, sqlx::Error> {
+        // A connection carries a symbol from its acknowledgement on, some time after it stands.
+        let (has_stood, may_have_stood): (bool, bool) = sqlx::query_as(
+            "SELECT coalesce(bool_or(least(seen_at, ended_at) >= $4), false), coalesce(bool_or(ended_at IS NULL), false) \
+             FROM feed_sessions \
+             WHERE exchange = $1 AND $2 = ANY (symbols) AND connected_at <= $3 - interval '5 seconds'",
+        )
+        .bind(gap.instrument.exchange())
+        .bind(gap.instrument.symbol().as_str())
+        .bind(gap.times.0.to_datetime())
+        .bind(gap.times.1.to_datetime())
+        .fetch_one(&self.pool)
+        .await?;
+        Ok(match (has_stood, may_have_stood) {
+            (true, _) => Carried::Yes,
+            (false, true) => Carried::Unknown,
+            (false, false) => Carried::No,
+        })
+    }
+}
+
+/// Whether a connection stood while another did not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Carried {
+    /// It was seen to live before and after.
+    Yes,
+    /// It lived before, and has not been heard of since.
+    Unknown,
+    /// None did.
+    No,
 }
 
 /// Takes the backfilled ticks of a symbol between two times away whose trade came over the socket too, stamped a little

@@ -17,7 +17,7 @@ pub use lease::{LEASE, retry_delay};
 pub use list::{
     ask_again, count_gaps, database_time, exchanges_with_work, list_gaps, waiting_gaps,
 };
-pub use missing::remove_doubles;
+pub use missing::{Carried, remove_doubles};
 
 use crate::domain::{Instrument, Timestamp};
 
