@@ -154,7 +154,8 @@ fn check_gap(market: &Market, stored: &Stored, gap: &Gap, problems: &mut Problem
             if gap.key.0 != Venue::Bybit.name() {
                 problems.add(format!("the exchange serves it, and it was given up: {told}"));
             }
-            if whole {
+            // A history that begins within an instant says nothing of the rest of that instant.
+            if whole && gap.from < gap.to {
                 problems.add(format!("a loss is told, and all of it is stored: {told}"));
             }
         }
@@ -259,7 +260,7 @@ pub(crate) async fn prove(pool: &PgPool, market: &Market) -> sqlx::Result<Vec<St
         (
             "a loss is told, and all of it is stored",
             "INSERT INTO tick_gaps (exchange, symbol, first_id, last_id, from_time, to_time, cause, status, closed_at) \
-            SELECT exchange, symbol, trade_id, trade_id, time, time, 'chaos', 'unrecoverable', now() FROM tick_data \
+            SELECT exchange, symbol, trade_id, trade_id, time, time + interval '1 ms', 'chaos', 'unrecoverable', now() FROM tick_data \
             WHERE exchange = 'coinbase' AND symbol = 'BTCUSD' ORDER BY trade_id::bigint LIMIT 1",
         ),
         (
