@@ -20,7 +20,7 @@ const IGNORED_WITH_VALUE: [&str; 4] = ["--test-threads", "--format", "--color", 
 /// What is run.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Asked {
-    /// No new round begins after that.
+    /// No new round begins after that, but those of the fixed list.
     pub(crate) length: Duration,
     pub(crate) seed: u64,
     /// This round alone.

@@ -10,7 +10,7 @@ use trading_core::simulator::{Action, Venue};
 /// Rounds that share a database, after the first two, which have one each.
 const ROUNDS_PER_ERA: u64 = 4;
 /// Rounds whose kinds of faults are a fixed list.
-const FIXED: u64 = 2;
+pub(crate) const FIXED: u64 = 2;
 /// The time from one fault of a fixed list to the next.
 const APART: Duration = Duration::from_secs(4);
 /// The least time after the last fault before a round's end.
