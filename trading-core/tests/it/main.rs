@@ -9,6 +9,7 @@
 )]
 
 mod captures;
+mod doctor;
 mod embedded;
 mod feed;
 mod journal;
