@@ -26,6 +26,9 @@ pub mod store;
 // Asks a venue over HTTP, within its limits.
 pub mod rest;
 
+// The second way in: gaps are filled from the venues' history, through the same channel.
+pub mod repair;
+
 // Strategies that trade on paper against the live ticks; recording never waits for them.
 pub mod paper;
 

@@ -27,6 +27,7 @@ fn run() -> ExitCode {
         Command::Config(command) => configuration(&cli, command, &environment),
         Command::Completions { shell } => output::result(&cli::completions(*shell)),
         Command::Live(arguments) => commands::live(&cli, arguments, &environment),
+        Command::Backfill(arguments) => commands::backfill(&cli, arguments, &environment),
         Command::Simulate(arguments) => commands::simulate(&cli, arguments, &environment),
         Command::Verify(arguments) => commands::verify(&cli, arguments, &environment),
         Command::Doctor(arguments) => commands::doctor(&cli, arguments, &environment),

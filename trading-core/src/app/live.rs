@@ -32,6 +32,8 @@ const GUARD_INTERVAL: Duration = Duration::from_secs(2);
 const CONNECT_MAX: Duration = Duration::from_secs(10);
 /// How long the pool may take to close.
 const CLOSE_MAX: Duration = Duration::from_secs(5);
+/// How long paper trading waits for the spool of an earlier run to be stored.
+const DRAIN_MAX: Duration = Duration::from_secs(60);
 /// How long the pool waits for a connection: longer than a server takes to restart.
 const ACQUIRE_MAX: Duration = Duration::from_secs(30);
 
@@ -232,7 +234,8 @@ async fn start_recorder(
     let store = database.store();
     let feeds = CancellationToken::new();
     let (onlookers, paper) = if options.paper_trading {
-        let (onlooker, task) = paper_trading(settings, &world.venues, &pool, feeds.clone());
+        let (onlooker, task) =
+            paper_trading(settings, &world.venues, &pool, spool.clone(), feeds.clone());
         (vec![onlooker], Some(task))
     } else {
         (Vec::new(), None)
@@ -268,6 +271,7 @@ fn paper_trading(
     settings: &Settings,
     venues: &[Venue],
     pool: &PgPool,
+    spool: Spool,
     stop: CancellationToken,
 ) -> (Onlooker, impl Future<Output = ()> + Send + 'static) {
     let settings = settings.paper.clone();
@@ -289,6 +293,7 @@ fn paper_trading(
     let started_at = Timestamp::now();
     let store = PgStore::new(pool.clone(), started_at);
     let task = async move {
+        drained(&spool, &stop).await;
         let ended = paper::run(settings, receiver, store, started_at, summary.clone()).await;
         match &ended {
             Ok(()) => info!("{}", summary.get()),
@@ -303,6 +308,19 @@ fn paper_trading(
         }
     };
     (onlooker, task)
+}
+
+/// Waits until what the run before left in the spool is in the table, where paper trading looks for it; meanwhile ticks
+/// wait in the tap.
+async fn drained(spool: &Spool, stop: &CancellationToken) {
+    tokio::select! {
+        biased;
+        () = spool.until_empty_is(true) => {}
+        () = stop.cancelled() => {}
+        () = tokio::time::sleep(DRAIN_MAX) => warn!(
+            "Paper trading begins without the ticks that are in the spool: strategies may decide otherwise than with them"
+        ),
+    }
 }
 
 /// Tells a newcomer what runs, where the data is and how to look at it.
@@ -379,7 +397,7 @@ impl World {
         info!(
             "Simulated exchanges at ws://{address}/<exchange> (seed {seed}, {rate} trades/s a symbol)"
         );
-        let venues = venues(settings, Some(&format!("ws://{address}")))?;
+        let venues = venues(settings, Some(&address.to_string()))?;
         let run = simulator.run(stop.clone());
         tasks.spawn("simulator", async move {
             if let Err(error) = run.await {

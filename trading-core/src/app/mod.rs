@@ -1,5 +1,6 @@
 //! Builds the stages, joins them, stops them in order.
 
+mod backfill;
 mod drain;
 mod identity;
 mod live;
@@ -7,6 +8,9 @@ mod recorder;
 mod signals;
 mod tasks;
 
+pub use backfill::{
+    BackfillError, BackfillOptions, BackfillReport, ExchangeReport, RangeReport, backfill,
+};
 pub use drain::{DrainError, Drained, drain_spool};
 pub use identity::identity;
 pub use live::{Database, LiveError, LiveOptions, live};

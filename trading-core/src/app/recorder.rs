@@ -22,6 +22,8 @@ use crate::domain::{Instrument, Symbol, Timestamp};
 use crate::exchange::{self, Exchange};
 use crate::feed::{self, ConnectGate, FeedContext, LivenessRules};
 use crate::pipeline::{Ledger, Onlooker, Pipeline, Spooling, TickSender, channel};
+use crate::repair::{self, RepairContext, RepairVenue};
+use crate::rest::{RestClient, RestError};
 use crate::store::journal::{Journal, journal};
 use crate::store::postgres::{self, LastStored, PostgresStore};
 use crate::store::spool::Spool;
@@ -47,6 +49,9 @@ pub struct Venue {
     settings: ExchangeSettings,
     instruments: Vec<Instrument>,
     ws_url: String,
+    /// `None`: nobody says where the REST side of that WebSocket is.
+    rest_url: Option<String>,
+    client: Arc<RestClient>,
 }
 
 /// A setting names an exchange that does not exist, or more instruments than there may be.
@@ -58,13 +63,16 @@ pub enum VenueError {
     /// Too many symbols.
     #[error(transparent)]
     Instruments(#[from] crate::domain::InstrumentError),
+    /// Its REST side cannot be asked from this machine.
+    #[error(transparent)]
+    Rest(#[from] RestError),
 }
 
-/// The enabled exchanges of the settings, each at `simulated/<name>` when a simulator stands for them.
+/// The enabled exchanges of the settings, each at `<name>` below the address of a simulator when one stands for them.
 ///
 /// # Errors
 ///
-/// When an exchange is not known.
+/// When an exchange is not known, or HTTP cannot be used.
 pub fn venues(settings: &Settings, simulated: Option<&str>) -> Result<Vec<Venue>, VenueError> {
     let mut venues = Vec::new();
     for settings in settings.exchanges.iter().filter(|exchange| exchange.enabled) {
@@ -76,11 +84,20 @@ pub fn venues(settings: &Settings, simulated: Option<&str>) -> Result<Vec<Venue>
             .map(|symbol| Instrument::intern(settings.name, symbol))
             .collect::<Result<_, _>>()?;
         let ws_url = match (simulated, &settings.ws_url) {
-            (Some(base), _) => format!("{base}/{}", settings.name),
+            (Some(address), _) => format!("ws://{address}/{}", settings.name),
             (None, Some(url)) => url.clone(),
             (None, None) => exchange.endpoints().ws_url.to_owned(),
         };
-        venues.push(Venue { exchange, settings: settings.clone(), instruments, ws_url });
+        let rest_url = match (simulated, &settings.rest_url, &settings.ws_url) {
+            (Some(address), ..) => Some(format!("http://{address}/{}", settings.name)),
+            (None, Some(url), _) => Some(url.clone()),
+            // What another server sent must not be mixed with the real exchange's history.
+            (None, None, Some(_)) => None,
+            (None, None, None) => Some(exchange.endpoints().rest_url.to_owned()),
+        };
+        let client = Arc::new(RestClient::new(exchange.history().rules())?);
+        let settings = settings.clone();
+        venues.push(Venue { exchange, settings, instruments, ws_url, rest_url, client });
     }
     Ok(venues)
 }
@@ -92,8 +109,25 @@ impl Venue {
             && self.instruments.iter().any(|item| item.symbol() == symbol)
     }
 
+    /// What repair needs of it; `None`: it cannot be repaired, and that is said.
+    pub(super) fn repair(&self) -> Option<RepairVenue> {
+        let Some(rest_url) = self.rest_url.clone() else {
+            let name = self.exchange.name();
+            warn!(
+                "The gaps of {name} are listed and not repaired: exchanges.{name}.ws_url is set and rest_url is not"
+            );
+            return None;
+        };
+        Some(RepairVenue {
+            exchange: self.exchange,
+            instruments: self.instruments.clone(),
+            rest_url,
+            client: Arc::clone(&self.client),
+        })
+    }
+
     /// Each instrument with the venue's spelling.
-    fn spellings(&self) -> impl Iterator<Item = (Instrument, String)> {
+    pub(super) fn spellings(&self) -> impl Iterator<Item = (Instrument, String)> {
         self.instruments.iter().map(|item| (*item, self.exchange.venue_symbol(item.symbol())))
     }
 
@@ -191,6 +225,19 @@ impl Recorder {
             for feed in venue.feeds(&stored, &sender, &ledger, &journal, seed) {
                 tasks.spawn(format!("feed {}", feed.name), feed::run(feed, feeds.clone()));
             }
+        }
+        if settings.backfill.enabled {
+            let context = RepairContext {
+                pool: pool.clone(),
+                sender,
+                ledger: Arc::clone(&ledger),
+                recorder: identity(started_at),
+            };
+            let venues: Vec<RepairVenue> = venues.iter().filter_map(Venue::repair).collect();
+            let max_age = settings.backfill.max_age;
+            let audit = repair::audit(context.clone(), venues.clone(), max_age, feeds.clone());
+            tasks.spawn("audit", audit);
+            tasks.spawn("repair", repair::run(context, venues, max_age, feeds.clone()));
         }
         if let Some(retention) = settings.database.retention {
             tasks.spawn("retention", keep(pool.clone(), retention, feeds.clone()));

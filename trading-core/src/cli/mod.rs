@@ -3,6 +3,7 @@
 //! Flags that set a setting become the last layer of the settings ([`Cli::overrides`]); nothing is decided
 //! here. Commands are here from the day they do something.
 
+mod backfill;
 mod doctor;
 mod replay;
 mod spool;
@@ -17,6 +18,7 @@ use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 use rust_decimal::Decimal;
 
+pub use backfill::BackfillArgs;
 pub use doctor::DoctorArgs;
 pub use replay::ReplayArgs;
 pub use spool::SpoolCommand;
@@ -124,6 +126,9 @@ pub enum Command {
     /// Prove that what is stored is complete and each trade there once; list what is not
     #[command(after_long_help = EXIT_CODES)]
     Verify(VerifyArgs),
+    /// Repair gaps, or load a past range, over the exchanges' REST history
+    #[command(after_long_help = EXIT_CODES)]
+    Backfill(BackfillArgs),
     /// Say what would go wrong: database, disk, exchanges, clock, symbols; changes nothing
     #[command(after_long_help = EXIT_CODES)]
     Doctor(DoctorArgs),
@@ -279,6 +284,13 @@ impl Cli {
                 overrides.only_exchanges(&doctor.exchange);
                 overrides.only_symbols(&doctor.symbol);
             }
+            Command::Backfill(backfill) => {
+                overrides.only_exchanges(&backfill.exchange);
+                overrides.only_symbols(&backfill.symbol);
+                if let Some(url) = &backfill.database_url {
+                    overrides.set("database.url", "--database-url", url.as_str());
+                }
+            }
             Command::Simulate(simulate) => {
                 if let Some(port) = simulate.port {
                     overrides.set("simulate.port", "--port", port.to_string());
@@ -348,6 +360,7 @@ mod tests {
         insta::assert_snapshot!("help_live", help(&["live"]));
         insta::assert_snapshot!("help_simulate", help(&["simulate"]));
         insta::assert_snapshot!("help_verify", help(&["verify"]));
+        insta::assert_snapshot!("help_backfill", help(&["backfill"]));
         insta::assert_snapshot!("help_doctor", help(&["doctor"]));
         insta::assert_snapshot!("help_replay", help(&["replay"]));
         insta::assert_snapshot!("help_db", help(&["db"]));

@@ -1,5 +1,6 @@
 //! The commands that run the recorder, the simulated exchanges and the embedded database.
 
+mod backfill;
 mod doctor;
 mod replay;
 mod spool;
@@ -18,6 +19,7 @@ use trading_core::output;
 use trading_core::simulator::{self, SimulatorOptions, Switches, SwitchesError};
 use trading_core::store::embedded::{Options, command};
 
+pub(super) use backfill::backfill;
 pub(super) use doctor::doctor;
 pub(super) use replay::replay;
 pub(super) use spool::spool;

@@ -5,9 +5,8 @@
 //! those after it, which the run before received and may have traded without living to store it, are traded now, as
 //! it did or would have done. Only then come the live ones.
 //!
-//! What was fetched from the exchanges' history is never traded on here: nobody could have. The same holds for ticks
-//! that wait in a spool on disk and reach the table only later: they are not seen at all, as the strategies have gone
-//! past them.
+//! What was fetched from the exchanges' history is never traded on here: nobody could have. Ticks that still wait in a
+//! spool on disk are not seen: whoever starts paper trading lets the spool be stored first.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

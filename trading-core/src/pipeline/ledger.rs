@@ -32,7 +32,7 @@ pub struct Ledger {
 /// The counters at one moment.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct LedgerReading {
-    /// Ticks decoded from frames, and those of earlier runs found in the spool.
+    /// Ticks decoded from frames or from an exchange's history, and those of earlier runs found in the spool.
     pub received: u64,
     /// Ticks that were there already: seen before by the feed, or found stored.
     pub duplicates: u64,
@@ -76,6 +76,11 @@ impl Ledger {
         add(&self.frames, 1);
         add(&self.received, count(ticks));
         add(&self.feed_duplicates, count(duplicates));
+    }
+
+    /// Ticks came from an exchange's history.
+    pub fn record_backfilled(&self, ticks: usize) {
+        add(&self.received, count(ticks));
     }
 
     /// A frame could not be read.

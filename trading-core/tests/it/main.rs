@@ -8,6 +8,7 @@
     reason = "in a test a panic is the report, and what is skipped is said aloud; helpers are not covered by allow-in-tests"
 )]
 
+mod backfill;
 mod captures;
 mod doctor;
 mod embedded;
@@ -15,6 +16,7 @@ mod feed;
 mod journal;
 mod paper;
 mod recorder;
+mod repair;
 mod replay;
 mod resume;
 mod spool;

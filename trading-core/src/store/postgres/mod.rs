@@ -9,14 +9,17 @@
 //! Over TCP a small batch is an INSERT too: sqlx sets no TCP_NODELAY, so that the two segments with which a COPY ends
 //! wait some 40 ms for the server's delayed acknowledgement. A large batch hides that behind the others.
 
+mod audit;
 mod connections;
 mod copy;
+mod gaps;
 mod insert;
 mod latest;
 mod maintenance;
 mod neighbour;
 mod origin;
 mod partitions;
+mod quarantine;
 mod reject;
 
 use std::time::Duration;
@@ -30,13 +33,21 @@ use sqlx::PgConnection;
 use sqlx::postgres::PgConnectOptions;
 use tokio::time::Instant;
 
+pub use audit::{
+    AuditStep, Hole, Mark, audit_step, checked_until, first_stored, listed, note_audit,
+};
 pub use connections::is_local_socket;
+pub use gaps::{
+    GapScope, GapStatus, Gaps, LEASE, ListedGap, OpenGap, Part, ask_again, count_gaps,
+    database_time, exchanges_with_work, list_gaps, remove_doubles, retry_delay, waiting_gaps,
+};
 pub use latest::{LastStored, last_stored};
 pub use maintenance::{
     MaintenanceError, Schema, drop_old_partitions, migrate, schema, upsert_instruments,
 };
 
-pub use origin::{Origin, OriginError, claim, database_name};
+pub use origin::{Origin, OriginError, claim, database_name, origin};
+pub use quarantine::{QuarantinedRow, instruments, quarantined, remove_quarantined};
 
 use super::{Store, StoreError, Written};
 use crate::domain::{Tick, Timestamp};

@@ -47,6 +47,20 @@ impl Origin {
     }
 }
 
+/// Whose trades a database holds; `None`: nobody has claimed it.
+///
+/// # Errors
+///
+/// When it cannot be asked.
+pub async fn origin(pool: &PgPool) -> Result<Option<Origin>, OriginError> {
+    let row: Option<(String, String)> =
+        sqlx::query_as("SELECT origin, detail FROM recorded_from").fetch_optional(pool).await?;
+    Ok(row.map(|(held, detail)| match held == Origin::Exchanges.kind() {
+        true => Origin::Exchanges,
+        false => Origin::Simulated(detail),
+    }))
+}
+
 /// Claims a database for trades of this origin; the first to claim it decides. Gives back what names the database to
 /// the spool.
 ///

@@ -1,0 +1,321 @@
+//! `trading-core backfill`: the pipeline without feeds. Gaps are repaired, a range is loaded, or quarantined frames are
+//! read again; beside a recorder on the same database, or alone.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use futures_util::future::join_all;
+use sqlx::PgPool;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::identity::identity;
+use super::live::{Database, LiveError};
+use super::recorder::venues;
+use super::signals::StopSignals;
+use super::tasks::Tasks;
+use crate::config::Settings;
+use crate::domain::{Instrument, Timestamp};
+use crate::pipeline::{Ledger, LedgerReading, Pipeline, channel};
+use crate::repair::{self, LoadError, RepairContext, RepairVenue, Reread};
+use crate::store::postgres::{
+    GapScope, ListedGap, MaintenanceError, Origin, ask_again, claim, count_gaps, database_time,
+    list_gaps, origin, remove_doubles, remove_quarantined, upsert_instruments,
+};
+use crate::telemetry::Progress;
+
+/// Gaps of one exchange that are listed at the end.
+const LISTED_MAX: i64 = 1_000;
+
+/// What is asked for.
+#[derive(Debug, Clone, Default)]
+pub struct BackfillOptions {
+    /// Load everything between these two times, then repair; `None`: only repair.
+    pub range: Option<(Timestamp, Timestamp)>,
+    /// Only the symbols of the settings; else the gaps of any symbol.
+    pub only_symbols: bool,
+    /// Read quarantined frames again, and nothing else.
+    pub quarantined: bool,
+    /// Where PostgreSQL's programs are (`PG_BIN`); `None`: searched for.
+    pub pg_bin: Option<PathBuf>,
+}
+
+/// What came of it.
+#[derive(Debug, Default)]
+pub struct BackfillReport {
+    /// Of each exchange.
+    pub exchanges: Vec<ExchangeReport>,
+    /// Where each tick is.
+    pub ledger: LedgerReading,
+    /// Told to stop before the end.
+    pub is_stopped: bool,
+}
+
+/// What came of one exchange.
+#[derive(Debug)]
+pub struct ExchangeReport {
+    /// Its name.
+    pub exchange: &'static str,
+    /// Of the range: each symbol.
+    pub range: Vec<RangeReport>,
+    /// Quarantined frames: those that could be read, those that still cannot, and what is wrong with the first of them.
+    pub frames: Option<(usize, u64, Option<String>)>,
+    /// The gaps that were closed, and those that are open still, up to a thousand of them.
+    pub gaps: Vec<ListedGap>,
+    /// How many of them there are, by status.
+    pub counts: Vec<(String, i64)>,
+}
+
+/// What came of a range of one symbol.
+#[derive(Debug)]
+pub struct RangeReport {
+    /// Whose.
+    pub instrument: Instrument,
+    /// Ticks that the history holds there.
+    pub ticks: u64,
+    /// Why that is not all.
+    pub error: Option<LoadError>,
+}
+
+impl BackfillReport {
+    /// How many gaps have this status now.
+    #[must_use]
+    pub fn gaps(&self, status: &str) -> i64 {
+        let counts = self.exchanges.iter().flat_map(|it| &it.counts);
+        counts.filter(|(name, _)| name == status).map(|(_, number)| number).sum()
+    }
+
+    /// Whether all that was asked for is stored.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        let is_whole = |it: &ExchangeReport| {
+            it.range.iter().all(|symbol| symbol.error.is_none())
+                && it.frames.as_ref().is_none_or(|(_, unreadable, _)| *unreadable == 0)
+                && it.counts.iter().all(|(status, _)| status != "open" && status != "unrecoverable")
+        };
+        !self.is_stopped && self.exchanges.iter().all(is_whole)
+    }
+}
+
+/// Why nothing could be backfilled.
+#[derive(Debug, thiserror::Error)]
+pub enum BackfillError {
+    /// What `live` needs is not there either.
+    #[error(transparent)]
+    Live(#[from] LiveError),
+    /// The trades of this database are simulated, and a real exchange was to be asked.
+    #[error(
+        "this database holds trades of a simulated market, and {0} is a real exchange: set exchanges.{0}.rest_url to the \
+         simulator (trading-core simulate), with the seed and rate that it was recorded with"
+    )]
+    Simulated(&'static str),
+    /// The database does not answer.
+    #[error("the database refused")]
+    Database(#[from] sqlx::Error),
+    /// The quarantined frames could not be read through.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+}
+
+/// Fills what is missing over the exchanges' history, as far as they still have it.
+///
+/// # Errors
+///
+/// When nothing could be done at all; what could not be repaired is in the report.
+pub async fn backfill(
+    settings: &Settings,
+    options: BackfillOptions,
+) -> Result<BackfillReport, BackfillError> {
+    let mut signals = StopSignals::listen().map_err(LiveError::Signals)?;
+    let database = Database::open(settings, options.pg_bin.clone()).await?;
+    let stop = CancellationToken::new();
+    let report =
+        told_to_stop(fill(settings, &options, &database, &stop), &mut signals, &stop).await;
+    database.close().await;
+    report
+}
+
+/// The first signal stops the work in order, the second one ends it where it is.
+async fn told_to_stop(
+    filling: impl Future<Output = Result<BackfillReport, BackfillError>>,
+    signals: &mut StopSignals,
+    stop: &CancellationToken,
+) -> Result<BackfillReport, BackfillError> {
+    let mut filling = std::pin::pin!(filling);
+    tokio::select! {
+        report = &mut filling => return report,
+        signal = signals.next() => info!("{signal}: stopping; what was fetched is stored first"),
+    }
+    stop.cancel();
+    tokio::select! {
+        report = filling => report,
+        signal = signals.next() => {
+            warn!("{signal} again: stopped at once");
+            Ok(BackfillReport { is_stopped: true, ..BackfillReport::default() })
+        }
+    }
+}
+
+async fn fill(
+    settings: &Settings,
+    options: &BackfillOptions,
+    database: &Database,
+    stop: &CancellationToken,
+) -> Result<BackfillReport, BackfillError> {
+    let recorded = venues(settings, None).map_err(LiveError::from)?;
+    let writers = u32::try_from(settings.batch.writers.get()).unwrap_or(u32::MAX);
+    let pooled = settings.database.max_connections.get().saturating_sub(writers).max(1);
+    let pool = database.migrated_pool(pooled).await?;
+    match origin(&pool).await.map_err(LiveError::from)? {
+        Some(Origin::Simulated(_)) if !options.quarantined => {
+            let real = settings.exchanges.iter().find(|it| it.enabled && it.rest_url.is_none());
+            if let Some(real) = real {
+                return Err(BackfillError::Simulated(real.name));
+            }
+        }
+        Some(_) => {}
+        None => {
+            claim(&pool, &Origin::Exchanges).await.map_err(LiveError::from)?;
+        }
+    }
+    let instruments: Vec<_> = recorded.iter().flat_map(super::Venue::spellings).collect();
+    let noted = upsert_instruments(&pool, &instruments).await;
+    noted.map_err(|error: MaintenanceError| LiveError::from(error))?;
+
+    let started_at = database_time(&pool).await?;
+    let ledger = Arc::new(Ledger::default());
+    let (sender, receiver) = channel(settings.pipeline.channel_capacity.get(), Arc::clone(&ledger));
+    let store = Arc::new(database.store());
+    let (pipeline, batch) = (&settings.pipeline, &settings.batch);
+    // Without a spool: what could not be stored is fetched again.
+    let pipeline =
+        Pipeline::new(receiver, store, Arc::clone(&ledger), Vec::new(), None, pipeline, batch);
+    let mut tasks = Tasks::default();
+    tasks.spawn("pipeline", pipeline.run());
+
+    let recorder = identity(Timestamp::now());
+    let context =
+        RepairContext { pool: pool.clone(), sender, ledger: Arc::clone(&ledger), recorder };
+    let asked = recorded.iter().filter_map(super::Venue::repair).collect::<Vec<_>>();
+    let work = Work { context, options, stop };
+    let done = work.of_all(&asked).await;
+    drop(work);
+    while tasks.join_next().await.is_some() {}
+
+    let reading = ledger.read();
+    let mut report = BackfillReport {
+        ledger: reading,
+        is_stopped: stop.is_cancelled(),
+        ..BackfillReport::default()
+    };
+    for (venue, done) in asked.iter().zip(done) {
+        let done = done?;
+        let is_stored = reading.in_flight + reading.dropped == 0;
+        report.exchanges.push(done.told(&pool, venue, options, started_at, is_stored).await?);
+    }
+    pool.close().await;
+    Ok(report)
+}
+
+/// What is done at every exchange.
+struct Work<'a> {
+    context: RepairContext,
+    options: &'a BackfillOptions,
+    stop: &'a CancellationToken,
+}
+
+/// What was done at one exchange.
+#[derive(Default)]
+struct Done {
+    range: Vec<RangeReport>,
+    reread: Option<Reread>,
+}
+
+impl Work<'_> {
+    /// The exchanges beside each other, each within its own limits.
+    async fn of_all(&self, venues: &[RepairVenue]) -> Vec<Result<Done, BackfillError>> {
+        let seconds = self.options.range.map(|(from, to)| {
+            let symbols: usize = venues.iter().map(|venue| venue.instruments.len()).sum();
+            let each = (to.as_micros() - from.as_micros()) / 1_000_000;
+            u64::try_from(each).unwrap_or_default() * u64::try_from(symbols).unwrap_or_default()
+        });
+        let progress =
+            seconds.map(|total| Progress::start("Loading", "seconds of trades", Some(total)));
+        let done = join_all(venues.iter().map(|venue| self.of_one(venue, progress.as_ref()))).await;
+        if let Some(progress) = progress {
+            progress.finish();
+        }
+        done
+    }
+
+    async fn of_one(
+        &self,
+        venue: &RepairVenue,
+        progress: Option<&Progress>,
+    ) -> Result<Done, BackfillError> {
+        let Self { context, options, stop } = self;
+        if options.quarantined {
+            let reread = repair::reread_quarantined(context, venue.exchange, stop).await?;
+            return Ok(Done { reread: Some(reread), ..Done::default() });
+        }
+        let mut done = Done::default();
+        if let (Some(times), Some(progress)) = (options.range, progress) {
+            let loaded =
+                repair::load(context, venue, &venue.instruments, times, progress, stop).await;
+            done.range = loaded
+                .into_iter()
+                .map(|it| RangeReport {
+                    instrument: it.instrument,
+                    ticks: it.ticks,
+                    error: it.error,
+                })
+                .collect();
+        }
+        let scope = scope(venue, options);
+        ask_again(&context.pool, &scope, options.range).await?;
+        repair::repair_all(context, venue, &scope, stop).await?;
+        Ok(done)
+    }
+}
+
+impl Done {
+    /// What the database says of it, now that everything is stored.
+    async fn told(
+        self,
+        pool: &PgPool,
+        venue: &RepairVenue,
+        options: &BackfillOptions,
+        started_at: chrono::DateTime<chrono::Utc>,
+        is_stored: bool,
+    ) -> Result<ExchangeReport, BackfillError> {
+        let exchange = venue.exchange.name();
+        let mut frames = None;
+        if let Some(reread) = self.reread {
+            let read = if is_stored { reread.read } else { Vec::new() };
+            remove_quarantined(pool, exchange, &read).await?;
+            frames = Some((read.len(), reread.unreadable, reread.reason));
+        }
+        if let Some(times) = options.range
+            && !venue.exchange.history().rules().exact_times
+        {
+            for instrument in &venue.instruments {
+                remove_doubles(pool, *instrument, times).await?;
+            }
+        }
+        let (mut gaps, mut counts) = (Vec::new(), Vec::new());
+        if !options.quarantined {
+            let scope = scope(venue, options);
+            gaps = list_gaps(pool, &scope, started_at, LISTED_MAX).await?;
+            counts = count_gaps(pool, &scope, started_at).await?;
+        }
+        Ok(ExchangeReport { exchange, range: self.range, frames, gaps, counts })
+    }
+}
+
+/// The gaps that are asked for, of any age.
+fn scope(venue: &RepairVenue, options: &BackfillOptions) -> GapScope {
+    let symbols = options
+        .only_symbols
+        .then(|| venue.instruments.iter().map(|item| item.symbol().as_str().to_owned()).collect());
+    venue.scope(symbols, None)
+}

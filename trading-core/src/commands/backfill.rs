@@ -1,0 +1,147 @@
+//! `backfill`: what is asked for, and what came of it as a table or as JSON.
+
+use std::fmt::Write as _;
+
+use serde_json::json;
+use trading_core::app::{BackfillOptions, BackfillReport, backfill as run_backfill};
+use trading_core::cli::{BackfillArgs, Cli, ExitCode};
+use trading_core::domain::Timestamp;
+use trading_core::output;
+use trading_core::store::postgres::ListedGap;
+
+use super::{Environment, failed, pg_bin, with_settings};
+
+/// A range that ends before it begins.
+#[derive(Debug, thiserror::Error)]
+#[error("--from {from} is not before --to {to}")]
+struct EmptyRange {
+    from: Timestamp,
+    to: Timestamp,
+}
+
+/// `backfill`
+pub(crate) fn backfill(cli: &Cli, arguments: &BackfillArgs, environment: &Environment) -> ExitCode {
+    let now = Timestamp::now();
+    let to = arguments.to.map_or(now, |to| to.instant(now)).min(now);
+    let range = arguments.from.map(|from| (from.instant(now), to));
+    if let Some((from, to)) = range.filter(|(from, to)| from >= to) {
+        output::complain(&EmptyRange { from, to });
+        return ExitCode::Usage;
+    }
+    let options = BackfillOptions {
+        range,
+        only_symbols: !arguments.symbol.is_empty(),
+        quarantined: arguments.quarantined,
+        pg_bin: pg_bin(environment),
+    };
+    with_settings(cli, environment, async |settings| match run_backfill(&settings, options).await {
+        Ok(report) => {
+            let text = if arguments.json { as_json(&report) } else { as_text(&report) };
+            let lost = report.ledger.in_flight + report.ledger.dropped;
+            match output::result(&text) {
+                ExitCode::Clean if lost > 0 => ExitCode::Loss,
+                ExitCode::Clean if !report.is_complete() => ExitCode::Found,
+                code => code,
+            }
+        }
+        Err(error) => failed(&error),
+    })
+}
+
+fn as_json(report: &BackfillReport) -> String {
+    let time = |time: &chrono::DateTime<chrono::Utc>| time.to_rfc3339();
+    let gap = |gap: &ListedGap| {
+        json!({
+            "exchange": gap.exchange, "symbol": gap.symbol,
+            "first_id": gap.first_id, "last_id": gap.last_id,
+            "from": time(&gap.from_time), "to": time(&gap.to_time),
+            "status": gap.status, "note": gap.note,
+        })
+    };
+    let gaps: Vec<_> = report.exchanges.iter().flat_map(|it| it.gaps.iter().map(gap)).collect();
+    let ranges: Vec<_> = report
+        .exchanges
+        .iter()
+        .flat_map(|it| &it.range)
+        .map(|it| {
+            json!({
+                "exchange": it.instrument.exchange(), "symbol": it.instrument.symbol().as_str(),
+                "ticks": it.ticks, "error": it.error.as_ref().map(ToString::to_string),
+            })
+        })
+        .collect();
+    let frames: Vec<_> = report
+        .exchanges
+        .iter()
+        .filter_map(|it| {
+            let (read, unreadable, reason) = it.frames.as_ref()?;
+            Some(json!({"exchange": it.exchange, "read": read, "unreadable": unreadable, "reason": reason}))
+        })
+        .collect();
+    let ledger = report.ledger;
+    let value = json!({
+        "complete": report.is_complete(),
+        "repaired": report.gaps("repaired"), "not_a_loss": report.gaps("not_a_loss"),
+        "unrecoverable": report.gaps("unrecoverable"), "open": report.gaps("open"),
+        "gaps": gaps, "ranges": ranges, "quarantined": frames,
+        "ticks": {
+            "received": ledger.received, "stored": ledger.stored,
+            "duplicates": ledger.duplicates, "rejected": ledger.rejected,
+        },
+    });
+    format!("{value:#}")
+}
+
+fn as_text(report: &BackfillReport) -> String {
+    let mut text = String::new();
+    // Writing to a string cannot fail.
+    let mut line = |line: std::fmt::Arguments<'_>| {
+        if text.write_fmt(line).is_ok() {
+            text.push('\n');
+        }
+    };
+    for exchange in &report.exchanges {
+        for symbol in &exchange.range {
+            let (name, ticks) = (symbol.instrument.to_string(), symbol.ticks);
+            match &symbol.error {
+                None => line(format_args!("{name:24} {ticks:>10} trades in the range")),
+                Some(error) => line(format_args!("{name:24} {ticks:>10} trades, not all: {error}")),
+            }
+        }
+        if let Some((read, unreadable, reason)) = &exchange.frames {
+            let name = exchange.exchange;
+            line(format_args!("{name:24} {read:>10} frames read, {unreadable} still cannot be"));
+            if let Some(reason) = reason {
+                line(format_args!("{:24} {:>10} the first: {reason}", "", ""));
+            }
+        }
+        for gap in &exchange.gaps {
+            let name = format!("{}:{}", gap.exchange, gap.symbol);
+            let (status, what) = (gap.status.as_str(), what(gap));
+            match &gap.note {
+                Some(note) => line(format_args!("{name:24} {status:13} {what}: {note}")),
+                None => line(format_args!("{name:24} {status:13} {what}")),
+            }
+        }
+    }
+    let ledger = report.ledger;
+    line(format_args!(
+        "gaps: {} repaired, {} no loss, {} unrecoverable, {} open; trades: {} stored, {} there already, {} refused",
+        report.gaps("repaired"),
+        report.gaps("not_a_loss"),
+        report.gaps("unrecoverable"),
+        report.gaps("open"),
+        ledger.stored,
+        ledger.duplicates,
+        ledger.rejected,
+    ));
+    text
+}
+
+fn what(gap: &ListedGap) -> String {
+    match (&gap.first_id, &gap.last_id) {
+        (Some(first), Some(last)) if first == last => format!("id {first}"),
+        (Some(first), Some(last)) => format!("ids {first} to {last}"),
+        _ => format!("from {} to {}", gap.from_time, gap.to_time),
+    }
+}

@@ -1,0 +1,130 @@
+//! Looks the stored ids through once, and opens what is missing: what a kill lost between two writers, a note that was
+//! dropped, rows that somebody deleted.
+//!
+//! Where the last look ended is kept in `checked_until`; the first look at a symbol begins with its first stored trade
+//! within `backfill.max_age`. Only trades older than a minute are judged, and only while nothing waits for the store:
+//! what is on its way is not missing.
+
+use std::time::Duration;
+
+use sqlx::PgPool;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+use super::admission::Admission;
+use super::ids::{IdSet, range};
+use super::says::Says;
+use super::{RANGES_MAX, RepairContext, RepairVenue};
+use crate::domain::{Instrument, Timestamp};
+use crate::exchange::IdRule;
+use crate::store::postgres::{
+    AuditStep, Gaps, Hole, audit_step, checked_until, first_stored, listed, note_audit,
+};
+
+/// How often the ids are looked through.
+const INTERVAL: Duration = Duration::from_secs(60);
+/// Younger trades may still be on their way.
+const YOUNG: i64 = 60_000_000;
+
+/// Looks through what is stored of these venues, now and every minute, until it is stopped.
+pub async fn audit(
+    context: RepairContext,
+    venues: Vec<RepairVenue>,
+    max_age: Duration,
+    stop: CancellationToken,
+) {
+    let auditor = Auditor {
+        gaps: Gaps::new(context.pool.clone(), context.recorder.clone()),
+        admission: Admission::new(&context.ledger),
+        says: Says::default(),
+        context,
+        max_age,
+    };
+    let instruments: Vec<Instrument> = venues
+        .iter()
+        .filter(|venue| venue.exchange.ids() == IdRule::Consecutive)
+        .flat_map(|venue| venue.instruments.iter().copied())
+        .collect();
+    let rounds = async {
+        loop {
+            auditor.round(&instruments, Timestamp::now()).await;
+            sleep(INTERVAL).await;
+        }
+    };
+    stop.run_until_cancelled(rounds).await;
+}
+
+struct Auditor {
+    gaps: Gaps,
+    admission: Admission,
+    says: Says,
+    context: RepairContext,
+    max_age: Duration,
+}
+
+impl Auditor {
+    async fn round(&self, instruments: &[Instrument], now: Timestamp) {
+        for instrument in instruments {
+            if let Err(error) = self.look_through(*instrument, now).await {
+                warn!(%error, "The stored ids of {instrument} could not be looked through");
+                // Whatever it is, it is not this symbol's alone.
+                return;
+            }
+        }
+    }
+
+    async fn look_through(
+        &self,
+        instrument: Instrument,
+        now: Timestamp,
+    ) -> Result<(), sqlx::Error> {
+        let pool = &self.context.pool;
+        let until = now.plus_micros(-YOUNG);
+        let mut mark = match checked_until(pool, instrument).await? {
+            Some(mark) => mark,
+            None => {
+                let age = i64::try_from(self.max_age.as_micros()).unwrap_or(i64::MAX);
+                let Some(first) = first_stored(pool, instrument, now.plus_micros(-age)).await?
+                else {
+                    return Ok(());
+                };
+                first
+            }
+        };
+        loop {
+            self.admission.wait(&self.context.sender).await;
+            let Some(AuditStep { holes, next }) = audit_step(pool, instrument, mark, until).await?
+            else {
+                return Ok(());
+            };
+            let found = self.missing(pool, instrument, &holes).await?;
+            note_audit(pool, instrument, &found, next).await?;
+            debug!(%instrument, id = next.id, holes = found.len(), "Looked through");
+            mark = next;
+        }
+    }
+
+    /// Of these jumps, what is neither stored out of order nor listed.
+    async fn missing(
+        &self,
+        pool: &PgPool,
+        instrument: Instrument,
+        holes: &[Hole],
+    ) -> Result<Vec<Hole>, sqlx::Error> {
+        let mut found = Vec::new();
+        for hole in holes {
+            let absent = self.gaps.absent(instrument, hole.ids, hole.times, RANGES_MAX).await?;
+            let absent: IdSet = match absent.first() {
+                // Too many to name: whoever works on it looks again.
+                Some((first, _)) if absent.len() == RANGES_MAX => range(*first, hole.ids.1),
+                _ => absent.into_iter().collect(),
+            };
+            let listed: IdSet = listed(pool, instrument, hole.ids).await?.into_iter().collect();
+            let missing = absent.without(&listed);
+            self.says.found(instrument, &missing);
+            found.extend(missing.runs().map(|ids| Hole { ids, times: hole.times }));
+        }
+        Ok(found)
+    }
+}

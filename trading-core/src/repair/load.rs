@@ -1,0 +1,178 @@
+//! A range of the past, whole, through the same channel: what is stored already is found to be a duplicate.
+
+use std::time::Duration;
+
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use super::admission::Admission;
+use super::ids::IdSet;
+use super::{RANGES_MAX, RepairContext, RepairVenue};
+use crate::domain::{Instrument, Tick, Timestamp};
+use crate::exchange::history::{Pages, Span};
+use crate::pipeline::ChannelClosed;
+use crate::rest::RestError;
+use crate::store::postgres::Gaps;
+use crate::telemetry::Progress;
+
+/// Times that an exchange is asked for one page.
+const ATTEMPTS_MAX: u32 = 5;
+/// The wait before it is asked again; doubled each time.
+const RETRY_MIN: Duration = Duration::from_secs(1);
+
+/// Why a range was not loaded to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The exchange keeps its newest trades only.
+    #[error("its history holds only the newest trades: no range can be loaded")]
+    TooShort,
+    /// We were stopped.
+    #[error("stopped before the end")]
+    Stopped,
+    /// The exchange has not answered.
+    #[error(transparent)]
+    Rest(#[from] RestError),
+    /// The pipeline has ended.
+    #[error(transparent)]
+    Closed(#[from] ChannelClosed),
+    /// The database has not answered.
+    #[error("the database does not answer")]
+    Database(#[from] sqlx::Error),
+}
+
+/// What came of one symbol.
+#[derive(Debug)]
+pub struct Loaded {
+    /// Whose.
+    pub instrument: Instrument,
+    /// Ticks that were read and sent on.
+    pub ticks: u64,
+    /// Why that is not all.
+    pub error: Option<LoadError>,
+}
+
+/// Loads everything between two times of one symbol after the other; progress is counted in seconds of the past.
+pub async fn load(
+    context: &RepairContext,
+    venue: &RepairVenue,
+    instruments: &[Instrument],
+    times: (Timestamp, Timestamp),
+    progress: &Progress,
+    stop: &CancellationToken,
+) -> Vec<Loaded> {
+    let loader = Loader {
+        context,
+        venue,
+        admission: Admission::new(&context.ledger),
+        gaps: Gaps::new(context.pool.clone(), context.recorder.clone()),
+        times,
+        progress,
+    };
+    let mut all = Vec::new();
+    for instrument in instruments {
+        let mut loaded = Loaded { instrument: *instrument, ticks: 0, error: None };
+        let loading = loader.load(*instrument, &mut loaded.ticks, stop);
+        loaded.error = loading.await.err();
+        all.push(loaded);
+    }
+    all
+}
+
+struct Loader<'a> {
+    context: &'a RepairContext,
+    venue: &'a RepairVenue,
+    admission: Admission,
+    gaps: Gaps,
+    times: (Timestamp, Timestamp),
+    progress: &'a Progress,
+}
+
+impl Loader<'_> {
+    async fn load(
+        &self,
+        instrument: Instrument,
+        loaded: &mut u64,
+        stop: &CancellationToken,
+    ) -> Result<(), LoadError> {
+        let history = self.venue.exchange.history();
+        let rules = history.rules();
+        if !rules.reaches_back {
+            return Err(LoadError::TooShort);
+        }
+        let (from, to) = self.times;
+        let span = Span { instrument, ids: None, from, to };
+        let mut pages = history.pages(&self.venue.rest_url, span);
+        let mut ticks = Vec::new();
+        let mut covered = 0;
+        let mut cover = |seconds: u64| {
+            self.progress.advance(seconds.saturating_sub(covered));
+            covered = covered.max(seconds);
+        };
+        loop {
+            let page = stop.run_until_cancelled(self.page(pages.as_mut(), &mut ticks)).await;
+            if !page.unwrap_or(Err(LoadError::Stopped))? {
+                break;
+            }
+            if !rules.exact_times {
+                only_absent(&self.gaps, instrument, &mut ticks).await?;
+            }
+            *loaded += u64::try_from(ticks.len()).unwrap_or(u64::MAX);
+            send(self.context, &self.admission, &mut ticks).await?;
+            if let Some(reach) = pages.reach() {
+                cover(seconds(reach.times.0.max(from), reach.times.1.min(to)));
+            }
+        }
+        cover(seconds(from, to));
+        Ok(())
+    }
+
+    async fn page(&self, pages: &mut dyn Pages, ticks: &mut Vec<Tick>) -> Result<bool, LoadError> {
+        self.admission.wait(&self.context.sender).await;
+        let mut wait = RETRY_MIN;
+        for _ in 1..ATTEMPTS_MAX {
+            match self.venue.client.page(pages, ticks).await {
+                Err(error) if error.is_passing() => sleep(wait).await,
+                answer => return Ok(answer?),
+            }
+            wait *= 2;
+        }
+        Ok(self.venue.client.page(pages, ticks).await?)
+    }
+}
+
+/// Of these ticks of one symbol, keeps those whose ids are not stored: for exchanges that stamp a trade differently
+/// here and there.
+pub(super) async fn only_absent(
+    gaps: &Gaps,
+    instrument: Instrument,
+    ticks: &mut Vec<Tick>,
+) -> Result<(), sqlx::Error> {
+    let ids: IdSet =
+        ticks.iter().filter_map(|tick| tick.trade_id.number()).map(|id| (id, id)).collect();
+    let times = ticks.iter().map(|tick| tick.exchange_at);
+    let (Some(bounds), Some(from), Some(to)) = (ids.bounds(), times.clone().min(), times.max())
+    else {
+        return Ok(());
+    };
+    let absent = gaps.absent(instrument, bounds, (from, to), RANGES_MAX).await?;
+    let absent: IdSet = absent.into_iter().collect();
+    ticks.retain(|tick| tick.trade_id.number().is_none_or(|id| absent.contains(id)));
+    Ok(())
+}
+
+/// Sends ticks in small portions, each only when recording does not need the channel.
+pub(super) async fn send(
+    context: &RepairContext,
+    admission: &Admission,
+    ticks: &mut Vec<Tick>,
+) -> Result<(), ChannelClosed> {
+    while !ticks.is_empty() {
+        admission.wait(&context.sender).await;
+        context.send_some(ticks).await?;
+    }
+    Ok(())
+}
+
+fn seconds(from: Timestamp, to: Timestamp) -> u64 {
+    u64::try_from((to.as_micros() - from.as_micros()) / 1_000_000).unwrap_or_default()
+}

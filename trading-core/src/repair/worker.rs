@@ -1,0 +1,456 @@
+//! One gap at a time: claimed, filled, confirmed, closed.
+//!
+//! A kill at any point leaves an open row whose lease runs out; whatever was stored by then is found stored by the next
+//! who takes it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::try_join_all;
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
+
+use super::admission::Admission;
+use super::ids::IdSet;
+use super::says::Says;
+use super::verdict::{self, Findings, Reading};
+use super::{RANGES_MAX, RepairContext, RepairVenue, WORKERS};
+use crate::domain::{Tick, Timestamp};
+use crate::exchange::history::{Pages, Reach, Span};
+use crate::pipeline::ChannelClosed;
+use crate::rest::RestError;
+use crate::store::postgres::{
+    GapScope, Gaps, LEASE, OpenGap, remove_doubles, retry_delay, waiting_gaps,
+};
+
+/// Pages after which what was done is noted and the rest becomes a gap of its own.
+const PAGES_MAX: usize = 100;
+/// Times that a busy exchange is asked for a page before the gap is postponed.
+const BUSY_MAX: usize = 3;
+/// How long ticks that were sent may take to be stored.
+const STORED_MAX: Duration = Duration::from_secs(60);
+/// How often it is looked whether they are: at first, and at last.
+const STORED_LOOK: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+/// How long the database may take to let go of a gap at the end.
+const FAREWELL_MAX: Duration = Duration::from_secs(2);
+/// What an exchange may need to show a trade in its history that it has sent.
+const HISTORY_DELAY: Duration = Duration::from_secs(2);
+/// One who waits for the gaps to be done waits for those too that are tried again so soon.
+const SOON: Duration = Duration::from_secs(15);
+/// How often that one looks.
+const WAITING_LOOK: Duration = Duration::from_millis(500);
+
+/// Why work on a gap ended without an answer.
+#[derive(Debug)]
+enum Setback {
+    /// It is somebody else's by now.
+    Lost,
+    /// We are stopped.
+    Stopped,
+    /// The database.
+    Store(sqlx::Error),
+    /// Anything that another attempt may mend.
+    Passing(String),
+}
+
+impl From<sqlx::Error> for Setback {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl From<RestError> for Setback {
+    fn from(error: RestError) -> Self {
+        Self::Passing(error.to_string())
+    }
+}
+
+impl From<ChannelClosed> for Setback {
+    fn from(closed: ChannelClosed) -> Self {
+        Self::Passing(closed.to_string())
+    }
+}
+
+/// Ticks that were sent for a gap.
+#[derive(Debug, Default)]
+struct Sent {
+    ids: IdSet,
+    number: usize,
+    /// Of the first and the last of them.
+    times: Option<(Timestamp, Timestamp)>,
+}
+
+impl Sent {
+    fn note(&mut self, tick: &Tick) {
+        if let Some(id) = tick.trade_id.number() {
+            self.ids.insert(id);
+        }
+        self.number += 1;
+        let (from, to) = self.times.unwrap_or((tick.exchange_at, tick.exchange_at));
+        self.times = Some((from.min(tick.exchange_at), to.max(tick.exchange_at)));
+    }
+
+    /// These times, and those of the ticks: a gap's own may be wrong.
+    fn widen(&self, (from, to): (Timestamp, Timestamp)) -> (Timestamp, Timestamp) {
+        self.times.map_or((from, to), |(first, last)| (from.min(first), to.max(last)))
+    }
+}
+
+/// Works on the gaps of one exchange.
+#[derive(Debug)]
+pub(super) struct Worker {
+    context: RepairContext,
+    venue: RepairVenue,
+    scope: GapScope,
+    gaps: Gaps,
+    admission: Arc<Admission>,
+    says: Arc<Says>,
+    stop: CancellationToken,
+}
+
+/// Repairs the gaps of an exchange until none is left that is due soon; those that others work on are waited for.
+///
+/// # Errors
+///
+/// When the database cannot be reached or refuses.
+pub async fn repair_all(
+    context: &RepairContext,
+    venue: &RepairVenue,
+    scope: &GapScope,
+    stop: &CancellationToken,
+) -> Result<(), sqlx::Error> {
+    let work = async |worker: &Worker| -> Result<(), sqlx::Error> {
+        while !stop.is_cancelled() {
+            if worker.step().await? {
+                continue;
+            }
+            if waiting_gaps(&context.pool, scope, SOON).await? == 0 {
+                break;
+            }
+            stop.run_until_cancelled(sleep(WAITING_LOOK)).await;
+        }
+        Ok(())
+    };
+    let workers = Worker::several(context, venue, scope, WORKERS, stop);
+    try_join_all(workers.iter().map(work)).await.map(|_done| ())
+}
+
+impl Worker {
+    /// Workers that share what they say and when they are held.
+    pub(super) fn several(
+        context: &RepairContext,
+        venue: &RepairVenue,
+        scope: &GapScope,
+        number: usize,
+        stop: &CancellationToken,
+    ) -> Vec<Self> {
+        let admission = Arc::new(Admission::new(&context.ledger));
+        let says = Arc::new(Says::default());
+        (1..=number)
+            .map(|n| Self {
+                context: context.clone(),
+                venue: venue.clone(),
+                scope: scope.clone(),
+                gaps: Gaps::new(
+                    context.pool.clone(),
+                    format!("{} {}-{n}", context.recorder, scope.exchange),
+                ),
+                admission: Arc::clone(&admission),
+                says: Arc::clone(&says),
+                stop: stop.clone(),
+            })
+            .collect()
+    }
+
+    /// The exchange's name.
+    pub(super) const fn exchange(&self) -> &'static str {
+        self.scope.exchange
+    }
+
+    /// Works on a gap; `false`: there is none that is due, or we are stopped.
+    pub(super) async fn step(&self) -> Result<bool, sqlx::Error> {
+        let claim = async {
+            self.admission.wait(&self.context.sender).await;
+            self.gaps.claim(&self.scope).await
+        };
+        let gap = match self.ask(claim).await {
+            Ok(Some(gap)) => gap,
+            Err(Setback::Store(error)) => return Err(error),
+            _ => return Ok(false),
+        };
+        debug!(%gap, attempts = gap.attempts, "Working on a gap");
+        let worked = match gap.ids {
+            Some(ids) => self.fill_ids(&gap, ids).await,
+            None => self.fill_time(&gap).await,
+        };
+        match worked {
+            Ok(()) | Err(Setback::Lost) => {}
+            Err(Setback::Stopped) => {
+                // Where the database does not answer, the lease runs out by itself.
+                if let Ok(released) = timeout(FAREWELL_MAX, self.gaps.release(&gap)).await {
+                    released?;
+                }
+                return Ok(false);
+            }
+            Err(Setback::Store(error)) => return Err(error),
+            Err(Setback::Passing(note)) => {
+                self.says.postponed(&gap, &note, retry_delay(gap.attempts + 1));
+                if let Err(Setback::Store(error)) = self.ask(self.gaps.postpone(&gap, &note)).await
+                {
+                    return Err(error);
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    /// Asks the database; a stop does not wait for its answer.
+    async fn ask<T>(
+        &self,
+        query: impl Future<Output = Result<T, sqlx::Error>>,
+    ) -> Result<T, Setback> {
+        match self.stop.run_until_cancelled(query).await {
+            Some(answer) => Ok(answer?),
+            None => Err(Setback::Stopped),
+        }
+    }
+
+    async fn fill_ids(&self, gap: &OpenGap, ids: (u64, u64)) -> Result<(), Setback> {
+        let started = Instant::now();
+        let mut findings = self.look(gap, ids, gap.times).await?;
+        let mut sent = Sent::default();
+        if let Some(wanted) = findings.absent.bounds() {
+            let reading = self.fetch(gap, wanted, &findings.absent, &mut sent).await?;
+            // The history was read for what was missing then, and proves nothing about anything else.
+            let (asked, known) = (findings.absent, (ids.0, findings.looked_at));
+            findings = self.stored(gap, known, &sent).await?;
+            if findings.absent.without(&asked).bounds().is_some() {
+                return Err(Setback::Passing("more went missing meanwhile".to_owned()));
+            }
+            findings.reading = Some(reading);
+        }
+        let times = sent.widen(gap.times);
+        let refused = self.gaps.refused(gap.instrument, ids, times, RANGES_MAX);
+        let refused = self.ask(refused).await?;
+        if let Some((_, last)) = refused.last().filter(|_| refused.len() == RANGES_MAX) {
+            findings.looked_at = findings.looked_at.min(*last);
+        }
+        findings.refused = refused.into_iter().collect();
+        if !self.venue.exchange.history().rules().exact_times {
+            self.ask(remove_doubles(&self.context.pool, gap.instrument, times)).await?;
+        }
+        let parts = verdict::of_ids(gap, ids, &findings);
+        if !self.ask(self.gaps.settle(gap, &parts)).await? {
+            return Err(Setback::Lost);
+        }
+        self.says.settled(gap, &parts, sent.number, started.elapsed());
+        Ok(())
+    }
+
+    /// What is missing of a gap, as much of it as can be known at once.
+    async fn look(
+        &self,
+        gap: &OpenGap,
+        ids: (u64, u64),
+        times: (Timestamp, Timestamp),
+    ) -> Result<Findings, Setback> {
+        let absent = self.ask(self.gaps.absent(gap.instrument, ids, times, RANGES_MAX)).await?;
+        let looked_at = match absent.last() {
+            Some((_, last)) if absent.len() == RANGES_MAX => *last,
+            _ => ids.1,
+        };
+        Ok(Findings { looked_at, absent: absent.into_iter().collect(), ..Findings::default() })
+    }
+
+    /// Reads the history over the wanted ids, and sends on those that are absent.
+    async fn fetch(
+        &self,
+        gap: &OpenGap,
+        wanted: (u64, u64),
+        absent: &IdSet,
+        sent: &mut Sent,
+    ) -> Result<Reading, Setback> {
+        let mut pages = self.pages(gap, Some(wanted));
+        let mut ticks = Vec::new();
+        for _ in 0..PAGES_MAX {
+            if !self.page(gap, pages.as_mut(), &mut ticks).await? {
+                break;
+            }
+            ticks.retain(|tick| tick.trade_id.number().is_some_and(|id| absent.contains(id)));
+            ticks.iter().for_each(|tick| sent.note(tick));
+            self.send(gap, &mut ticks).await?;
+        }
+        let reach = pages.reach();
+        let is_complete = pages.next().is_none() || reach.is_none();
+        Ok(Reading { reach, is_complete })
+    }
+
+    /// Waits until what was sent is stored, or set aside.
+    async fn stored(
+        &self,
+        gap: &OpenGap,
+        ids: (u64, u64),
+        sent: &Sent,
+    ) -> Result<Findings, Setback> {
+        let times = sent.widen(gap.times);
+        let mut patience = Patience::default();
+        loop {
+            let findings = self.look(gap, ids, times).await?;
+            if !findings.absent.meets(&sent.ids) {
+                return Ok(findings);
+            }
+            self.pause(gap, patience.next()?).await?;
+        }
+    }
+
+    async fn fill_time(&self, gap: &OpenGap) -> Result<(), Setback> {
+        let started = Instant::now();
+        let mut sent = Sent::default();
+        let mut read: Vec<(Timestamp, Timestamp)> = Vec::new();
+        let mut is_complete = self.read_time(gap, &mut sent, &mut read).await?;
+        let reaches_end = |read: &[(Timestamp, Timestamp)]| {
+            read.last().is_some_and(|(_, newest)| *newest >= gap.times.1)
+        };
+        // Either nothing was traded since, or the history is a little behind.
+        if is_complete && !reaches_end(&read) {
+            self.pause(gap, HISTORY_DELAY).await?;
+            is_complete = self.read_time(gap, &mut sent, &mut read).await?;
+            if is_complete && let Some((_, newest)) = read.last_mut() {
+                *newest = (*newest).max(gap.times.1);
+            }
+        }
+        if read.is_empty() {
+            return Err(Setback::Passing("the exchange's history shows nothing".to_owned()));
+        }
+        let parts = verdict::of_time(gap, &read, is_complete);
+        if !self.ask(self.gaps.settle(gap, &parts)).await? {
+            return Err(Setback::Lost);
+        }
+        self.says.settled(gap, &parts, sent.number, started.elapsed());
+        Ok(())
+    }
+
+    /// Reads the history over the time of a gap, and sends it on page by page, each stored before the next. Answers
+    /// whether there is no more.
+    async fn read_time(
+        &self,
+        gap: &OpenGap,
+        sent: &mut Sent,
+        read: &mut Vec<(Timestamp, Timestamp)>,
+    ) -> Result<bool, Setback> {
+        let mut pages = self.pages(gap, None);
+        let mut ticks = Vec::new();
+        for _ in 0..PAGES_MAX {
+            if !self.page(gap, pages.as_mut(), &mut ticks).await? {
+                break;
+            }
+            ticks.iter().for_each(|tick| sent.note(tick));
+            let page = ticks.clone();
+            self.send(gap, &mut ticks).await?;
+            let mut patience = Patience::default();
+            while self.ask(self.gaps.unstored(&page)).await? > 0 {
+                self.pause(gap, patience.next()?).await?;
+            }
+        }
+        if let Some(Reach { times, .. }) = pages.reach() {
+            read.push(times);
+        }
+        Ok(pages.next().is_none())
+    }
+
+    fn pages(&self, gap: &OpenGap, ids: Option<(u64, u64)>) -> Box<dyn Pages> {
+        let (from, to) = gap.times;
+        let span = Span { instrument: gap.instrument, ids, from, to };
+        self.venue.exchange.history().pages(&self.venue.rest_url, span)
+    }
+
+    /// Reads the next page, however often the exchange has to be asked for it; `false`: there is none.
+    async fn page(
+        &self,
+        gap: &OpenGap,
+        pages: &mut dyn Pages,
+        ticks: &mut Vec<Tick>,
+    ) -> Result<bool, Setback> {
+        self.hold(gap, self.admission.wait(&self.context.sender)).await?;
+        let mut asked = 1;
+        loop {
+            match self.hold(gap, self.venue.client.page(pages, ticks)).await? {
+                Err(RestError::Busy { .. }) if asked < BUSY_MAX => asked += 1,
+                answer => return Ok(answer?),
+            }
+        }
+    }
+
+    /// Sends ticks in small portions, each only when recording does not need the channel.
+    async fn send(&self, gap: &OpenGap, ticks: &mut Vec<Tick>) -> Result<(), Setback> {
+        while !ticks.is_empty() {
+            self.hold(gap, self.admission.wait(&self.context.sender)).await?;
+            self.context.send_some(ticks).await?;
+        }
+        Ok(())
+    }
+
+    async fn pause(&self, gap: &OpenGap, time: Duration) -> Result<(), Setback> {
+        self.hold(gap, sleep(time)).await
+    }
+
+    /// Does something that may take long and may be given up, and holds the lease meanwhile.
+    async fn hold<T>(&self, gap: &OpenGap, work: impl Future<Output = T>) -> Result<T, Setback> {
+        let mut work = std::pin::pin!(work);
+        loop {
+            tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return Err(Setback::Stopped),
+                done = &mut work => return Ok(done),
+                () = sleep(LEASE / 3) => {}
+            }
+            if !self.ask(self.gaps.renew(gap)).await? {
+                return Err(Setback::Lost);
+            }
+        }
+    }
+}
+
+/// How long, and how often, it is waited for ticks to be stored.
+struct Patience {
+    until: Instant,
+    wait: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self { until: Instant::now() + STORED_MAX, wait: STORED_LOOK.0 }
+    }
+}
+
+impl Patience {
+    fn next(&mut self) -> Result<Duration, Setback> {
+        if Instant::now() >= self.until {
+            let waited = STORED_MAX.as_secs();
+            return Err(Setback::Passing(format!("fetched, but not stored within {waited} s")));
+        }
+        let wait = self.wait;
+        self.wait = (wait * 2).min(STORED_LOOK.1);
+        Ok(wait)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_not_stored_is_looked_for_ever_more_seldom_and_for_a_minute() {
+        let begin = Instant::now();
+        let mut patience = Patience::default();
+        let mut waits = Vec::new();
+        while let Ok(wait) = patience.next() {
+            waits.push(wait.as_millis());
+            sleep(wait).await;
+        }
+        assert_eq!(waits[..6], [100, 200, 400, 800, 1_600, 2_000]);
+        let waited = begin.elapsed();
+        assert!((STORED_MAX..STORED_MAX + STORED_LOOK.1).contains(&waited), "{waited:?}");
+    }
+}

@@ -1,0 +1,244 @@
+//! The stored ids of a symbol, looked through once, from where the last look ended.
+//!
+//! A step reads a bounded stretch of time through the primary key, so that its cost is that of what is new, never of
+//! the whole table.
+
+use chrono::TimeDelta;
+use sqlx::PgPool;
+use sqlx::types::chrono::{DateTime, Utc};
+
+use super::gaps::number;
+use crate::domain::{Instrument, Timestamp};
+
+/// Exchange time that one step looks through, from the first trade of it.
+const STEP: TimeDelta = TimeDelta::minutes(10);
+/// Jumps that one step names; the next step begins after the last of them.
+const HOLES_MAX: i64 = 1_000;
+/// Ids that go back although the trade is this much younger: the exchange counts anew.
+const RESET_MIN: TimeDelta = TimeDelta::seconds(60);
+
+/// A stored trade up to which all is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mark {
+    /// Its id.
+    pub id: u64,
+    /// Its exchange time.
+    pub time: Timestamp,
+}
+
+/// Ids between two stored trades.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hole {
+    /// The first and the last.
+    pub ids: (u64, u64),
+    /// Exchange times of the two trades.
+    pub times: (Timestamp, Timestamp),
+}
+
+/// What one step found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuditStep {
+    /// Jumps of the ids, in order of time: some may be filled by trades that are stamped out of order.
+    pub holes: Vec<Hole>,
+    /// Where the next step begins.
+    pub next: Mark,
+}
+
+type Row = (i64, DateTime<Utc>, i64, DateTime<Utc>);
+
+/// Where the last look at a symbol ended.
+///
+/// # Errors
+///
+/// When the server cannot be reached or refuses.
+pub async fn checked_until(
+    pool: &PgPool,
+    instrument: Instrument,
+) -> Result<Option<Mark>, sqlx::Error> {
+    let query = concat!(
+        "SELECT ",
+        number!(),
+        ", time FROM checked_until WHERE exchange = $1 AND symbol = $2"
+    );
+    let row: Option<(Option<i64>, DateTime<Utc>)> = sqlx::query_as(query)
+        .bind(instrument.exchange())
+        .bind(instrument.symbol().as_str())
+        .fetch_optional(pool)
+        .await?;
+    Ok(row.and_then(|(id, time)| mark(id?, time)))
+}
+
+/// The first stored trade of a symbol at or after a time.
+///
+/// # Errors
+///
+/// When the server cannot be reached or refuses.
+pub async fn first_stored(
+    pool: &PgPool,
+    instrument: Instrument,
+    since: Timestamp,
+) -> Result<Option<Mark>, sqlx::Error> {
+    let query = concat!(
+        "SELECT id, time FROM (SELECT ",
+        number!(),
+        " AS id, time FROM tick_data WHERE exchange = $1 AND symbol = $2 AND time >= $3) AS ticks \
+         WHERE id IS NOT NULL ORDER BY time, id LIMIT 1"
+    );
+    let row: Option<(i64, DateTime<Utc>)> = sqlx::query_as(query)
+        .bind(instrument.exchange())
+        .bind(instrument.symbol().as_str())
+        .bind(since.to_datetime())
+        .fetch_optional(pool)
+        .await?;
+    Ok(row.and_then(|(id, time)| mark(id, time)))
+}
+
+/// Looks through what is stored of a symbol after `from`, up to `until` or a step's length; `None`: nothing is there.
+///
+/// # Errors
+///
+/// When the server cannot be reached or refuses.
+pub async fn audit_step(
+    pool: &PgPool,
+    instrument: Instrument,
+    from: Mark,
+    until: Timestamp,
+) -> Result<Option<AuditStep>, sqlx::Error> {
+    let begin: Option<DateTime<Utc>> = sqlx::query_scalar(
+        "SELECT min(time) FROM tick_data WHERE exchange = $1 AND symbol = $2 AND time > $3 AND time <= $4",
+    )
+    .bind(instrument.exchange())
+    .bind(instrument.symbol().as_str())
+    .bind(from.time.to_datetime())
+    .bind(until.to_datetime())
+    .fetch_one(pool)
+    .await?;
+    let Some(begin) = begin else { return Ok(None) };
+    let end = until.to_datetime().min(begin + STEP);
+    let query = concat!(
+        "WITH new AS (SELECT id, time FROM (SELECT ",
+        number!(),
+        " AS id, time FROM tick_data WHERE exchange = $1 AND symbol = $2 AND time BETWEEN $3 AND $4) AS ticks \
+         WHERE id > $5), \
+         pairs AS (SELECT lag(id, 1, $5) OVER ids AS before, lag(time, 1, $3) OVER ids AS time_before, \
+             id, time, lead(id) OVER ids AS after FROM new WINDOW ids AS (ORDER BY id)) \
+         SELECT before, time_before, id, time FROM pairs \
+         WHERE id > before + 1 OR after IS NULL ORDER BY id LIMIT $6"
+    );
+    let rows: Vec<Row> = sqlx::query_as(query)
+        .bind(instrument.exchange())
+        .bind(instrument.symbol().as_str())
+        .bind(from.time.to_datetime())
+        .bind(end)
+        .bind(i64::try_from(from.id).unwrap_or(i64::MAX))
+        .bind(HOLES_MAX)
+        .fetch_all(pool)
+        .await?;
+    let holes = rows.iter().filter_map(hole).collect();
+    if let Some(next) = rows.last().and_then(|(_, _, id, time)| mark(*id, *time)) {
+        return Ok(Some(AuditStep { holes, next }));
+    }
+    // Nothing but lower ids: strays, or an exchange that counts anew.
+    let reset_at = from.time.to_datetime() + RESET_MIN;
+    let anew = match instant(reset_at.max(begin)) {
+        Some(since) if begin >= reset_at => first_stored(pool, instrument, since).await?,
+        _ => None,
+    };
+    let skipped = instant(end).filter(|end| *end < until).map(|time| Mark { id: from.id, time });
+    Ok(anew.or(skipped).map(|next| AuditStep { holes, next }))
+}
+
+/// The ids from `first` to `last` of a symbol that are listed as missing, or as explained.
+///
+/// # Errors
+///
+/// When the server cannot be reached or refuses.
+pub async fn listed(
+    pool: &PgPool,
+    instrument: Instrument,
+    (first, last): (u64, u64),
+) -> Result<Vec<(u64, u64)>, sqlx::Error> {
+    let rows: Vec<(String, String)> = sqlx::query_as(
+        "SELECT first_id, last_id FROM tick_gaps \
+         WHERE exchange = $1 AND symbol = $2 AND status <> 'repaired' \
+             AND CASE WHEN first_id || last_id ~ '^[0-9]+$' \
+                 THEN first_id::numeric <= $4 AND last_id::numeric >= $3 END",
+    )
+    .bind(instrument.exchange())
+    .bind(instrument.symbol().as_str())
+    .bind(i64::try_from(first).unwrap_or(i64::MAX))
+    .bind(i64::try_from(last).unwrap_or(i64::MAX))
+    .fetch_all(pool)
+    .await?;
+    Ok(rows
+        .into_iter()
+        .filter_map(|(first, last)| Some((first.parse().ok()?, last.parse().ok()?)))
+        .collect())
+}
+
+/// Lists gaps, opens again those that were taken for repaired, and notes how far a symbol was looked through: all of
+/// it or nothing.
+///
+/// # Errors
+///
+/// When the server cannot be reached or refuses.
+pub async fn note_audit(
+    pool: &PgPool,
+    instrument: Instrument,
+    found: &[Hole],
+    until: Mark,
+) -> Result<(), sqlx::Error> {
+    let mut transaction = pool.begin().await?;
+    if !found.is_empty() {
+        let first: Vec<_> = found.iter().map(|hole| hole.ids.0.to_string()).collect();
+        let last: Vec<_> = found.iter().map(|hole| hole.ids.1.to_string()).collect();
+        let from: Vec<_> = found.iter().map(|hole| hole.times.0.to_datetime()).collect();
+        let to: Vec<_> = found.iter().map(|hole| hole.times.1.to_datetime()).collect();
+        sqlx::query(
+            "INSERT INTO tick_gaps (exchange, symbol, first_id, last_id, from_time, to_time, cause) \
+             SELECT $1, $2, first_id, last_id, from_time, to_time, 'found missing in the database' \
+             FROM unnest($3::text[], $4::text[], $5::timestamptz[], $6::timestamptz[]) \
+                 AS found (first_id, last_id, from_time, to_time) \
+             ON CONFLICT (exchange, symbol, first_id, last_id) WHERE first_id IS NOT NULL \
+             DO UPDATE SET status = 'open', closed_at = NULL, attempts = 0, retry_at = now(), \
+                 cause = EXCLUDED.cause, opened_at = EXCLUDED.opened_at, note = NULL \
+             WHERE tick_gaps.status = 'repaired'",
+        )
+        .bind(instrument.exchange())
+        .bind(instrument.symbol().as_str())
+        .bind(first)
+        .bind(last)
+        .bind(from)
+        .bind(to)
+        .execute(&mut *transaction)
+        .await?;
+    }
+    sqlx::query(
+        "INSERT INTO checked_until (exchange, symbol, trade_id, time) VALUES ($1, $2, $3, $4) \
+         ON CONFLICT (exchange, symbol) DO UPDATE SET trade_id = EXCLUDED.trade_id, time = EXCLUDED.time \
+         WHERE checked_until.time <= EXCLUDED.time",
+    )
+    .bind(instrument.exchange())
+    .bind(instrument.symbol().as_str())
+    .bind(until.id.to_string())
+    .bind(until.time.to_datetime())
+    .execute(&mut *transaction)
+    .await?;
+    transaction.commit().await
+}
+
+fn instant(time: DateTime<Utc>) -> Option<Timestamp> {
+    Timestamp::from_micros(time.timestamp_micros()).ok()
+}
+
+fn mark(id: i64, time: DateTime<Utc>) -> Option<Mark> {
+    Some(Mark { id: u64::try_from(id).ok()?, time: instant(time)? })
+}
+
+fn hole((before, time_before, id, time): &Row) -> Option<Hole> {
+    let first = u64::try_from(before + 1).ok()?;
+    let last = u64::try_from(id - 1).ok()?;
+    let times = (instant(*time_before)?, instant(*time)?);
+    (first <= last)
+        .then_some(Hole { ids: (first, last), times: (times.0.min(times.1), times.1.max(times.0)) })
+}

@@ -1,0 +1,505 @@
+//! What is missing comes back from the exchanges' history, once, with its exact values; and where it does not, the table
+//! of gaps says so.
+
+use std::time::Duration;
+
+use sqlx::Executor as _;
+use tokio::time::{Instant, sleep};
+use trading_core::domain::Timestamp;
+use trading_core::simulator::{
+    Action, RestFault, RestLimit, RestLimits, SimulatorOptions, Switches, Target, Venue,
+};
+use trading_core::store::postgres::{GapScope, GapStatus, Gaps, Part};
+
+use crate::support::place::{Place, options};
+use crate::support::process::Program;
+use crate::support::truth::stored;
+
+/// The exchanges whose ids are consecutive, and whose past can be asked for.
+const COUNTING: [&str; 4] = ["binance", "coinbase", "kraken", "okx"];
+
+#[tokio::test]
+async fn a_gap_in_the_middle_comes_back_at_every_exchange() {
+    for exchange in COUNTING {
+        let place = Place::new(exchange, options()).await;
+        let last = place.latest() - 10;
+        let first = last - 3_000;
+        // More than a page of any of them.
+        let gap = (first + 500, last - 500);
+        place.store((first..gap.0).chain(gap.1 + 1..=last)).await;
+        place.gap(gap.0, gap.1).await;
+        let repairing = place.repair("one");
+        assert_eq!(place.closed().await, ["repaired"], "{exchange}");
+        let reading = repairing.stop().await;
+        assert_eq!(reading.stored, gap.1 - gap.0 + 1, "{exchange}: nothing is fetched twice");
+        assert_eq!(place.missing(first, last).await, [0_u64; 0], "{exchange}");
+        let table = stored(place.pool(), &place.market).await;
+        assert_eq!(table.len(), 1, "{exchange}");
+        place.close().await;
+    }
+}
+
+#[tokio::test]
+async fn what_came_late_by_itself_is_not_fetched() {
+    let place = Place::new("binance", options()).await;
+    let last = place.latest() - 10;
+    place.store(last - 100..=last).await;
+    place.gap(last - 50, last - 40).await;
+    let repairing = place.repair("one");
+    assert_eq!(place.closed().await, ["repaired"]);
+    assert_eq!(repairing.stop().await.received, 0);
+    place.close().await;
+}
+
+#[tokio::test]
+async fn ids_that_were_never_issued_are_no_loss() {
+    for exchange in COUNTING {
+        let unissued = "0.05".parse().unwrap();
+        let place = Place::new(exchange, SimulatorOptions { unissued, ..options() }).await;
+        let last =
+            (0..).map(|back| place.latest() - 10 - back).find(|id| place.tick(*id).is_some());
+        let last = last.unwrap();
+        let first = (0..).map(|back| last - 400 - back).find(|id| place.tick(*id).is_some());
+        let first = first.unwrap();
+        place.store([first, last]).await;
+        place.gap(first + 1, last - 1).await;
+        let repairing = place.repair("one");
+        place.closed().await;
+        repairing.stop().await;
+        assert_eq!(place.missing(first, last).await, [0_u64; 0], "{exchange}");
+        let mut never_issued = 0;
+        for (from, to, status, _) in place.gaps().await {
+            let ids = from.unwrap().parse::<u64>().unwrap()..=to.unwrap().parse().unwrap();
+            for id in ids {
+                let expected = if place.tick(id).is_some() { "repaired" } else { "not_a_loss" };
+                assert_eq!(status, expected, "{exchange} {id}");
+                never_issued += u32::from(status == "not_a_loss");
+            }
+        }
+        assert!(never_issued > 5, "{exchange}: {never_issued} were to be found");
+        place.close().await;
+    }
+}
+
+#[tokio::test]
+async fn bybit_gives_back_what_it_still_shows_and_the_rest_is_given_up() {
+    let place = Place::new("bybit", options()).await;
+    // Its history holds sixty trades: the gap of a moment is all there, one of a minute is not.
+    let last = place.latest();
+    place.store([last - 20, last - 500]).await;
+    place.list(None, (place.time(last - 20), place.time(last - 2))).await;
+    let repairing = place.repair("one");
+    assert_eq!(place.closed().await, ["repaired"]);
+    assert_eq!(place.missing(last - 20, last - 2).await, [0_u64; 0]);
+
+    place.list(None, (place.time(last - 500), place.time(last))).await;
+    assert_eq!(place.closed().await, ["unrecoverable", "repaired", "repaired"]);
+    repairing.stop().await;
+    let split: Vec<(Timestamp, Timestamp)> = times(&place).await;
+    let [lost, back, _] = split.as_slice() else { panic!("{split:?}") };
+    assert_eq!((lost.0, lost.1, back.1), (place.time(last - 500), back.0, place.time(last)));
+    let begin = (last - 500..last).find(|id| place.time(*id) > back.0).unwrap();
+    assert!(begin > last - 70, "no more than sixty trades are shown");
+    assert_eq!(place.missing(begin, last).await, [0_u64; 0]);
+    stored(place.pool(), &place.market).await;
+    place.close().await;
+}
+
+async fn times(place: &Place) -> Vec<(Timestamp, Timestamp)> {
+    type Row = (chrono::DateTime<chrono::Utc>, chrono::DateTime<chrono::Utc>);
+    let rows: Vec<Row> =
+        sqlx::query_as("SELECT from_time, to_time FROM tick_gaps ORDER BY from_time, to_time DESC")
+            .fetch_all(place.pool())
+            .await
+            .unwrap();
+    let micros = |time: chrono::DateTime<chrono::Utc>| {
+        Timestamp::from_micros(time.timestamp_micros()).unwrap()
+    };
+    rows.into_iter().map(|(from, to)| (micros(from), micros(to))).collect()
+}
+
+#[tokio::test]
+async fn a_history_that_is_down_is_asked_again_and_one_that_is_busy_is_left_alone() {
+    let place = Place::new("okx", options()).await;
+    let last = place.latest() - 10;
+    place.store([last - 100, last]).await;
+    place.gap(last - 99, last - 1).await;
+    place.faults.switch(Switches { rest: Some(RestFault::Down), ..Switches::default() });
+    let repairing = place.repair("one");
+    place
+        .until("SELECT note LIKE '%503%' AND attempts > 0 AND status = 'open' FROM tick_gaps")
+        .await;
+    place.faults.switch(Switches::default());
+    assert_eq!(place.closed().await, ["repaired"]);
+    repairing.stop().await;
+    assert_eq!(place.missing(last - 100, last).await, [0_u64; 0]);
+    place.close().await;
+
+    // One request a second: the second page is refused, and the exchange says for how long.
+    let limit = RestLimit { burst: 1, per_second: 1 };
+    let rest_limits = RestLimits([(Venue::Okx, limit)].into());
+    let place = Place::new("okx", SimulatorOptions { rest_limits, ..options() }).await;
+    let last = place.latest() - 10;
+    place.store([last - 300, last]).await;
+    place.gap(last - 299, last - 1).await;
+    let repairing = place.repair("one");
+    assert_eq!(place.closed().await, ["repaired"]);
+    repairing.stop().await;
+    assert_eq!(place.missing(last - 300, last).await, [0_u64; 0]);
+    place.close().await;
+}
+
+#[tokio::test]
+async fn two_recorders_share_the_gaps_and_fetch_none_twice() {
+    let place = Place::new("coinbase", options()).await;
+    let last = place.latest() - 10;
+    let gaps: Vec<(u64, u64)> =
+        (0..40).map(|n| (last - 2_000 + n * 50, last - 1_970 + n * 50)).collect();
+    let is_missing = |id: &u64| gaps.iter().any(|(first, last)| (first..=last).contains(&id));
+    place.store((last - 2_001..=last).filter(|id| !is_missing(id))).await;
+    for (first, last) in &gaps {
+        place.gap(*first, *last).await;
+    }
+    let (one, two) = (place.repair("one"), place.repair("two"));
+    assert_eq!(place.closed().await, ["repaired"; 40]);
+    let (one, two) = (one.stop().await, two.stop().await);
+    assert_eq!(one.received + two.received, 40 * 31);
+    assert_eq!(one.duplicates + two.duplicates, 0);
+    assert_eq!(place.missing(last - 2_001, last).await, [0_u64; 0]);
+    place.close().await;
+}
+
+#[tokio::test]
+async fn a_killed_worker_s_gap_is_its_own_until_the_lease_runs_out_and_then_the_next_one_s() {
+    let place = Place::new("binance", options()).await;
+    let last = place.latest() - 10;
+    place.store([last - 400, last - 300, last - 200, last]).await;
+    place.gap(last - 199, last - 1).await;
+    place.faults.switch(Switches {
+        rest: Some(RestFault::Slow(Duration::from_secs(600))),
+        ..Switches::default()
+    });
+    let killed = place.repair("killed");
+    place.until("SELECT claimed_by LIKE 'killed%' FROM tick_gaps").await;
+    killed.kill().await;
+    place.faults.switch(Switches::default());
+
+    let next = place.repair("next");
+    place.gap(last - 399, last - 301).await;
+    place.until("SELECT bool_or(status = 'repaired') FROM tick_gaps").await;
+    let of_the_dead = "SELECT status = 'open' AND claimed_by LIKE 'killed%' FROM tick_gaps ORDER BY from_time DESC LIMIT 1";
+    assert!(sqlx::query_scalar::<_, bool>(of_the_dead).fetch_one(place.pool()).await.unwrap());
+    place
+        .pool()
+        .execute("UPDATE tick_gaps SET claimed_until = now() WHERE status = 'open'")
+        .await
+        .unwrap();
+    assert_eq!(place.closed().await, ["repaired"; 2]);
+    next.stop().await;
+    assert_eq!(place.missing(last - 200, last).await, [0_u64; 0]);
+    place.close().await;
+}
+
+#[tokio::test]
+async fn a_long_gap_is_worked_off_in_slices_that_are_kept() {
+    let place = Place::new("okx", options()).await;
+    let last = place.latest() - 10;
+    // A hundred pages of a hundred trades are one slice.
+    let first = last - 12_000;
+    place.store([first, last]).await;
+    place.gap(first + 1, last - 1).await;
+    let repairing = place.repair("one");
+    place.until("SELECT count(*) = 2 AND bool_or(status = 'repaired') FROM tick_gaps").await;
+    assert_eq!(place.closed().await, ["repaired"; 2]);
+    let reading = repairing.stop().await;
+    assert_eq!(reading.stored, 11_999);
+    assert_eq!(place.missing(first, last).await, [0_u64; 0]);
+    place.close().await;
+}
+
+#[tokio::test]
+async fn refused_ticks_are_unrecoverable_and_say_where_they_are() {
+    let place = Place::new("binance", options()).await;
+    let last = place.latest() - 10;
+    place.store([last - 100, last]).await;
+    // A rule that the real table does not have, so that the database refuses one trade.
+    let refused = last - 50;
+    let rule = format!("ALTER TABLE tick_data ADD CONSTRAINT odd CHECK (trade_id <> '{refused}')");
+    place.pool().execute(sqlx::AssertSqlSafe(rule)).await.unwrap();
+    place.gap(last - 99, last - 1).await;
+    let repairing = place.repair("one");
+    place.closed().await;
+    repairing.stop().await;
+    let gaps = place.gaps().await;
+    let told: Vec<_> = gaps.iter().map(|(_, _, status, _)| status.as_str()).collect();
+    assert_eq!(told, ["repaired", "unrecoverable", "repaired"]);
+    assert_eq!(gaps[1].0.as_deref(), Some(refused.to_string().as_str()));
+    assert!(gaps[1].3.as_deref().unwrap().contains("rejected_ticks"), "{gaps:?}");
+    place.close().await;
+}
+
+#[tokio::test]
+async fn repair_waits_while_recording_has_much_to_store() {
+    let place = Place::new("binance", options()).await;
+    let last = place.latest() - 10;
+    place.store([last - 100, last - 50, last]).await;
+    let repairing = place.repair("one");
+    // As much as a store that is away leaves behind.
+    repairing.ledger.record_frame(10_000, 0);
+    repairing.ledger.record_accepted(10_000);
+    place.gap(last - 99, last - 51).await;
+    // Another recorder, which has nothing else to do, proves that the gap could be taken all the time.
+    let before = Instant::now();
+    while before.elapsed() < Duration::from_secs(3) {
+        sleep(Duration::from_millis(100)).await;
+        assert_eq!(repairing.ledger.read().received, 10_000);
+    }
+    repairing.ledger.record_dropped(10_000);
+    assert_eq!(place.closed().await, ["repaired"]);
+    assert_eq!(repairing.stop().await.stored, 49);
+    place.close().await;
+}
+
+#[tokio::test]
+async fn rows_that_went_missing_are_found_once_and_come_back() {
+    for exchange in COUNTING {
+        let place = Place::new(exchange, SimulatorOptions { rate: 50.into(), ..options() }).await;
+        let last = place.latest() - 6_000;
+        let first = last - 2_000;
+        place.store(first..=last).await;
+        let mut repairing = place.repair("one");
+        place.audit(&mut repairing);
+        place.until("SELECT count(*) = 1 FROM checked_until").await;
+        assert_eq!(place.gaps().await, [], "{exchange}: nothing is missing yet");
+        repairing.stop().await;
+
+        // Later ones, of which some went missing, beside a gap that is known, and a trade that is stamped late.
+        let gone = [(last + 10, last + 20), (last + 300, last + 300), (last + 500, last + 600)];
+        let is_gone = |id: &u64| gone.iter().any(|(first, last)| (first..=last).contains(&id));
+        place.store((last + 1..=last + 1_000).filter(|id| !is_gone(id))).await;
+        place.gap(last + 10, last + 20).await;
+        place
+            .pool()
+            .execute("UPDATE tick_gaps SET status = 'unrecoverable', closed_at = now()")
+            .await
+            .unwrap();
+        let mut repairing = place.repair("two");
+        place.audit(&mut repairing);
+        let newest = last + 1_000;
+        place.until_checked(newest).await;
+        let causes: Vec<String> =
+            sqlx::query_scalar("SELECT cause FROM tick_gaps ORDER BY from_time")
+                .fetch_all(place.pool())
+                .await
+                .unwrap();
+        assert_eq!(causes[..1], ["a test"], "{exchange}: what is explained is not opened again");
+        assert_eq!(causes[1..], ["found missing in the database"; 2], "{exchange}");
+        assert_eq!(place.closed().await, ["unrecoverable", "repaired", "repaired"], "{exchange}");
+        repairing.stop().await;
+        let expected: Vec<u64> = (last + 10..=last + 20).collect();
+        assert_eq!(place.missing(first, newest).await, expected, "{exchange}");
+        place.close().await;
+    }
+}
+
+#[tokio::test]
+async fn what_came_of_a_gap_is_written_by_who_holds_it_and_replaces_what_was_known() {
+    let place = Place::new("binance", options()).await;
+    let times = (place.time(place.latest()), place.time(place.latest()));
+    place.list(Some((1_000, 1_099)), times).await;
+    place.list(Some((1_050, 1_099)), times).await;
+    let scope = GapScope {
+        exchange: "binance",
+        symbols: None,
+        max_age: None,
+        settled: Duration::ZERO,
+        newest_first: false,
+    };
+    let gaps = |name: &str| Gaps::new(place.pool().clone(), name.to_owned());
+    let gap = gaps("one").claim(&scope).await.unwrap().unwrap();
+    assert_eq!(gap.ids, Some((1_000, 1_099)));
+    let other = gaps("two").claim(&scope).await.unwrap().unwrap();
+    assert_eq!(other.ids, Some((1_050, 1_099)));
+    assert!(gaps("three").claim(&scope).await.unwrap().is_none(), "each is somebody's");
+
+    let part =
+        |ids, status| Part { ids: Some(ids), times: gap.times, status, note: None, attempts: 0 };
+    let parts =
+        [part((1_000, 1_049), GapStatus::Repaired), part((1_050, 1_099), GapStatus::NotALoss)];
+    assert!(!gaps("two").settle(&gap, &parts).await.unwrap(), "not the holder");
+    assert!(gaps("one").settle(&gap, &parts).await.unwrap());
+    assert!(!gaps("one").settle(&gap, &parts).await.unwrap(), "settled already");
+    assert!(!gaps("two").renew(&other).await.unwrap(), "it was settled as part of the other");
+    let told: Vec<_> =
+        place.gaps().await.into_iter().map(|(first, _, status, _)| (first, status)).collect();
+    assert_eq!(
+        told,
+        [
+            (Some("1000".to_owned()), "repaired".to_owned()),
+            (Some("1050".to_owned()), "not_a_loss".to_owned())
+        ]
+    );
+    place.close().await;
+}
+
+#[tokio::test]
+async fn a_gap_of_more_ranges_than_are_known_at_once_is_repaired_all_the_same() {
+    let place = Place::new("binance", options()).await;
+    let last = place.latest() - 10;
+    let first = last - 12_000;
+    // Every other trade is there: six thousand ranges are missing, and five thousand are looked at.
+    place.store((first..=last).step_by(2)).await;
+    place.gap(first + 1, last - 1).await;
+    let repairing = place.repair("one");
+    assert_eq!(place.closed().await, ["repaired"; 2]);
+    assert_eq!(repairing.stop().await.stored, 6_000);
+    assert_eq!(place.missing(first, last).await, [0_u64; 0]);
+    place.close().await;
+}
+
+#[tokio::test]
+async fn more_refused_ranges_than_are_known_at_once_are_none_of_them_called_repaired() {
+    let place = Place::new("binance", options()).await;
+    let last = place.latest() - 10;
+    let first = last - 12_000;
+    place.store((first..=last).step_by(2)).await;
+    let refused = format!(
+        "INSERT INTO rejected_ticks SELECT 'binance', 'BTCUSDT', id::text, now(), now(), 'buy', 1, 1, 'live', '23514', 'a test' \
+         FROM generate_series({}, {last}, 2) AS id",
+        first + 1
+    );
+    place.pool().execute(sqlx::AssertSqlSafe(refused)).await.unwrap();
+    place.gap(first + 1, last - 1).await;
+    let repairing = place.repair("one");
+    place.closed().await;
+    assert_eq!(repairing.stop().await.received, 0, "nothing is absent");
+    let mut at = first + 1;
+    for (from, to, status, _) in place.gaps().await {
+        // Refused and stored ones take turns.
+        let (from, to) =
+            (from.unwrap().parse::<u64>().unwrap(), to.unwrap().parse::<u64>().unwrap());
+        let expected = if (from - first).is_multiple_of(2) { "repaired" } else { "unrecoverable" };
+        assert_eq!((from, to, status.as_str()), (at, at, expected));
+        at += 1;
+    }
+    assert_eq!(at, last);
+    place.close().await;
+}
+
+#[tokio::test]
+async fn a_trade_that_came_both_ways_is_kept_as_it_came_over_the_socket() {
+    let place = Place::new("kraken", options()).await;
+    let last = place.latest() - 10;
+    place.store(last - 100..=last).await;
+    // As the history stamps it.
+    let copied = "INSERT INTO tick_data SELECT time + interval '1 us', received_at, exchange, symbol, trade_id, side, \
+                  price, quantity, 'backfill' FROM tick_data WHERE right(trade_id, 1) = '7'";
+    let copies = place.pool().execute(copied).await.unwrap().rows_affected();
+    assert_eq!(copies, 10);
+    place.gap(last - 99, last - 1).await;
+    let repairing = place.repair("one");
+    assert_eq!(place.closed().await, ["repaired"]);
+    repairing.stop().await;
+    let table = stored(place.pool(), &place.market).await;
+    assert_eq!(table.values().next().unwrap().ids.len(), 101);
+    place.close().await;
+}
+
+#[tokio::test]
+async fn a_look_at_many_jumps_goes_step_by_step_and_names_each_once() {
+    let place = Place::new("binance", options()).await;
+    let last = place.latest() - 2_000;
+    // Some thirteen minutes, with more jumps in ten of them than one step names.
+    let first = last - 8_000;
+    place.store((first..=last).step_by(2)).await;
+    let mut pipeline = place.pipeline("one");
+    place.audit(&mut pipeline);
+    place.until_checked(last).await;
+    pipeline.stop().await;
+    let gaps = place.gaps().await;
+    let named: Vec<u64> =
+        gaps.iter().map(|(id, ..)| id.as_ref().unwrap().parse().unwrap()).collect();
+    assert_eq!(named, (first + 1..last).step_by(2).collect::<Vec<_>>());
+    place.close().await;
+}
+
+#[tokio::test]
+async fn trades_that_are_stamped_late_or_counted_anew_are_not_missing() {
+    let place = Place::new("okx", options()).await;
+    let last = place.latest() - 2_000;
+    place.store(last - 500..=last).await;
+    // One of them bears a time far from its neighbours'; then the exchange begins to count at 1.
+    let odd = format!(
+        "UPDATE tick_data SET time = time + interval '20 s' WHERE trade_id = '{}'",
+        last - 400
+    );
+    place.pool().execute(sqlx::AssertSqlSafe(odd)).await.unwrap();
+    let anew = "INSERT INTO tick_data SELECT max(time) + (70 + n) * interval '1 s', max(time), 'okx', 'BTCUSDT', n::text, \
+                'buy', 1, 1, 'live' FROM tick_data, generate_series(1, 50) AS n WHERE n <> 25 GROUP BY n";
+    place.pool().execute(anew).await.unwrap();
+    let mut pipeline = place.pipeline("one");
+    place.audit(&mut pipeline);
+    place.until_checked(50).await;
+    pipeline.stop().await;
+    let gaps = place.gaps().await;
+    assert_eq!(gaps.len(), 1, "{gaps:?}");
+    assert_eq!(gaps[0].0.as_deref(), Some("25"));
+    place.close().await;
+}
+
+#[tokio::test]
+async fn a_repaired_gap_whose_trades_are_gone_again_is_opened_again() {
+    let place = Place::new("coinbase", options()).await;
+    let last = place.latest() - 2_000;
+    place.store([last - 20, last]).await;
+    place.gap(last - 19, last - 1).await;
+    place
+        .pool()
+        .execute("UPDATE tick_gaps SET status = 'repaired', closed_at = now()")
+        .await
+        .unwrap();
+    let mut repairing = place.repair("one");
+    place.audit(&mut repairing);
+    place.until("SELECT count(*) = 21 FROM tick_data").await;
+    assert_eq!(place.closed().await, ["repaired"]);
+    repairing.stop().await;
+    place.close().await;
+}
+
+#[tokio::test]
+async fn a_recorder_fetches_by_itself_what_its_exchange_did_not_send() {
+    for exchange in COUNTING {
+        let place = Place::new(exchange, options()).await;
+        let setting = |key: &str, value: String| (format!("TRADING_CORE__{key}"), value);
+        let rest_url = place.venue.rest_url.clone();
+        let url = |kind| format!("EXCHANGES__{}__{kind}_URL", exchange.to_uppercase());
+        let settings = [
+            ("DATABASE_URL".to_owned(), place.database.url.clone()),
+            setting("BATCH__MAX_TIME", "500ms".to_owned()),
+            setting(&url("WS"), rest_url.replacen("http", "ws", 1)),
+            setting(&url("REST"), rest_url),
+        ];
+        let folder = tempfile::tempdir().unwrap();
+        let symbol = place.instrument.symbol().to_string();
+        let arguments = ["live", "--exchange", exchange, "--symbol", &symbol];
+        let mut program = Program::start(folder.path(), &arguments, &settings);
+        place.until("SELECT count(*) > 20 FROM tick_data").await;
+        let skip =
+            |trades| place.faults.act(&Target::default(), Action::Skip(trades), Timestamp::now());
+        skip(7).unwrap();
+        place.until("SELECT bool_and(status = 'repaired') FROM tick_gaps").await;
+        skip(1).unwrap();
+        place.until("SELECT count(*) > 1 AND bool_and(status = 'repaired') FROM tick_gaps").await;
+        assert!(program.logged("Gap repaired: ").await.contains(&place.instrument.to_string()));
+        assert!(program.stop().await.success(), "{}", program.log());
+        let table = stored(place.pool(), &place.market).await;
+        assert_eq!(table.values().next().unwrap().missing(), [0_u64; 0], "{exchange}");
+        let sources: Vec<(String, i64)> =
+            sqlx::query_as("SELECT source, count(*) FROM tick_data GROUP BY 1 ORDER BY 1")
+                .fetch_all(place.pool())
+                .await
+                .unwrap();
+        assert_eq!(sources[0], ("backfill".to_owned(), 8), "{exchange}");
+        place.close().await;
+    }
+}
