@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use sqlx::Executor as _;
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 use trading_core::domain::Timestamp;
 use trading_core::simulator::{
     Action, RestFault, RestLimit, RestLimits, SimulatorOptions, Switches, Target, Venue,
@@ -242,21 +242,24 @@ async fn refused_ticks_are_unrecoverable_and_say_where_they_are() {
 async fn repair_waits_while_recording_has_much_to_store() {
     let place = Place::new("binance", options()).await;
     let last = place.latest() - 10;
-    place.store([last - 100, last - 50, last]).await;
-    let repairing = place.repair("one");
+    place.store((last - 1_000..=last).step_by(10)).await;
+    let busy = place.repair("busy");
     // As much as a store that is away leaves behind.
-    repairing.ledger.record_frame(10_000, 0);
-    repairing.ledger.record_accepted(10_000);
-    place.gap(last - 99, last - 51).await;
-    // Another recorder, which has nothing else to do, proves that the gap could be taken all the time.
-    let before = Instant::now();
-    while before.elapsed() < Duration::from_secs(3) {
-        sleep(Duration::from_millis(100)).await;
-        assert_eq!(repairing.ledger.read().received, 10_000);
+    busy.ledger.record_frame(10_000, 0);
+    busy.ledger.record_accepted(10_000);
+    for n in 1..=20 {
+        place.gap(last - 50 * n + 1, last - 50 * n + 9).await;
     }
-    repairing.ledger.record_dropped(10_000);
-    assert_eq!(place.closed().await, ["repaired"]);
-    assert_eq!(repairing.stop().await.stored, 49);
+    // All of them are there to be taken: another recorder, which has nothing else to do, takes them.
+    let idle = place.repair("idle");
+    assert_eq!(place.closed().await, ["repaired"; 20]);
+    assert_eq!(idle.stop().await.stored, 20 * 9);
+    assert_eq!(busy.ledger.read().received, 10_000);
+
+    place.gap(last - 9, last - 1).await;
+    busy.ledger.record_dropped(10_000);
+    place.closed().await;
+    assert_eq!(busy.stop().await.stored, 9);
     place.close().await;
 }
 
@@ -469,7 +472,7 @@ async fn a_repaired_gap_whose_trades_are_gone_again_is_opened_again() {
 #[tokio::test]
 async fn a_recorder_fetches_by_itself_what_its_exchange_did_not_send() {
     for exchange in COUNTING {
-        let place = Place::new(exchange, options()).await;
+        let place = Place::new(exchange, SimulatorOptions { rate: 50.into(), ..options() }).await;
         let setting = |key: &str, value: String| (format!("TRADING_CORE__{key}"), value);
         let rest_url = place.venue.rest_url.clone();
         let url = |kind| format!("EXCHANGES__{}__{kind}_URL", exchange.to_uppercase());
@@ -492,14 +495,25 @@ async fn a_recorder_fetches_by_itself_what_its_exchange_did_not_send() {
         place.until("SELECT count(*) > 1 AND bool_and(status = 'repaired') FROM tick_gaps").await;
         assert!(program.logged("Gap repaired: ").await.contains(&place.instrument.to_string()));
         assert!(program.stop().await.success(), "{}", program.log());
+        let from_history = "SELECT count(*) FROM tick_data WHERE source = 'backfill'";
+        let fetched: i64 = sqlx::query_scalar(from_history).fetch_one(place.pool()).await.unwrap();
+        assert_eq!(fetched, 8, "{exchange}");
+
+        // And what was traded while it did not run: more than Kraken sends again.
+        let last_stored = place.latest();
+        while place.latest() < last_stored + 100 {
+            sleep(Duration::from_millis(50)).await;
+        }
+        let mut program = Program::start(folder.path(), &arguments, &settings);
+        place
+            .until(
+                "SELECT bool_or(cause = 'the recorder was not running') AND bool_and(status = 'repaired') \
+                 FROM tick_gaps",
+            )
+            .await;
+        assert!(program.stop().await.success(), "{}", program.log());
         let table = stored(place.pool(), &place.market).await;
         assert_eq!(table.values().next().unwrap().missing(), [0_u64; 0], "{exchange}");
-        let sources: Vec<(String, i64)> =
-            sqlx::query_as("SELECT source, count(*) FROM tick_data GROUP BY 1 ORDER BY 1")
-                .fetch_all(place.pool())
-                .await
-                .unwrap();
-        assert_eq!(sources[0], ("backfill".to_owned(), 8), "{exchange}");
         place.close().await;
     }
 }
