@@ -1,6 +1,6 @@
 //! This machine: room on its disks, and open files.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use bytesize::ByteSize;
 use nix::sys::resource::{Resource, getrlimit};
@@ -10,7 +10,7 @@ use nix::unistd::{AccessFlags, access};
 use super::Check;
 use super::stored::Load;
 use crate::config::Settings;
-use crate::store::embedded::default_data_dir;
+use crate::store::spool;
 
 /// Files that are open beside sockets to exchanges and database: logs, locks, segments of the spool, room to spare.
 const FILES_BESIDE: u64 = 64;
@@ -46,7 +46,7 @@ fn judge_files(allowed: u64, needed: u64) -> Check {
     Check::ok("files", format!("{allowed} files may be open; about {needed} are needed"))
 }
 
-/// Whether the disks hold what is to come. `database`: its folder, where it lies on this machine.
+/// Whether the database's disk holds what is to come. `database`: its folder, where it lies on this machine.
 pub(super) fn disks(
     settings: &Settings,
     load: Option<Load>,
@@ -59,12 +59,6 @@ pub(super) fn disks(
             "disk",
             "the database's disk is that of its server, and is not seen from here",
         )),
-    }
-    match spool_folder(settings) {
-        Some(folder) => checks.push(spool_disk(settings, &folder)),
-        None => {
-            checks.push(Check::fail("spool", "there is no home directory for it", "set spool.dir"));
-        }
     }
     checks
 }
@@ -122,14 +116,42 @@ fn judge_disk(free: u64, per_day: Option<u64>, kept_days: Option<u64>, folder: &
     }
 }
 
-/// Where batches go while the database is away.
-fn spool_folder(settings: &Settings) -> Option<PathBuf> {
-    let (spool, database) = (&settings.spool, &settings.database);
-    match (&spool.dir, &database.data_dir) {
-        (Some(dir), _) => Some(dir.clone()),
-        (None, Some(data_dir)) => Some(data_dir.join("spool")),
-        (None, None) => Some(default_data_dir().ok()?.join("spool")),
+/// Whether the spool may grow to its limit, and what lies in it.
+pub(super) async fn spool(settings: &Settings) -> Vec<Check> {
+    let (max_bytes, remedy) =
+        (settings.spool.max_bytes, "set spool.dir to a folder that can be written");
+    let folder = match spool::folder(&settings.spool, &settings.database) {
+        Ok(folder) => folder,
+        Err(error) => return vec![Check::fail("spool", error.to_string(), remedy)],
+    };
+    let mut checks = vec![spool_disk(settings, &folder)];
+    let looked = tokio::task::spawn_blocking(move || spool::status(&folder, max_bytes)).await;
+    match looked {
+        Ok(Ok(status)) => checks.extend(judge_leftovers(&status)),
+        Ok(Err(error)) => checks.push(Check::fail("spool", error.to_string(), remedy)),
+        Err(error) => {
+            checks.push(Check::warn("spool", error.to_string(), "`trading-core spool status`"));
+        }
     }
+    checks
+}
+
+fn judge_leftovers(status: &spool::Status) -> Vec<Check> {
+    let mut checks = Vec::new();
+    let damaged: u64 = status.slots.iter().map(|slot| slot.damaged).sum();
+    if damaged > 0 {
+        let found = format!("{damaged} damaged files are set aside in {}", status.dir.display());
+        checks.push(Check::warn("spool", found, "`trading-core spool status` says more"));
+    }
+    if status.ticks > 0 {
+        let found = format!("{} ticks wait in it", status.ticks);
+        checks.push(Check::warn(
+            "spool",
+            found,
+            "`live` stores them, or `trading-core spool drain`",
+        ));
+    }
+    checks
 }
 
 fn spool_disk(settings: &Settings, folder: &Path) -> Check {

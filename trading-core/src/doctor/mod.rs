@@ -138,6 +138,7 @@ pub async fn examine(settings: &Settings, pg_bin: Option<PathBuf>) -> Diagnosis 
 
     let load = database.load.or_else(|| Load::sum(answers.iter().filter_map(|answer| answer.load)));
     checks.extend(machine::disks(settings, load, database.on_this_machine.as_deref()));
+    checks.extend(machine::spool(settings).await);
     checks.extend(answers.into_iter().flat_map(|answer| answer.checks));
     if settings.exchanges.iter().all(|venue| !venue.enabled) {
         let remedy = "set enabled = true for one of them";

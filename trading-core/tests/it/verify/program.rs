@@ -3,9 +3,15 @@
 use std::process::Output;
 
 use serde_json::Value;
+use tokio::time::{Duration, Instant, sleep};
+use trading_core::domain::Timestamp;
 
 use super::Recorded;
-use crate::support::process::command;
+use crate::support::postgres::Scratch;
+use crate::support::process::{Program, command};
+
+/// Longer than anything is waited for; reached only when something is broken.
+const PATIENCE: Duration = Duration::from_secs(90);
 
 fn verify(url: &str, arguments: &[&str]) -> Output {
     command().arg("verify").args(arguments).env("DATABASE_URL", url).output().unwrap()
@@ -88,4 +94,43 @@ async fn what_cannot_be_read_is_a_failure_and_no_finding() {
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output.stderr).contains("nothing is recorded"), "{}", text(&output.stderr));
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "to look makes nothing");
+}
+
+#[tokio::test]
+async fn beside_a_running_recorder_what_is_settled_is_complete() {
+    let scratch = Scratch::new("");
+    let folder = tempfile::tempdir().unwrap();
+    let setting = |key: &str, value: String| (format!("TRADING_CORE__{key}"), value);
+    let settings = [
+        setting("DATABASE__DATA_DIR", scratch.path().display().to_string()),
+        setting("SIMULATE__RATE", "40".to_owned()),
+        setting("BATCH__MAX_TIME", "500ms".to_owned()),
+    ];
+    let mut program = Program::start(folder.path(), &["live", "--simulate"], &settings);
+    program.logged("Feed connected").await;
+    let mut rows = 0;
+    let deadline = Instant::now() + PATIENCE;
+    // Three looks at a table that has grown since the one before.
+    for _look in 0..3 {
+        loop {
+            let settled = Timestamp::now().plus_micros(-10_000_000).to_string();
+            let output = command()
+                .args(["verify", "--json", "--to", &settled])
+                .envs(settings.iter().cloned())
+                .output()
+                .unwrap();
+            let report: Value = serde_json::from_slice(&output.stdout)
+                .unwrap_or_else(|_| panic!("{}", text(&output.stderr)));
+            let found = report["rows"].as_u64().unwrap();
+            if found > rows + 4_000 {
+                assert_eq!(output.status.code(), Some(0), "{report:#}\n{}", program.log());
+                assert_eq!(report["symbols"].as_array().unwrap().len(), 50);
+                rows = found;
+                break;
+            }
+            assert!(Instant::now() < deadline, "it does not grow: {report:#}\n{}", program.log());
+            sleep(Duration::from_millis(500)).await;
+        }
+    }
+    assert!(program.stop().await.success(), "{}", program.log());
 }
