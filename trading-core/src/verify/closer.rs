@@ -99,13 +99,13 @@ pub(super) async fn against_time(
         let mut look = snapshot.look().await?;
         let id = |id: u64| i64::try_from(id).unwrap_or(i64::MAX);
         // A trade that is stored where it belongs as well is a doubled one, and told as such.
-        let rows: Vec<(i64, DateTime<Utc>)> = sqlx::query_as(
-            "SELECT id, min(time) FROM ( \
+        let rows: Vec<(i64, i64, DateTime<Utc>)> = sqlx::query_as(
+            "SELECT id, count(*), min(time) FROM ( \
                  SELECT CASE WHEN trade_id ~ '^(0|[1-9][0-9]{0,17})$' THEN trade_id::bigint END AS id, time \
                  FROM tick_data WHERE exchange = $1 AND symbol = $2 AND time >= $3 AND time <= $4 AND time < $5 \
              ) AS ticks \
              WHERE id BETWEEN $6 AND $7 GROUP BY id \
-             HAVING count(*) = 1 AND NOT bool_or(time BETWEEN $8 AND $9) ORDER BY min(time) LIMIT $10",
+             HAVING NOT bool_or(time BETWEEN $8 AND $9) ORDER BY min(time) LIMIT $10",
         )
         .bind(exchange)
         .bind(symbol)
@@ -120,12 +120,13 @@ pub(super) async fn against_time(
         .persistent(false)
         .fetch_all(&mut *look)
         .await?;
-        for (id, time) in rows {
-            named.count += 1;
+        for (id, rows, time) in rows {
+            let rows = u64::try_from(rows).unwrap_or_default();
+            named.count += rows;
             if named.rows.len() < NAMED_MAX {
                 named.rows.push((id.to_string(), instant(time)));
             }
-            tally.ids.set_aside(u64::try_from(id).unwrap_or_default());
+            tally.ids.set_aside(u64::try_from(id).unwrap_or_default(), rows);
         }
     }
     Ok(named)

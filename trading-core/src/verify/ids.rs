@@ -280,8 +280,8 @@ impl Ids {
         pieces
     }
 
-    /// Takes a row out that is no trade of this place in the count: its id counts as not there.
-    pub(super) fn set_aside(&mut self, id: u64) {
+    /// Takes all rows of an id out, which are no trade of this place in the count: it counts as not there.
+    pub(super) fn set_aside(&mut self, id: u64, rows: u64) {
         let (number, bit) = (id / BLOCK_LEN, 1_u64 << (id % BLOCK_LEN));
         if !self.loose.contains_key(&number)
             && let Some((first, run)) = self.runs.range(..=number).next_back()
@@ -301,7 +301,7 @@ impl Ids {
             && block.bits & bit != 0
         {
             block.bits &= !bit;
-            block.rows -= 1;
+            block.rows = block.rows.saturating_sub(rows);
         }
     }
 }
@@ -402,7 +402,7 @@ mod tests {
         let [suspect] = ids.suspects()[..] else { panic!("{:?}", ids.suspects()) };
         assert!((suspect.ids.0..=suspect.ids.1).contains(&90_000), "{suspect:?}");
         assert!(suspect.belongs.0 > suspect.at.1, "{suspect:?}");
-        ids.set_aside(90_000);
+        ids.set_aside(90_000, 1);
         assert_eq!(ranges(&ids), [(1, 499), (501, 999)]);
         assert_eq!(ids.ends(), Some((1, 999)));
     }
@@ -415,15 +415,15 @@ mod tests {
         let suspects = ids.suspects();
         let suspect = suspects.iter().find(|it| (it.ids.0..=it.ids.1).contains(&700)).unwrap();
         assert!(suspect.at.0 < suspect.belongs.0, "{suspect:?}");
-        ids.set_aside(700);
+        ids.set_aside(700, 1);
         assert_eq!(ranges(&ids), [(1, 99), (101, 699), (701, 999)]);
     }
 
     #[test]
     fn a_row_may_be_set_aside_from_the_middle_of_a_run() {
         let mut ids = read(&each_second(0..640), 64);
-        ids.set_aside(200);
-        ids.set_aside(200);
+        ids.set_aside(200, 1);
+        ids.set_aside(200, 1);
         assert_eq!(ranges(&ids), [(0, 199), (201, 639)]);
         assert_eq!(ids.doubled_rows(), 0);
     }

@@ -163,6 +163,22 @@ async fn an_altered_id_is_a_missing_trade_and_a_row_of_another_time() {
 }
 
 #[tokio::test]
+async fn a_doubled_row_whose_id_was_altered_does_not_belong_there_twice() {
+    let recorded = Recorded::new(10).await;
+    let id = recorded.id_at("binance", "BTCUSDT", 600).await;
+    recorded
+        .run(format!(
+            "INSERT INTO tick_data SELECT time + interval '1 microsecond', received_at, exchange, symbol, trade_id, side, \
+                 price, quantity, source FROM tick_data WHERE {BINANCE} AND trade_id = '{id}'; \
+             UPDATE tick_data SET trade_id = '900000000000' WHERE {BINANCE} AND trade_id = '{id}'"
+        ))
+        .await;
+    let report = recorded.verify().await;
+    assert_eq!(counts(&report), [(Kind::UnlistedHole, 1), (Kind::AgainstTime, 2)], "{report}");
+    assert_eq!(named(&report, Kind::UnlistedHole), [range(id, id)]);
+}
+
+#[tokio::test]
 async fn an_id_that_is_no_number_is_named_and_its_trade_missing() {
     let recorded = Recorded::new(10).await;
     let id = recorded.id_at("binance", "BTCUSDT", 500).await;
