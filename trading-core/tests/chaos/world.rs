@@ -38,8 +38,8 @@ pub(crate) struct World {
     pub(crate) faults: FaultsHandle,
     /// One for each recorder; none before an embedded server.
     pub(crate) proxies: Vec<Proxy>,
-    /// Of the rounds so far: ticks, and gaps repaired, no loss, unrecoverable.
-    pub(crate) counts: [usize; 4],
+    /// Of the rounds so far: ticks, and gaps repaired, no loss, unrecoverable, and of these needless.
+    pub(crate) counts: [usize; 5],
     exchanges: String,
     password: String,
     cluster: Option<Cluster>,
@@ -74,7 +74,7 @@ impl World {
             market,
             faults,
             proxies: Vec::new(),
-            counts: [0; 4],
+            counts: [0; 5],
             exchanges,
             password: String::new(),
             cluster: None,
