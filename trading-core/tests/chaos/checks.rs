@@ -59,7 +59,8 @@ pub(crate) async fn all(
     let count = |status: &str| gaps.iter().filter(|gap| gap.status == status).count();
     let rows = stored.values().map(Vec::len).sum();
     verify(&ran.settings, rows, count("unrecoverable") > 0, problems);
-    let counts = [rows, count("repaired"), count("not_a_loss"), count("unrecoverable")];
+    let needless = table::needless(&world.market, &stored, &gaps);
+    let counts = [rows, count("repaired"), count("not_a_loss"), count("unrecoverable"), needless];
     let before = std::mem::replace(&mut world.counts, counts);
     // A repaired row may be opened again, and found to be another's.
     let added = |which: usize| counts[which].saturating_sub(before[which]);
@@ -67,6 +68,7 @@ pub(crate) async fn all(
     row.repaired = added(1);
     row.not_a_loss = added(2);
     row.unrecoverable = added(3);
+    row.needless = added(4);
     Ok(())
 }
 

@@ -128,7 +128,7 @@ async fn play(world: &mut World, seed: u64, number: u64, keeper: &Keeper, folder
 
 /// Ends an era: its table is damaged on purpose, and the checks must find it.
 async fn finish(mut world: World) -> bool {
-    world.bring_back().await;
+    world.bring_back().await.unwrap();
     let pool = world.pool().await.unwrap();
     let overlooked = table::prove(&pool, &world.market).await.unwrap();
     for sign in &overlooked {

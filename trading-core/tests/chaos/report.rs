@@ -53,6 +53,8 @@ pub(crate) struct Row {
     pub(crate) repaired: usize,
     pub(crate) not_a_loss: usize,
     pub(crate) unrecoverable: usize,
+    /// Of these: all is stored, which nobody could know.
+    pub(crate) needless: usize,
     /// The most that was seen in the spool, in bytes.
     pub(crate) spooled: u64,
     pub(crate) kills: u64,
@@ -63,8 +65,8 @@ pub(crate) struct Row {
 }
 
 const HEAD: &str = "\
-| round | database | faults | ticks | gaps opened | repaired | not a loss | unrecoverable | spool peak | kills | memory peak | seconds | result |
-| ---: | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |";
+| round | database | faults | ticks | gaps opened | repaired | not a loss | unrecoverable | (stored) | spool peak | kills | memory peak | seconds | result |
+| ---: | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |";
 
 /// All rounds as a Markdown table.
 pub(crate) fn table(rows: &[Row]) -> String {
@@ -78,7 +80,7 @@ impl Row {
     /// Its line of the table.
     pub(crate) fn line(&self) -> String {
         format!(
-            "| {} | {} | {} | {} | {} | {} | {} | {} | {} KiB | {} | {:.1} MiB | {} | {} |",
+            "| {} | {} | {} | {} | {} | {} | {} | {} | {} | {} KiB | {} | {:.1} MiB | {} | {} |",
             self.round,
             self.server,
             self.faults,
@@ -87,6 +89,7 @@ impl Row {
             self.repaired,
             self.not_a_loss,
             self.unrecoverable,
+            self.needless,
             self.spooled / 1024,
             self.kills,
             f64::from(u32::try_from(self.peak / 1024).unwrap()) / 1024.0,

@@ -134,7 +134,7 @@ impl<'a> Round<'a> {
             self.heal().await?;
             self.stop().await?;
             // Its last recorder has stopped an embedded one.
-            self.world.bring_back().await;
+            self.world.bring_back().await?;
             let pool = self.world.pool().await?;
             stops += 1;
             let gaps = table::gaps(&pool).await.map_err(|error| error.to_string())?;
@@ -257,14 +257,14 @@ impl<'a> Round<'a> {
                 // What is on its way fails from here on.
                 self.uneasy = Instant::now() + Duration::from_secs(3_600);
                 self.is_away = true;
-                let was_up = self.world.take_away(how).await;
+                let was_up = self.world.take_away(how).await?;
                 self.say(&format!(
                     "database away ({how:?}){}",
                     if was_up { "" } else { ": it was" }
                 ));
             }
             Event::Back => {
-                self.world.bring_back().await;
+                self.world.bring_back().await?;
                 self.is_away = false;
                 self.uneasy = Instant::now() + UNEASY;
                 self.say("database back");
@@ -437,7 +437,7 @@ impl<'a> Round<'a> {
     async fn heal(&mut self) -> Result<(), String> {
         self.world.faults.switch(Switches::default());
         self.world.proxies.iter().for_each(Proxy::calm);
-        self.world.bring_back().await;
+        self.world.bring_back().await?;
         let from = Instant::now();
         let symbols = self.world.era.symbols * trading_core::config::EXCHANGES.len();
         let mut told = Instant::now();

@@ -133,38 +133,43 @@ pub(crate) fn check(market: &Market, stored: &Stored, gaps: &[Gap], problems: &m
 
 fn check_gap(market: &Market, stored: &Stored, gap: &Gap, problems: &mut Problems) {
     let told = &gap.told;
-    let listing = listing(market, &gap.key);
-    let ids = stored.get(&gap.key).map_or(&[][..], Vec::as_slice);
-    // Neighbours of a gap in time are stored, and more trades may share their time.
-    let (first, last) = gap.ids.unwrap_or_else(|| {
-        let first = listing.first_since(timestamp(gap.from));
-        (first, listing.latest(timestamp(gap.to)).unwrap_or(first))
-    });
-    let inside = ids.partition_point(|id| *id <= last) - ids.partition_point(|id| *id < first);
-    let whole = u64::try_from(inside).unwrap() >= (last + 1).saturating_sub(first);
     match gap.status.as_str() {
         "open" => problems.add(format!("a gap is still open: {told}")),
-        "repaired" => {
-            // In time, another gap may name what is missing: then it is found there.
-            if gap.ids.is_some() && !whole {
-                problems.add(format!("not all is stored of a repaired gap: {told}"));
-            }
+        // In time, another gap may name what is missing: then it is found there.
+        "repaired" if gap.ids.is_some() && !gap.is_whole(market, stored) => {
+            problems.add(format!("not all is stored of a repaired gap: {told}"));
         }
-        "unrecoverable" => {
-            if gap.key.0 != Venue::Bybit.name() {
-                problems.add(format!("the exchange serves it, and it was given up: {told}"));
-            }
-            // Where only the time is known a loss is feared, not proven: what a recorder that died had on disk comes later.
-            if whole && gap.ids.is_some() {
-                problems.add(format!("a loss is told, and all of it is stored: {told}"));
-            }
+        "repaired" => {}
+        "unrecoverable" if gap.key.0 != Venue::Bybit.name() => {
+            problems.add(format!("the exchange serves it, and it was given up: {told}"));
         }
+        "unrecoverable" => {}
         // Every id of this market was traded.
         _ => problems.add(format!("this was traded, and is told to be no loss: {told}")),
     }
 }
 
+/// Stretches of time that the exchange no longer tells of, and of which all is stored all the same: by another recorder, or
+/// by a repair that was killed before it could note what it had done. Ids that prove nothing cannot tell.
+pub(crate) fn needless(market: &Market, stored: &Stored, gaps: &[Gap]) -> usize {
+    let lost = gaps.iter().filter(|gap| gap.status == "unrecoverable");
+    lost.filter(|gap| gap.is_whole(market, stored)).count()
+}
+
 impl Gap {
+    /// Whether all of it is stored.
+    fn is_whole(&self, market: &Market, stored: &Stored) -> bool {
+        let listing = listing(market, &self.key);
+        let ids = stored.get(&self.key).map_or(&[][..], Vec::as_slice);
+        // Neighbours of a gap in time are stored, and more trades may share their time.
+        let (first, last) = self.ids.unwrap_or_else(|| {
+            let first = listing.first_since(timestamp(self.from));
+            (first, listing.latest(timestamp(self.to)).unwrap_or(first))
+        });
+        let inside = ids.partition_point(|id| *id <= last) - ids.partition_point(|id| *id < first);
+        u64::try_from(inside).unwrap() >= (last + 1).saturating_sub(first)
+    }
+
     fn covers(&self, listing: &Listing, id: u64) -> bool {
         self.ids.map_or_else(
             || {
@@ -258,9 +263,9 @@ pub(crate) async fn prove(pool: &PgPool, market: &Market) -> sqlx::Result<Vec<St
              ORDER BY trade_id::bigint OFFSET 4 LIMIT 1)",
         ),
         (
-            "a loss is told, and all of it is stored",
+            "the exchange serves it, and it was given up",
             "INSERT INTO tick_gaps (exchange, symbol, first_id, last_id, from_time, to_time, cause, status, closed_at) \
-            SELECT exchange, symbol, trade_id, trade_id, time, time + interval '1 ms', 'chaos', 'unrecoverable', now() FROM tick_data \
+            SELECT exchange, symbol, trade_id, trade_id, time, time, 'chaos', 'unrecoverable', now() FROM tick_data \
             WHERE exchange = 'coinbase' AND symbol = 'BTCUSD' ORDER BY trade_id::bigint LIMIT 1",
         ),
         (

@@ -1,6 +1,7 @@
 //! What the recorders live in: simulated exchanges that know the truth, a real PostgreSQL, and a proxy before it for each
 //! recorder. Shared by the rounds of one era.
 
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use trading_core::config::EXCHANGES;
 use trading_core::simulator::{FaultsHandle, Market, Simulator, SimulatorOptions};
 use trading_core::store::embedded::{Cluster, Durability, Options, command};
 
-use crate::plan::{Era, Plan, Server, Stop};
+use crate::plan::{Era, Plan, Random, Server, Stop};
 use crate::proxy::Proxy;
 use crate::support::postgres::{Scratch, server_pid};
 
@@ -37,8 +38,8 @@ pub(crate) struct World {
     pub(crate) faults: FaultsHandle,
     /// One for each recorder; none before an embedded server.
     pub(crate) proxies: Vec<Proxy>,
-    /// Of the rounds so far: ticks, and gaps repaired, no loss, unrecoverable.
-    pub(crate) counts: [usize; 4],
+    /// Of the rounds so far: ticks, and gaps repaired, no loss, unrecoverable, and of these needless.
+    pub(crate) counts: [usize; 5],
     exchanges: String,
     password: String,
     cluster: Option<Cluster>,
@@ -65,6 +66,7 @@ impl World {
         serving.spawn(async move { run.await.unwrap() });
 
         let scratch = Scratch::new("-chaos");
+        std::fs::write(scratch.path().join("port"), format!("{}\n", free_port(era))).unwrap();
         // What was committed must outlive the server's death.
         let options = Options { durability: Durability::Full, ..scratch.options() };
         let mut world = Self {
@@ -72,7 +74,7 @@ impl World {
             market,
             faults,
             proxies: Vec::new(),
-            counts: [0; 4],
+            counts: [0; 5],
             exchanges,
             password: String::new(),
             cluster: None,
@@ -147,11 +149,11 @@ impl World {
     }
 
     /// Takes the server away; says whether it was there.
-    pub(crate) async fn take_away(&mut self, how: Stop) -> bool {
-        let Some(pid) = server_pid(&self.options).await else { return false };
+    pub(crate) async fn take_away(&mut self, how: Stop) -> Result<bool, String> {
+        let Some(pid) = server_pid(&self.options).await else { return Ok(false) };
         match how {
             Stop::Fast => {
-                command::stop(&self.options).await.unwrap();
+                command::stop(&self.options).await.map_err(|error| error.to_string())?;
             }
             Stop::Immediate | Stop::Kill => {
                 let signal = if how == Stop::Kill { Signal::SIGKILL } else { Signal::SIGQUIT };
@@ -161,19 +163,22 @@ impl World {
         // The guard of an embedded one may bring it back at any moment, as another process.
         let deadline = Instant::now() + UP_WITHIN;
         while server_pid(&self.options).await == Some(pid) {
-            assert!(Instant::now() < deadline, "the server does not go");
+            if Instant::now() > deadline {
+                return Err("the server does not go".to_owned());
+            }
             sleep(Duration::from_millis(10)).await;
         }
-        true
+        Ok(true)
     }
 
     /// Brings the server back, unless it is.
-    pub(crate) async fn bring_back(&mut self) {
+    pub(crate) async fn bring_back(&mut self) -> Result<(), String> {
         if !self.is_up().await || self.cluster.is_none() {
-            let cluster = Cluster::start(&self.options).await.unwrap();
+            let cluster = Cluster::start(&self.options).await.map_err(|error| error.to_string())?;
             // An embedded one is left to the recorders, as a killed one leaves it.
             self.cluster = (self.era.server == Server::Own).then_some(cluster);
         }
+        Ok(())
     }
 
     /// Connections to the database, around all proxies, once it has been there. They come and go with it.
@@ -208,4 +213,13 @@ impl World {
             cluster.stop().await.unwrap();
         }
     }
+}
+
+/// A port that stays free while the server is away: none that the system gives to others. Not drawn from the seed, so that two
+/// runs beside each other do not meet.
+fn free_port(era: Era) -> u16 {
+    let mut random = Random::new(u64::from(std::process::id()), era.number);
+    let is_free = |port: &u16| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok();
+    let drawn = || u16::try_from(random.between(20_000, 30_000)).unwrap();
+    std::iter::repeat_with(drawn).take(1_000).find(is_free).unwrap()
 }

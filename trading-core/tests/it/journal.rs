@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use sqlx::PgPool;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 use trading_core::domain::{Instrument, Side, Source, Tick, Timestamp, TradeId};
@@ -258,4 +259,18 @@ async fn recording_goes_on_at_the_newest_trade_by_time_then_by_number_over_many_
         exchange_at: tick.exchange_at,
     });
     assert_eq!(found, expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_database_that_is_away_at_the_end_is_waited_for_once_and_not_with_each_note() {
+    let nowhere = tempfile::tempdir().unwrap();
+    let options = PgConnectOptions::new_without_pgpass().socket(nowhere.path());
+    let writing = Writing::start("one", &PgPoolOptions::new().connect_lazy_with(options));
+    let journal = writing.journal.clone();
+    let connections: Vec<_> = (0..100).map(|n| journal.session(start(&n.to_string()))).collect();
+    let begin = Instant::now();
+    drop((connections, journal));
+    writing.end().await;
+    // The clock is the test's own: with each note it would be minutes.
+    assert!(begin.elapsed() < PATIENCE, "{:?}", begin.elapsed());
 }

@@ -27,7 +27,7 @@ const NOTES_MAX: usize = 1_000;
 const FRAME_CHARS_MAX: usize = 65_536;
 /// The wait before a note is written again to a database that is away.
 const RETRY_DELAY: Duration = Duration::from_secs(5);
-/// Attempts at one note when the recorder stops.
+/// Attempts that may fail when the recorder stops, before what is not written yet is dropped.
 const ATTEMPTS_AT_END_MAX: u32 = 2;
 /// How often the connections that stand are said to stand.
 const REFRESH_INTERVAL: Duration = Duration::from_secs(10);
@@ -150,6 +150,8 @@ pub struct JournalWriter {
     frames: mpsc::Receiver<Note>,
     /// The connections whose start is written and whose end is not. Bounded by what the feeds hold open.
     open: Vec<(Key, Weak<SessionStart>)>,
+    /// Attempts that failed since nothing more could come.
+    failures_at_end: u32,
     dropped: Arc<AtomicU64>,
 }
 
@@ -166,6 +168,7 @@ pub fn journal(recorder: String) -> (Journal, JournalWriter) {
         sessions: sessions_receiver,
         frames: frames_receiver,
         open: Vec::new(),
+        failures_at_end: 0,
         dropped: Arc::clone(&dropped),
     };
     (Journal { gaps, sessions, frames, dropped }, writer)
@@ -226,7 +229,10 @@ impl JournalWriter {
                 note = self.next() => note,
             };
             let Some(note) = note else { break };
-            if let Err(error) = self.write_patiently(&pool, &note).await {
+            // A database that is away at the end is not waited for once more with each note.
+            if self.failures_at_end >= ATTEMPTS_AT_END_MAX {
+                self.dropped.fetch_add(1, Ordering::Relaxed);
+            } else if let Err(error) = self.write_patiently(&pool, &note).await {
                 self.dropped.fetch_add(1, Ordering::Relaxed);
                 warn!(%error, "Note dropped");
             }
@@ -283,15 +289,14 @@ impl JournalWriter {
     }
 
     /// Tries for as long as the error can pass; once nothing more will come, only so often.
-    async fn write_patiently(&self, pool: &PgPool, note: &Note) -> Result<(), StoreError> {
-        let mut attempts_at_end = 0;
+    async fn write_patiently(&mut self, pool: &PgPool, note: &Note) -> Result<(), StoreError> {
         loop {
             let written = write::note(pool, &self.recorder, note).await;
             let Err(error) = written.map_err(StoreError::from) else {
                 return Ok(());
             };
-            attempts_at_end += u32::from(self.gaps.is_closed());
-            if error.remedy() != Remedy::Retry || attempts_at_end == ATTEMPTS_AT_END_MAX {
+            self.failures_at_end += u32::from(self.gaps.is_closed());
+            if error.remedy() != Remedy::Retry || self.failures_at_end >= ATTEMPTS_AT_END_MAX {
                 return Err(error);
             }
             debug!(%error, "Note not written");
