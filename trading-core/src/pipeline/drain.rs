@@ -100,9 +100,16 @@ impl<S: Store> Drain<S> {
                 return;
             }
         };
+        if oldest.ticks.is_empty() {
+            // Nothing of it can be read. That says nothing of the store, which would take no ticks though it is away.
+            self.writer.ledger.record_unreadable(oldest.unreadable);
+            self.remove(oldest).await;
+            return;
+        }
         match self.writer.write_in_turn(&oldest.ticks).await {
             Ok(written) => {
-                self.writer.ledger.record_drained(written, oldest.unreadable);
+                self.writer.ledger.record_drained(written);
+                self.writer.ledger.record_unreadable(oldest.unreadable);
                 self.delays = None;
                 self.writer.close_circuit();
                 self.remove(oldest).await;
@@ -150,7 +157,7 @@ impl<S: Store> Drain<S> {
         if oldest.unreadable > 0 {
             error!(
                 ticks = oldest.unreadable,
-                "Ticks in the spool cannot be read; they are set aside with their file"
+                "Ticks in the spool cannot be read; their file, where it is there, is set aside"
             );
         }
         let now = Instant::now();

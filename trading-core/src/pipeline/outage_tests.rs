@@ -1,6 +1,7 @@
 //! What becomes of ticks while the store is away, with a spool on a real disk and time paused.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -39,6 +40,15 @@ impl Outage {
     fn start(&self) -> Bench {
         let (spool, hurry) = (self.spool.clone(), self.hurry.clone());
         start_with(&self.store, Vec::new(), Some(Spooling { spool, hurry, seed: 7 }))
+    }
+
+    /// Turns a bit of the last batch.
+    fn damage(&self) -> PathBuf {
+        let path = self.folder.path().join("1/0000000001.segment");
+        let mut bytes = std::fs::read(&path).unwrap();
+        *bytes.last_mut().unwrap() ^= 1;
+        std::fs::write(&path, bytes).unwrap();
+        path
     }
 
     fn store_is_away(&self, away: bool) {
@@ -295,12 +305,26 @@ async fn what_cannot_be_read_in_the_spool_is_counted_as_dropped_and_the_rest_is_
     let outage = Outage::new(1 << 30).await;
     (outage.spool.append(ticks(0..10)).await).1.unwrap();
     (outage.spool.append(ticks(10..30)).await).1.unwrap();
-    let path = outage.folder.path().join("1/0000000001.segment");
-    let mut bytes = std::fs::read(&path).unwrap();
-    let last = bytes.len() - 1;
-    bytes[last] ^= 1;
-    std::fs::write(&path, bytes).unwrap();
+    let path = outage.damage();
     let reading = outage.start().end().await;
     assert_eq!((reading.stored, reading.dropped, reading.balances()), (10, 20, true), "{reading}");
     assert!(path.with_extension("damaged").exists());
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_nothing_can_be_read_the_store_is_not_asked_and_not_said_to_be_back() {
+    let log = Log::default();
+    let _guard = log.capture();
+    let outage = Outage::new(1 << 30).await;
+    outage.store_is_away(true);
+    let bench = outage.start();
+    bench.send(ticks(0..500)).await;
+    until(|| outage.spool.backlog().ticks == 500).await;
+    let path = outage.damage();
+    until(|| bench.ledger.read().dropped == 500).await;
+    assert!(path.with_extension("damaged").exists());
+    let reading = bench.end().await;
+    assert_eq!((reading.spooled, reading.balances()), (0, true), "{reading}");
+    assert_eq!(log.count("Store circuit OPEN"), 1, "{:#?}", log.lines());
+    assert_eq!(log.count("Store circuit CLOSED"), 0, "{:#?}", log.lines());
 }
