@@ -66,7 +66,7 @@ impl fmt::Display for Drained {
             write!(f, "; {} could not be read", self.unreadable)?;
         }
         match self.left {
-            0 => write!(f, "; nothing is left in {}", self.dir.display()),
+            0 => write!(f, "; nothing is left to drain in {}", self.dir.display()),
             left => write!(f, "; {left} ticks are left in {}", self.dir.display()),
         }
     }

@@ -251,7 +251,7 @@ async fn what_a_stop_during_an_outage_leaves_is_stored_by_drain() {
     assert_eq!(waiting(&settings), left);
 
     let drained = answer(&settings, &["drain"]);
-    assert!(drained.contains("nothing is left in "), "{drained}");
+    assert!(drained.contains("nothing is left to drain in "), "{drained}");
     assert_eq!(waiting(&settings), 0);
     assert!(answer(&settings, &["inspect"]).is_empty());
     for (symbol, ids) in stored_by(&scratch, &market(40)).await {
