@@ -1,6 +1,7 @@
 //! The spool to the store: the batches that wait longest first, beside the live ones, until nothing waits.
 //!
 //! While the store circuit is open this is its probe: one batch now and then, and the circuit closes when it is written.
+//! A batch that only a person can help does not keep it open: then a live one is tried too.
 //! A batch leaves the spool only when it is in the store.
 
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use tracing::{debug, error, info, warn};
 use super::channel::Unsaid;
 use super::writer::{Writer, cause_of, whole_seconds};
 use crate::store::spool::{Backlog, Oldest, Spool};
-use crate::store::{Store, StoreError};
+use crate::store::{Remedy, Store, StoreError};
 use crate::telemetry::RepeatLimiter;
 
 /// The wait before the first probe of a store that is away; doubled each time.
@@ -116,6 +117,10 @@ impl<S: Store> Drain<S> {
             }
             Err(error) => {
                 self.wait_longer();
+                if error.remedy() == Remedy::Stop {
+                    // Perhaps only this batch is refused: the next live one says whether the store takes others.
+                    self.writer.circuit.ask_for_trial();
+                }
                 self.tell_failure(&error);
             }
         }

@@ -198,6 +198,30 @@ async fn a_database_that_needs_a_person_opens_the_circuit_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn one_batch_that_needs_a_person_does_not_keep_the_others_from_the_store() {
+    let outage = Outage::new(1 << 30).await;
+    *outage.store.unusable.lock().unwrap() = Some(7);
+    let bench = outage.start();
+    bench.send(ticks(0..500)).await;
+    until(|| outage.spool.backlog().batches == 1).await;
+    let mut next = 500;
+    while bench.ledger.read().stored == 0 && next < 50_000 {
+        bench.send(ticks(next..next + 500)).await;
+        next += 500;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    let spooled = outage.spool.backlog().ticks;
+    assert!(bench.ledger.read().stored > 0, "{}", bench.ledger.read());
+    bench.send(ticks(next..next + 5_000)).await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(outage.spool.backlog().ticks, spooled, "the others go straight to the store");
+    *outage.store.unusable.lock().unwrap() = None;
+    until(|| outage.spool.backlog().batches == 0).await;
+    let reading = bench.end().await;
+    assert_eq!((reading.stored, reading.balances()), (next + 5_000, true), "{reading}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_full_spool_is_said_holds_the_feeds_and_loses_nothing() {
     let log = Log::default();
     let _guard = log.capture();

@@ -103,7 +103,7 @@ impl<S: Store> Writer<S> {
         let mut failures: u32 = 0;
         let mut spent = false;
         let written = loop {
-            let is_kept = if spent || self.circuit.is_open() || self.hurry.is_cancelled() {
+            let is_kept = if spent || self.circuit.bars() || self.hurry.is_cancelled() {
                 batch = match self.shelve(batch).await {
                     Ok(emptied) => return emptied,
                     Err(kept) => kept,
