@@ -1,7 +1,7 @@
 //! The spool to the store: the batches that wait longest first, beside the live ones, until nothing waits.
 //!
 //! While the store circuit is open this is its probe: one batch now and then, and the circuit closes when it is written.
-//! A batch that only a person can help does not keep it open: then a live one is tried too.
+//! A batch that cannot be read, or that only a person can help, does not keep it open: then a live one is tried too.
 //! A batch leaves the spool only when it is in the store.
 
 use std::sync::Arc;
@@ -95,6 +95,7 @@ impl<S: Store> Drain<S> {
             Ok(None) => return,
             Err(error) => {
                 self.wait_longer();
+                self.writer.circuit.ask_for_trial();
                 if let Some(unsaid) = self.failed.admit(Instant::now()) {
                     error!(cause = cause_of(&error), "Spool not read: {error}{}", Unsaid(unsaid));
                 }

@@ -222,6 +222,29 @@ async fn one_batch_that_needs_a_person_does_not_keep_the_others_from_the_store()
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_spool_that_cannot_be_read_does_not_keep_the_others_from_the_store_either() {
+    let outage = Outage::new(1 << 30).await;
+    outage.store_is_away(true);
+    let bench = outage.start();
+    bench.send(ticks(0..500)).await;
+    until(|| outage.spool.backlog().batches == 1).await;
+    let path = outage.damage();
+    std::fs::remove_file(&path).unwrap();
+    std::fs::create_dir(&path).unwrap();
+    outage.store_is_away(false);
+    let mut next = 500;
+    while bench.ledger.read().stored == 0 && next < 50_000 {
+        bench.send(ticks(next..next + 500)).await;
+        next += 500;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    assert!(bench.ledger.read().stored > 0, "{}", bench.ledger.read());
+    outage.hurry.cancel();
+    let reading = bench.end().await;
+    assert!(reading.spooled >= 500 && reading.balances(), "{reading}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_full_spool_is_said_holds_the_feeds_and_loses_nothing() {
     let log = Log::default();
     let _guard = log.capture();
