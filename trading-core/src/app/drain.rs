@@ -37,10 +37,12 @@ pub enum DrainError {
     #[error(transparent)]
     Spool(#[from] SpoolError),
     /// The store failed.
-    #[error("stopped with {left} ticks in the spool")]
+    #[error("stopped with {left} ticks in the spool at {}", dir.display())]
     Store {
         /// Ticks that still wait.
         left: u64,
+        /// Where.
+        dir: PathBuf,
         /// What the store said.
         #[source]
         error: StoreError,
@@ -66,7 +68,7 @@ impl fmt::Display for Drained {
             write!(f, "; {} could not be read", self.unreadable)?;
         }
         match self.left {
-            0 => write!(f, "; nothing is left in {}", self.dir.display()),
+            0 => write!(f, "; nothing is left to drain in {}", self.dir.display()),
             left => write!(f, "; {left} ticks are left in {}", self.dir.display()),
         }
     }
@@ -140,10 +142,11 @@ async fn empty(
     drained: &mut Drained,
 ) -> Result<(), DrainError> {
     while let Some(oldest) = spool.oldest(ticks_max).await? {
-        let written = store
-            .write(&oldest.ticks)
-            .await
-            .map_err(|error| DrainError::Store { left: spool.backlog().ticks, error })?;
+        let written = store.write(&oldest.ticks).await.map_err(|error| DrainError::Store {
+            left: spool.backlog().ticks,
+            dir: spool.dir().to_owned(),
+            error,
+        })?;
         drained.written.stored += written.stored;
         drained.written.duplicates += written.duplicates;
         drained.written.rejected += written.rejected;

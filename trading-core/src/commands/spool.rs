@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use serde_json::json;
-use trading_core::app::drain_spool;
+use trading_core::app::{DrainError, drain_spool};
 use trading_core::cli::{Cli, ExitCode, SpoolCommand};
 use trading_core::domain::Tick;
 use trading_core::output;
@@ -37,7 +37,10 @@ pub(crate) fn spool(cli: &Cli, command: &SpoolCommand, environment: &Environment
                     ExitCode::Clean if !drained.is_complete() => ExitCode::Loss,
                     code => code,
                 },
-                Err(error) => failed(&error),
+                Err(error) => match (failed(&error), error) {
+                    (_, DrainError::Store { .. }) => ExitCode::Loss,
+                    (code, _) => code,
+                },
             },
         }
     })

@@ -8,7 +8,6 @@
 //! What was fetched from the exchanges' history is never traded on here: nobody could have. Ticks that still wait in a
 //! spool on disk are not seen: whoever starts paper trading lets the spool be stored first.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tracing::{debug, info, warn};
@@ -22,7 +21,7 @@ use super::store::Store;
 use super::strategy::{Kind, Strategy, View};
 use super::ticks::{LAG, TickQuery, earlier, later};
 use crate::config::{PaperSettings, StrategySettings};
-use crate::domain::{Instrument, Timestamp};
+use crate::domain::Timestamp;
 
 /// How long after the stored state ticks are traded again. An account is stored every few seconds while ticks come;
 /// what was recorded for hours without paper trading is not made up for.
@@ -55,33 +54,32 @@ async fn catch_up(
     started_at: Timestamp,
     events: &mut Vec<Event>,
 ) -> Result<(), PaperError> {
-    let Some(query) = not_taken(engine.desks(), started_at) else { return Ok(()) };
-    let mut ticks = store.ticks(query);
-    let mut count = 0_u64;
-    while let Some((_, tick)) = ticks.next().await? {
-        engine.catch_up(&tick, events);
-        count = count.saturating_add(1);
+    let (mut accounts, mut count) = (0_u64, 0_u64);
+    for desk in engine.desks_mut() {
+        let Some(query) = not_taken(desk, started_at) else { continue };
+        let mut ticks = store.ticks(query);
+        while let Some((_, tick)) = ticks.next().await? {
+            desk.catch_up(&tick, events);
+            count = count.saturating_add(1);
+        }
+        accounts += 1;
     }
-    info!(ticks = count, "Paper trading goes on where the run before stopped");
+    if accounts > 0 {
+        info!(accounts, ticks = count, "Paper trading goes on where the run before stopped");
+    }
     Ok(())
 }
 
-/// The ticks that some account may not have taken yet; `None` where there is no stored account.
-fn not_taken(desks: &[Desk], started_at: Timestamp) -> Option<TickQuery> {
-    let taken = || desks.iter().filter_map(Desk::taken_until);
-    let from = taken().min()?;
-    let until = later(taken().max()?, CATCH_UP_MAX).min(started_at);
-    // Of each instrument only what is younger than the last tick taken.
-    let mut since = BTreeMap::<Instrument, Timestamp>::new();
-    for desk in desks.iter().filter(|desk| desk.taken_until().is_some()) {
-        for instrument in desk.instruments() {
-            let last_at = desk.last_at(instrument).unwrap_or_else(|| earlier(from, LAG));
-            let oldest = since.entry(instrument).or_insert(last_at);
-            *oldest = last_at.min(*oldest);
-        }
-    }
+/// The ticks that an account may not have taken yet; `None` where it remembers nothing.
+fn not_taken(desk: &Desk, started_at: Timestamp) -> Option<TickQuery> {
+    let from = desk.taken_until()?;
+    let until = later(from, CATCH_UP_MAX).min(started_at);
     let mut query = TickQuery::new([], from..until, true);
-    query.instruments = since.into_iter().collect();
+    // Of each instrument only what is younger than the last tick taken.
+    query.instruments = desk
+        .instruments()
+        .map(|item| (item, desk.last_at(item).unwrap_or_else(|| earlier(from, LAG))))
+        .collect();
     Some(query)
 }
 
@@ -141,4 +139,73 @@ async fn shown(
         seen = Some(Position::flat(&tick));
     }
     Ok(Some(strategy))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Mutex;
+
+    use super::*;
+    use crate::paper::TickStream;
+    use crate::paper::changes::Changes;
+    use crate::paper::desk::StoredAccount;
+    use crate::paper::testing::{at, decimal, settings};
+
+    /// Holds accounts and no ticks; notes what is asked.
+    #[derive(Debug, Default)]
+    struct Asked(Mutex<Vec<TickQuery>>);
+
+    impl Store for Asked {
+        async fn load(&mut self, _: &[String]) -> Result<Vec<StoredAccount>, PaperError> {
+            Ok(Vec::new())
+        }
+
+        async fn write(&mut self, _: &Changes) -> Result<(), PaperError> {
+            Ok(())
+        }
+
+        fn ticks(&self, query: TickQuery) -> TickStream {
+            self.0.lock().unwrap().push(query);
+            TickStream::of(Vec::new())
+        }
+    }
+
+    fn stored(name: &str, taken_until: Timestamp) -> StoredAccount {
+        StoredAccount {
+            name: name.to_owned(),
+            quote: "USDT".to_owned(),
+            exchange: "binance".to_owned(),
+            initial_cash: decimal("1000"),
+            cash: decimal("1000"),
+            fees: decimal("0"),
+            last_order: 0,
+            last_fill: 0,
+            seen_at: None,
+            began_at: Some(at(0)),
+            taken_until: Some(taken_until),
+            stopped: None,
+            positions: BTreeMap::new(),
+            open_orders: Vec::new(),
+        }
+    }
+
+    #[tokio::test]
+    async fn an_account_that_was_away_for_a_month_does_not_make_up_for_it_beside_one_that_was_not()
+    {
+        let mut settings = settings("sma_crossover");
+        let mut other = settings.strategies[0].clone();
+        other.name = "other".to_owned();
+        settings.strategies.push(other);
+        let month = 30 * 86_400 * 1_000_000;
+        let (old, new) = (at(1_000_000), at(month));
+        let accounts = vec![stored("test", old), stored("other", new)];
+        let mut engine = Engine::restore(&settings, accounts).unwrap();
+        let (store, mut events) = (Asked::default(), Vec::new());
+        let started_at = later(new, Duration::from_secs(5));
+        resume(&settings, &mut engine, &store, started_at, &mut events).await.unwrap();
+        let asked: Vec<_> =
+            store.0.into_inner().unwrap().into_iter().map(|query| query.arrived).collect();
+        assert_eq!(asked, [old..later(old, CATCH_UP_MAX), new..started_at]);
+    }
 }

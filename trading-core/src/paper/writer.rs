@@ -91,7 +91,8 @@ impl<S: Store> Writer<S> {
                 }
                 None => (false, false),
             };
-            if waits && self.stored_at_last && self.give_up_at.is_some() {
+            // Nothing more will be stored, and nothing more is received: there is nothing to wait for.
+            if waits && self.stored_at_last && !receives {
                 return Err(PaperError::NotStored { rows: self.rows(), source: None });
             }
             // Every branch is cancel-safe: a step is received or it stays.

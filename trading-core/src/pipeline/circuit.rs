@@ -2,6 +2,7 @@
 //!
 //! Closed: batches go to the store. Open: it is away, and they go to the spool until a write succeeds again.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -12,11 +13,13 @@ use tokio::time::Instant;
 pub(super) struct StoreCircuit {
     /// Since when it is open.
     open_since: watch::Sender<Option<Instant>>,
+    /// Whether one batch is to try the store although it is open.
+    wants_trial: AtomicBool,
 }
 
 impl StoreCircuit {
     pub(super) fn new() -> Self {
-        Self { open_since: watch::Sender::new(None) }
+        Self { open_since: watch::Sender::new(None), wants_trial: AtomicBool::new(false) }
     }
 
     pub(super) fn is_open(&self) -> bool {
@@ -46,6 +49,16 @@ impl StoreCircuit {
         open_for
     }
 
+    /// Asks that the next batch tries the store.
+    pub(super) fn ask_for_trial(&self) {
+        self.wants_trial.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether a batch may not go to the store: it is open, and no trial is asked for, which this would be.
+    pub(super) fn bars(&self) -> bool {
+        self.is_open() && !self.wants_trial.swap(false, Ordering::Relaxed)
+    }
+
     /// For how long it is open.
     pub(super) fn open_for(&self, now: Instant) -> Option<Duration> {
         self.open_since.borrow().map(|since| now.saturating_duration_since(since))
@@ -71,6 +84,9 @@ mod tests {
         assert!(circuit.open(start));
         assert!(!circuit.open(start + Duration::from_secs(1)), "only the first opens it");
         circuit.until_open_is(true).await;
+        assert!(circuit.bars());
+        circuit.ask_for_trial();
+        assert_eq!([(); 2].map(|()| circuit.bars()), [false, true], "one batch tries");
         assert_eq!(circuit.close(start + Duration::from_secs(9)), Some(Duration::from_secs(9)));
         circuit.until_open_is(false).await;
         assert!(!circuit.is_open());

@@ -1,6 +1,7 @@
 //! The spool to the store: the batches that wait longest first, beside the live ones, until nothing waits.
 //!
 //! While the store circuit is open this is its probe: one batch now and then, and the circuit closes when it is written.
+//! A batch that cannot be read, or that only a person can help, does not keep it open: then a live one is tried too.
 //! A batch leaves the spool only when it is in the store.
 
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use tracing::{debug, error, info, warn};
 use super::channel::Unsaid;
 use super::writer::{Writer, cause_of, whole_seconds};
 use crate::store::spool::{Backlog, Oldest, Spool};
-use crate::store::{Store, StoreError};
+use crate::store::{Remedy, Store, StoreError};
 use crate::telemetry::RepeatLimiter;
 
 /// The wait before the first probe of a store that is away; doubled each time.
@@ -94,21 +95,33 @@ impl<S: Store> Drain<S> {
             Ok(None) => return,
             Err(error) => {
                 self.wait_longer();
+                self.writer.circuit.ask_for_trial();
                 if let Some(unsaid) = self.failed.admit(Instant::now()) {
                     error!(cause = cause_of(&error), "Spool not read: {error}{}", Unsaid(unsaid));
                 }
                 return;
             }
         };
+        if oldest.ticks.is_empty() {
+            // Nothing of it can be read. That says nothing of the store, which would take no ticks though it is away.
+            self.writer.ledger.record_unreadable(oldest.unreadable);
+            self.remove(oldest).await;
+            return;
+        }
         match self.writer.write_in_turn(&oldest.ticks).await {
             Ok(written) => {
-                self.writer.ledger.record_drained(written, oldest.unreadable);
+                self.writer.ledger.record_drained(written);
+                self.writer.ledger.record_unreadable(oldest.unreadable);
                 self.delays = None;
                 self.writer.close_circuit();
                 self.remove(oldest).await;
             }
             Err(error) => {
                 self.wait_longer();
+                if error.remedy() == Remedy::Stop {
+                    // Perhaps only this batch is refused: the next live one says whether the store takes others.
+                    self.writer.circuit.ask_for_trial();
+                }
                 self.tell_failure(&error);
             }
         }
@@ -150,7 +163,7 @@ impl<S: Store> Drain<S> {
         if oldest.unreadable > 0 {
             error!(
                 ticks = oldest.unreadable,
-                "Ticks in the spool cannot be read; they are set aside with their file"
+                "Ticks in the spool cannot be read; their file, where it is there, is set aside"
             );
         }
         let now = Instant::now();

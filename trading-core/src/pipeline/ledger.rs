@@ -126,11 +126,15 @@ impl Ledger {
         self.in_flight.fetch_sub(count(ticks), Ordering::Relaxed);
     }
 
-    /// A batch of the spool was written; beside it were ticks that could not be read.
-    pub fn record_drained(&self, written: Written, unreadable: u64) {
-        add(&self.dropped_damaged, unreadable);
-        let ticks = self.record_stored(written);
-        self.spooled.fetch_sub(ticks + unreadable, Ordering::Relaxed);
+    /// A batch of the spool was written.
+    pub fn record_drained(&self, written: Written) {
+        self.spooled.fetch_sub(self.record_stored(written), Ordering::Relaxed);
+    }
+
+    /// Ticks in the spool could not be read.
+    pub fn record_unreadable(&self, ticks: u64) {
+        add(&self.dropped_damaged, ticks);
+        self.spooled.fetch_sub(ticks, Ordering::Relaxed);
     }
 
     /// How many ticks a write accounts for.

@@ -1,6 +1,7 @@
 //! What becomes of ticks while the store is away, with a spool on a real disk and time paused.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -39,6 +40,15 @@ impl Outage {
     fn start(&self) -> Bench {
         let (spool, hurry) = (self.spool.clone(), self.hurry.clone());
         start_with(&self.store, Vec::new(), Some(Spooling { spool, hurry, seed: 7 }))
+    }
+
+    /// Turns a bit of the last batch.
+    fn damage(&self) -> PathBuf {
+        let path = self.folder.path().join("1/0000000001.segment");
+        let mut bytes = std::fs::read(&path).unwrap();
+        *bytes.last_mut().unwrap() ^= 1;
+        std::fs::write(&path, bytes).unwrap();
+        path
     }
 
     fn store_is_away(&self, away: bool) {
@@ -188,6 +198,53 @@ async fn a_database_that_needs_a_person_opens_the_circuit_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn one_batch_that_needs_a_person_does_not_keep_the_others_from_the_store() {
+    let outage = Outage::new(1 << 30).await;
+    *outage.store.unusable.lock().unwrap() = Some(7);
+    let bench = outage.start();
+    bench.send(ticks(0..500)).await;
+    until(|| outage.spool.backlog().batches == 1).await;
+    let mut next = 500;
+    while bench.ledger.read().stored == 0 && next < 50_000 {
+        bench.send(ticks(next..next + 500)).await;
+        next += 500;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    let spooled = outage.spool.backlog().ticks;
+    assert!(bench.ledger.read().stored > 0, "{}", bench.ledger.read());
+    bench.send(ticks(next..next + 5_000)).await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(outage.spool.backlog().ticks, spooled, "the others go straight to the store");
+    *outage.store.unusable.lock().unwrap() = None;
+    until(|| outage.spool.backlog().batches == 0).await;
+    let reading = bench.end().await;
+    assert_eq!((reading.stored, reading.balances()), (next + 5_000, true), "{reading}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_spool_that_cannot_be_read_does_not_keep_the_others_from_the_store_either() {
+    let outage = Outage::new(1 << 30).await;
+    outage.store_is_away(true);
+    let bench = outage.start();
+    bench.send(ticks(0..500)).await;
+    until(|| outage.spool.backlog().batches == 1).await;
+    let path = outage.damage();
+    std::fs::remove_file(&path).unwrap();
+    std::fs::create_dir(&path).unwrap();
+    outage.store_is_away(false);
+    let mut next = 500;
+    while bench.ledger.read().stored == 0 && next < 50_000 {
+        bench.send(ticks(next..next + 500)).await;
+        next += 500;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    assert!(bench.ledger.read().stored > 0, "{}", bench.ledger.read());
+    outage.hurry.cancel();
+    let reading = bench.end().await;
+    assert!(reading.spooled >= 500 && reading.balances(), "{reading}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_full_spool_is_said_holds_the_feeds_and_loses_nothing() {
     let log = Log::default();
     let _guard = log.capture();
@@ -295,12 +352,26 @@ async fn what_cannot_be_read_in_the_spool_is_counted_as_dropped_and_the_rest_is_
     let outage = Outage::new(1 << 30).await;
     (outage.spool.append(ticks(0..10)).await).1.unwrap();
     (outage.spool.append(ticks(10..30)).await).1.unwrap();
-    let path = outage.folder.path().join("1/0000000001.segment");
-    let mut bytes = std::fs::read(&path).unwrap();
-    let last = bytes.len() - 1;
-    bytes[last] ^= 1;
-    std::fs::write(&path, bytes).unwrap();
+    let path = outage.damage();
     let reading = outage.start().end().await;
     assert_eq!((reading.stored, reading.dropped, reading.balances()), (10, 20, true), "{reading}");
     assert!(path.with_extension("damaged").exists());
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_nothing_can_be_read_the_store_is_not_asked_and_not_said_to_be_back() {
+    let log = Log::default();
+    let _guard = log.capture();
+    let outage = Outage::new(1 << 30).await;
+    outage.store_is_away(true);
+    let bench = outage.start();
+    bench.send(ticks(0..500)).await;
+    until(|| outage.spool.backlog().ticks == 500).await;
+    let path = outage.damage();
+    until(|| bench.ledger.read().dropped == 500).await;
+    assert!(path.with_extension("damaged").exists());
+    let reading = bench.end().await;
+    assert_eq!((reading.spooled, reading.balances()), (0, true), "{reading}");
+    assert_eq!(log.count("Store circuit OPEN"), 1, "{:#?}", log.lines());
+    assert_eq!(log.count("Store circuit CLOSED"), 0, "{:#?}", log.lines());
 }

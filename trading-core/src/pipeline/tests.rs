@@ -60,6 +60,8 @@ pub(super) struct ScriptedStore {
     pub(super) permits: Semaphore,
     /// While it is, every write fails at once, after those that were told to.
     pub(super) away: AtomicBool,
+    /// A batch with this tick needs a person.
+    pub(super) unusable: Mutex<Option<u64>>,
 }
 
 impl ScriptedStore {
@@ -69,6 +71,7 @@ impl ScriptedStore {
             failures: Mutex::default(),
             permits: Semaphore::new(permits),
             away: AtomicBool::new(false),
+            unusable: Mutex::default(),
         })
     }
 
@@ -90,7 +93,10 @@ impl Store for ScriptedStore {
         if self.away.load(Ordering::Relaxed) {
             return Err(StoreError::Away(sqlx::Error::PoolTimedOut));
         }
-        let ids = batch.iter().filter_map(|tick| tick.trade_id.number()).collect();
+        let ids: Vec<u64> = batch.iter().filter_map(|tick| tick.trade_id.number()).collect();
+        if self.unusable.lock().unwrap().is_some_and(|id| ids.contains(&id)) {
+            return Err(StoreError::Unusable(sqlx::Error::PoolClosed));
+        }
         self.batches.lock().unwrap().push((Instant::now(), ids));
         Ok(Written { stored: u64::try_from(batch.len()).unwrap(), ..Written::default() })
     }

@@ -1,9 +1,10 @@
 //! One batch to the store, or to the spool while the store is away; never given up.
 //!
 //! A write is tried again while the error can pass. After the retries, without an answer for long, or when there is no
-//! room left for what comes in meanwhile, the store circuit opens and the batch goes to the spool, and so does every other at once, until a write succeeds again. What
-//! the spool does not take (it is full, its disk fails, there is none) is kept and tried again slowly: the other writers
-//! fill up, then the batcher, then the channel, and the feeds wait. That is the backpressure.
+//! room left for what comes in meanwhile, the store circuit opens and the batch goes to the spool, and so does every
+//! other at once, until a write succeeds again. What the spool does not take (it is full, its disk fails, there is
+//! none) is kept and tried again slowly: the other writers fill up, then the batcher, then the channel, and the feeds
+//! wait. That is the backpressure.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -102,7 +103,7 @@ impl<S: Store> Writer<S> {
         let mut failures: u32 = 0;
         let mut spent = false;
         let written = loop {
-            let is_kept = if spent || self.circuit.is_open() || self.hurry.is_cancelled() {
+            let is_kept = if spent || self.circuit.bars() || self.hurry.is_cancelled() {
                 batch = match self.shelve(batch).await {
                     Ok(emptied) => return emptied,
                     Err(kept) => kept,

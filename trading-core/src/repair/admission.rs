@@ -81,7 +81,7 @@ mod tests {
 
         ledger.record_found(1);
         assert!(admission.is_held(&sender), "the smallest spool");
-        ledger.record_drained(Written { stored: 1, ..Written::default() }, 0);
+        ledger.record_drained(Written { stored: 1, ..Written::default() });
         admission.wait(&sender).await;
 
         let tick = Tick {

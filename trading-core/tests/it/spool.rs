@@ -250,13 +250,36 @@ async fn what_a_stop_during_an_outage_leaves_is_stored_by_drain() {
     assert!(left > 0 && log.contains(&line), "{log}");
     assert_eq!(waiting(&settings), left);
 
+    refuse_everything(&scratch, true).await;
+    let refused = spool(&settings, &["drain"]);
+    let told = String::from_utf8_lossy(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(70), "{told}");
+    let line = format!("{left} ticks in the spool at {}", spool_dir(&scratch).display());
+    assert!(told.contains(&line), "{told}");
+    refuse_everything(&scratch, false).await;
+
     let drained = answer(&settings, &["drain"]);
-    assert!(drained.contains("nothing is left in "), "{drained}");
+    assert!(drained.contains("nothing is left to drain in "), "{drained}");
     assert_eq!(waiting(&settings), 0);
     assert!(answer(&settings, &["inspect"]).is_empty());
     for (symbol, ids) in stored_by(&scratch, &market(40)).await {
         assert_eq!(missing(&ids, *ids.last().unwrap()), Vec::<u64>::new(), "{symbol:?}");
     }
+}
+
+/// A trigger that refuses every row, as somebody might make one.
+async fn refuse_everything(scratch: &Scratch, refuses: bool) {
+    let statements = if refuses {
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'not today'; END $$; \
+         CREATE TRIGGER refuse BEFORE INSERT ON tick_data FOR EACH ROW EXECUTE FUNCTION refuse();"
+    } else {
+        "DROP FUNCTION refuse CASCADE"
+    };
+    let cluster = Cluster::start(&scratch.options()).await.unwrap();
+    let pool = connect(&cluster.url(), 1).await;
+    sqlx::raw_sql(statements).execute(&pool).await.unwrap();
+    pool.close().await;
+    cluster.stop().await.unwrap();
 }
 
 fn spool_dir(scratch: &Scratch) -> std::path::PathBuf {

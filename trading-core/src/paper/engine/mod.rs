@@ -107,17 +107,8 @@ impl Engine {
         self.desks.iter_mut().for_each(|desk| desk.begin(now, events));
     }
 
-    pub(super) fn desks(&self) -> &[Desk] {
-        &self.desks
-    }
-
     pub(super) fn desks_mut(&mut self) -> &mut [Desk] {
         &mut self.desks
-    }
-
-    /// Takes a stored tick again, at the desks whose accounts do not take account of it yet.
-    pub(super) fn catch_up(&mut self, tick: &Tick, events: &mut Vec<Event>) {
-        self.each(tick.instrument, |desk| desk.catch_up(tick, events));
     }
 
     fn each(&mut self, instrument: Instrument, mut act: impl FnMut(&mut Desk)) {

@@ -85,9 +85,7 @@ enum Attempt {
 impl From<sqlx::Error> for Attempt {
     fn from(error: sqlx::Error) -> Self {
         let refusal = error.as_database_error();
-        let is_deadlock =
-            || refusal.is_some_and(|refusal| refusal.code().as_deref() == Some("40P01"));
-        if refusal.is_some_and(|refusal| refusal.is_unique_violation()) || is_deadlock() {
+        if refusal.is_some_and(|refusal| refusal.is_unique_violation()) || is_deadlock(&error) {
             Self::Conflict
         } else {
             Self::Failed(error.into())

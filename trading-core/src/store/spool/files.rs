@@ -33,7 +33,7 @@ impl Files {
                 .create(dir)
                 .map_err(SpoolError::io("make", dir))?;
         }
-        let above = if exists { dir } else { dir.parent().unwrap_or(dir) };
+        let above = if exists { dir } else { above(dir) };
         let about = fs::metadata(above).map_err(SpoolError::io("read", above))?;
         let owner = (geteuid().is_root() && about.uid() != 0).then(|| (about.uid(), about.gid()));
         let files = Self { owner };
@@ -79,6 +79,15 @@ impl Files {
         self.owner.map_or(Ok(()), |(uid, gid)| {
             chown(path, Some(uid), Some(gid)).map_err(SpoolError::io("give to its user", path))
         })
+    }
+}
+
+/// The folder that holds this one; that of `spool` is the working directory.
+fn above(dir: &Path) -> &Path {
+    match dir.parent() {
+        Some(above) if above.as_os_str().is_empty() => Path::new("."),
+        Some(above) => above,
+        None => dir,
     }
 }
 
@@ -136,4 +145,17 @@ fn entries(folder: &Path) -> Result<Vec<PathBuf>, SpoolError> {
     fs::read_dir(folder)
         .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect())
         .map_err(SpoolError::io("list", folder))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_of_one_name_lies_in_the_working_directory() {
+        let cases = [("spool", "."), ("var/spool", "var"), ("/spool", "/"), ("/", "/")];
+        for (dir, expected) in cases {
+            assert_eq!(above(Path::new(dir)), Path::new(expected), "{dir}");
+        }
+    }
 }

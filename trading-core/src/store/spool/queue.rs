@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 use std::fs::{self, File};
+use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -208,9 +209,19 @@ impl Queue {
         }
         let path = segment.path.clone();
         let mut oldest = Oldest::starting(path.clone(), segment.cursor);
-        Reader::open(&path)
-            .and_then(|reader| gather(&reader, segment, &mut oldest, ticks_max))
-            .map_err(SpoolError::io("read", &path))?;
+        match Reader::open(&path) {
+            Ok(reader) => gather(&reader, segment, &mut oldest, ticks_max)
+                .map_err(SpoolError::io("read", &path))?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                error!(path = %path.display(), ticks = segment.ticks, "A part of the spool was removed by somebody else");
+                pass_rest(&mut oldest, segment);
+                // What is written to a file without a name is lost too.
+                if self.segments.len() == 1 {
+                    self.open = None;
+                }
+            }
+            Err(error) => return Err(SpoolError::io("read", &path)(error)),
+        }
         Ok(Some(oldest))
     }
 
@@ -239,7 +250,9 @@ impl Queue {
         let path = &segment.path;
         self.bytes = self.bytes.saturating_sub(segment.bytes);
         let gone = if segment.damaged { set_aside(path) } else { remove_file(path) };
-        if let Err(error) = gone {
+        if let Err(error) = gone
+            && path.exists()
+        {
             // It is drained again after the next start, which stores nothing twice.
             warn!(%error, path = %path.display(), "A drained part of the spool was not removed");
         }
@@ -252,16 +265,12 @@ fn gather(
     segment: &mut Segment,
     oldest: &mut Oldest,
     ticks_max: usize,
-) -> std::io::Result<()> {
+) -> io::Result<()> {
     while oldest.position.to < segment.end {
         let at = oldest.position.to;
         let Place::Record(frame) = reader.place(at)? else {
             // Damaged since it was looked through: what follows cannot be found any more.
-            let (records, ticks) = (segment.records, segment.ticks);
-            oldest.unreadable += ticks.saturating_sub(oldest.position.ticks);
-            oldest.position.to = segment.end;
-            oldest.position.records = records;
-            oldest.position.ticks = ticks;
+            pass_rest(oldest, segment);
             tell_damage(segment, at);
             return Ok(());
         };
@@ -286,6 +295,14 @@ fn pass(position: &mut Position, frame: Frame) {
     position.to = frame.end();
     position.records += 1;
     position.ticks += u64::from(frame.ticks);
+}
+
+/// The rest of the segment cannot be read.
+fn pass_rest(oldest: &mut Oldest, segment: &Segment) {
+    oldest.unreadable += segment.ticks.saturating_sub(oldest.position.ticks);
+    oldest.position.to = segment.end;
+    oldest.position.records = segment.records;
+    oldest.position.ticks = segment.ticks;
 }
 
 fn tell_damage(segment: &mut Segment, at: u64) {
