@@ -472,6 +472,24 @@ async fn a_trade_that_came_both_ways_is_kept_as_it_came_over_the_socket() {
 }
 
 #[tokio::test]
+async fn what_came_over_the_socket_after_its_gap_was_closed_is_stored_once_in_the_end() {
+    let place = Place::new("kraken", SimulatorOptions { rate: 50.into(), ..options() }).await;
+    let last = place.latest() - 6_000;
+    place.store(last - 99..=last).await;
+    let copied = "INSERT INTO tick_data SELECT time + interval '1 us', received_at, exchange, symbol, trade_id, side, \
+                  price, quantity, 'backfill' FROM tick_data WHERE right(trade_id, 1) = '7'";
+    assert_eq!(place.pool().execute(copied).await.unwrap().rows_affected(), 10);
+    let mut pipeline = place.pipeline("one");
+    place.audit(&mut pipeline);
+    place.until_checked(last).await;
+    pipeline.stop().await;
+    let left: i64 =
+        sqlx::query_scalar("SELECT count(*) FROM tick_data").fetch_one(place.pool()).await.unwrap();
+    assert_eq!(left, 100);
+    place.close().await;
+}
+
+#[tokio::test]
 async fn a_look_at_many_jumps_goes_step_by_step_and_names_each_once() {
     let place = Place::new("binance", options()).await;
     let last = place.latest() - 2_000;
