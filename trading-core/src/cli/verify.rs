@@ -17,9 +17,9 @@ pub struct VerifyArgs {
     /// From this exchange time on: 2026-01-31T12:00:00Z, 2026-01-31, or an age as 2h [default: the first stored trade]
     #[arg(long, value_name = "T")]
     pub from: Option<When>,
-    /// Up to this exchange time, excluded [default: a minute ago]
+    /// Up to this exchange time, excluded [default: now, or a minute ago while somebody records]
     ///
-    /// Trades of the last minute may still be on their way to the database.
+    /// While somebody records, trades of the last minute may still be on their way to the database.
     #[arg(long, value_name = "T")]
     pub to: Option<When>,
     /// Compare whole minutes with the exchanges' own candles too: trades, where they tell them, and volume

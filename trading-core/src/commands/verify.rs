@@ -20,10 +20,7 @@ const LOOKS_MAX: usize = 4;
 /// `verify`
 pub(crate) fn verify(cli: &Cli, arguments: &VerifyArgs, environment: &Environment) -> ExitCode {
     with_settings(cli, environment, async |settings| {
-        let scope = scope(arguments, Timestamp::now());
-        let comparison =
-            arguments.against_exchange.then(|| comparison(arguments, &scope, &settings));
-        match report(&settings, environment, &scope, comparison.as_ref()).await {
+        match report(&settings, environment, arguments).await {
             Ok(report) => {
                 let text = if arguments.json {
                     format!("{:#}", report.to_json())
@@ -40,14 +37,15 @@ pub(crate) fn verify(cli: &Cli, arguments: &VerifyArgs, environment: &Environmen
     })
 }
 
-fn scope(arguments: &VerifyArgs, now: Timestamp) -> Scope {
-    let settled = now.plus_micros(-i64::from(SETTLE_SECONDS) * 1_000_000);
+/// `settle_seconds`: how many of the newest seconds are left out where no end is given.
+fn scope(arguments: &VerifyArgs, settle_seconds: Option<u32>, now: Timestamp) -> Scope {
+    let settled = now.plus_micros(-i64::from(settle_seconds.unwrap_or(0)) * 1_000_000);
     Scope {
         exchanges: arguments.exchange.clone(),
         symbols: arguments.symbol.clone(),
         from: arguments.from.map(|from| from.instant(now)),
         to: arguments.to.map_or(settled, |to| to.instant(now)),
-        settle_seconds: arguments.to.is_none().then(|| u64::from(SETTLE_SECONDS)),
+        settle_seconds: settle_seconds.map(u64::from),
     }
 }
 
@@ -67,8 +65,7 @@ fn comparison(arguments: &VerifyArgs, scope: &Scope, settings: &Settings) -> Com
 async fn report(
     settings: &Settings,
     environment: &Environment,
-    scope: &Scope,
-    comparison: Option<&Comparison>,
+    arguments: &VerifyArgs,
 ) -> Result<verify::Report, ExitCode> {
     let bin = pg_bin(environment);
     if settings.database.url == DatabaseUrl::Embedded {
@@ -86,7 +83,7 @@ async fn report(
     let connections = u32::try_from(looks).unwrap_or(1) + 1;
     let outcome = match database.pool(connections).await {
         Ok(pool) => {
-            let report = verified(&pool, scope, looks, comparison).await;
+            let report = verified(&pool, settings, arguments, looks).await;
             pool.close().await;
             report.map_err(|error| failed(&error))
         }
@@ -98,13 +95,18 @@ async fn report(
 
 async fn verified(
     pool: &PgPool,
-    scope: &Scope,
+    settings: &Settings,
+    arguments: &VerifyArgs,
     looks: usize,
-    comparison: Option<&Comparison>,
 ) -> Result<verify::Report, VerifyError> {
-    let mut report = verify::verify(pool, scope, looks).await?;
-    if let Some(comparison) = comparison {
-        verify::compare(pool, &mut report, comparison).await?;
+    // Where nobody records, nothing is on its way.
+    let is_settling = arguments.to.is_none() && verify::is_recording(pool).await?;
+    let settle_seconds = is_settling.then_some(SETTLE_SECONDS);
+    let scope = scope(arguments, settle_seconds, Timestamp::now());
+    let mut report = verify::verify(pool, &scope, looks).await?;
+    if arguments.against_exchange {
+        let comparison = comparison(arguments, &scope, settings);
+        verify::compare(pool, &mut report, &comparison).await?;
     }
     Ok(report)
 }

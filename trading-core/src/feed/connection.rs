@@ -282,8 +282,10 @@ impl<'a> Connection<'a> {
     }
 
     async fn take(&mut self, frame: Option<Result<Frame, tungstenite::Error>>) -> Result<(), End> {
-        // No two frames have the same time: who sorts by it has the order in which they were read.
-        self.received_at = Timestamp::now().strictly_after(self.received_at);
+        if let Some(Ok(_)) = frame {
+            // No two frames have the same time: who sorts by it has the order in which they were read.
+            self.received_at = Timestamp::now().strictly_after(self.received_at);
+        }
         match frame {
             Some(Ok(Frame::Text(text))) => self.take_text(&text).await?,
             Some(Ok(Frame::Binary(bytes))) => {
@@ -417,7 +419,12 @@ impl<'a> Connection<'a> {
     fn note_end(&self, noted: OpenSession, end: &End) {
         let count = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
         let end = SessionEnd {
-            ended_at: Timestamp::now(),
+            ended_at: match end {
+                // It brought nothing since the last frame, however long it took to notice.
+                End::Silent(_) | End::Failed(_) => self.received_at,
+                // Our clock may have been put back.
+                _ => Timestamp::now().max(self.received_at),
+            },
             reason: end.to_string(),
             frames: count(self.counts.frames),
             ticks: count(self.counts.ticks),

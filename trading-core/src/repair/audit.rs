@@ -20,6 +20,7 @@ use crate::domain::{Instrument, Timestamp};
 use crate::exchange::IdRule;
 use crate::store::postgres::{
     AuditStep, Gaps, Hole, audit_step, checked_until, first_stored, listed, note_audit,
+    remove_doubles,
 };
 
 /// How often the ids are looked through.
@@ -41,14 +42,9 @@ pub async fn audit(
         context,
         max_age,
     };
-    let instruments: Vec<Instrument> = venues
-        .iter()
-        .filter(|venue| venue.exchange.ids() == IdRule::Consecutive)
-        .flat_map(|venue| venue.instruments.iter().copied())
-        .collect();
     let rounds = async {
         loop {
-            auditor.round(&instruments, Timestamp::now()).await;
+            auditor.round(&venues, Timestamp::now()).await;
             sleep(INTERVAL).await;
         }
     };
@@ -64,12 +60,15 @@ struct Auditor {
 }
 
 impl Auditor {
-    async fn round(&self, instruments: &[Instrument], now: Timestamp) {
-        for instrument in instruments {
-            if let Err(error) = self.look_through(*instrument, now).await {
-                warn!(%error, "The stored ids of {instrument} could not be looked through");
-                // Whatever it is, it is not this symbol's alone.
-                return;
+    async fn round(&self, venues: &[RepairVenue], now: Timestamp) {
+        for venue in venues.iter().filter(|venue| venue.exchange.ids() == IdRule::Consecutive) {
+            let exact_times = venue.exchange.history().rules().exact_times;
+            for instrument in &venue.instruments {
+                if let Err(error) = self.look_through(*instrument, exact_times, now).await {
+                    warn!(%error, "The stored ids of {instrument} could not be looked through");
+                    // Whatever it is, it is not this symbol's alone.
+                    return;
+                }
             }
         }
     }
@@ -77,6 +76,7 @@ impl Auditor {
     async fn look_through(
         &self,
         instrument: Instrument,
+        exact_times: bool,
         now: Timestamp,
     ) -> Result<(), sqlx::Error> {
         let pool = &self.context.pool;
@@ -98,6 +98,10 @@ impl Auditor {
             else {
                 return Ok(());
             };
+            if !exact_times {
+                // What was fetched may have come over a socket after all, after its gap was closed.
+                remove_doubles(pool, instrument, (mark.time, next.time)).await?;
+            }
             let found = self.missing(pool, instrument, &holes).await?;
             note_audit(pool, instrument, &found, next).await?;
             debug!(%instrument, id = next.id, holes = found.len(), "Looked through");

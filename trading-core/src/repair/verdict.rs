@@ -25,7 +25,8 @@ const DISORDER: i64 = 1_000_000;
 const REFUSED: &str = "refused by the database: see rejected_ticks";
 const FORGOTTEN: &str = "the exchange's history begins after it";
 const NOT_ISSUED: &str = "the exchange's history skips it too";
-const CARRIED: &str = "another connection stood meanwhile";
+const CARRIED: &str = "another connection brought it";
+const PERHAPS_CARRIED: &str = "it is not known yet whether another connection brought it";
 
 /// What is known about the ids of a gap.
 #[derive(Debug, Clone, Default)]
@@ -193,11 +194,16 @@ pub(super) fn of_time(
 }
 
 /// What the history no longer has of a gap in time was brought by another connection.
-pub(super) fn carry(parts: &mut [Part]) {
-    for part in parts.iter_mut().filter(|part| part.status == GapStatus::Unrecoverable) {
-        part.status = GapStatus::Repaired;
-        part.note = Some(CARRIED.to_owned());
-    }
+pub(super) fn carry(part: &mut Part) {
+    part.status = GapStatus::Repaired;
+    part.note = Some(CARRIED.to_owned());
+}
+
+/// What the history no longer has may have been brought by another connection: it is looked for again later.
+pub(super) fn await_carrier(part: &mut Part) {
+    part.status = GapStatus::Open;
+    part.note = Some(PERHAPS_CARRIED.to_owned());
+    part.attempts += 1;
 }
 
 #[cfg(test)]

@@ -324,13 +324,10 @@ impl Worker {
             return Err(Setback::Passing("the exchange's history shows nothing".to_owned()));
         }
         let mut parts = verdict::of_time(gap, &read, is_complete);
-        if parts.iter().any(|part| part.status == GapStatus::Unrecoverable) {
-            match self.ask(self.gaps.carried(gap)).await? {
-                Carried::Yes => verdict::carry(&mut parts),
-                Carried::Unknown => {
-                    let note = "it is not known yet whether another connection brought it";
-                    return Err(Setback::Passing(note.to_owned()));
-                }
+        for part in parts.iter_mut().filter(|part| part.status == GapStatus::Unrecoverable) {
+            match self.ask(self.gaps.carried(gap, part.times)).await? {
+                Carried::Yes => verdict::carry(part),
+                Carried::Unknown => verdict::await_carrier(part),
                 Carried::No => {}
             }
         }

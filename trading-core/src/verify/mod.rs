@@ -65,7 +65,7 @@ pub struct Scope {
     pub from: Option<Timestamp>,
     /// Up to here, excluded.
     pub to: Timestamp,
-    /// How many of the newest seconds `to` leaves out; `None`: the end was given. Only told.
+    /// How many of the newest seconds `to` leaves out; `None`: none, or the end was given. Only told.
     pub settle_seconds: Option<u64>,
 }
 
@@ -78,6 +78,20 @@ impl Scope {
         let names = || self.symbols.iter().map(Symbol::as_str).collect();
         (!self.symbols.is_empty()).then(names)
     }
+}
+
+/// Whether a recorder runs: a connection stands, and its recorder gave a sign of life within the last minute.
+///
+/// # Errors
+///
+/// As [`verify`].
+pub async fn is_recording(pool: &PgPool) -> Result<bool, VerifyError> {
+    sqlx::query_scalar(
+        "SELECT EXISTS (SELECT FROM feed_sessions WHERE ended_at IS NULL AND seen_at > now() - interval '1 minute')",
+    )
+    .fetch_one(pool)
+    .await
+    .map_err(VerifyError::of_schema)
 }
 
 /// Proves, or says what speaks against it. Reads over up to `looks` connections of the pool at once, and one more.

@@ -125,12 +125,45 @@ async fn what_another_connection_carried_meanwhile_is_no_loss_of_bybit_s() {
         .until("SELECT bool_or(note LIKE 'it is not known yet whether another%') FROM tick_gaps")
         .await;
     sqlx::query("UPDATE feed_sessions SET seen_at = $1")
-        .bind(to.to_datetime())
+        .bind(to.plus_micros(60_000_000).to_datetime())
         .execute(place.pool())
         .await
         .unwrap();
-    sqlx::query("UPDATE tick_gaps SET retry_at = now()").execute(place.pool()).await.unwrap();
-    assert_eq!(place.closed().await, ["repaired", "repaired"]);
+    place.store(last - 499..last).await;
+    place.pool().execute("UPDATE tick_gaps SET retry_at = now()").await.unwrap();
+    let closed = place.closed().await;
+    assert!(closed.iter().all(|status| status == "repaired"), "{closed:?}");
+    repairing.stop().await;
+    place.close().await;
+}
+
+#[tokio::test]
+async fn a_connection_that_stood_and_brought_nothing_has_carried_nothing() {
+    let place = Place::new("bybit", options()).await;
+    let last = place.latest();
+    let (from, to) = (place.time(last - 500), place.time(last));
+    // The very connection whose subscription was lost, or one that hung: it stands, before and after.
+    let stood = "INSERT INTO feed_sessions (recorder, exchange, feed, symbols, connected_at, seen_at) \
+                 VALUES ('own', 'bybit', 'bybit-1', '{BTCUSDT}', $1, $2)";
+    sqlx::query(stood)
+        .bind(from.plus_micros(-60_000_000).to_datetime())
+        .bind(to.plus_micros(120_000_000).to_datetime())
+        .execute(place.pool())
+        .await
+        .unwrap();
+    place.store([last - 500, last]).await;
+    place.list(None, (from, to)).await;
+    let repairing = place.repair("one");
+    // What it brought may wait in a spool: for a while that is not known.
+    place
+        .until("SELECT bool_or(note LIKE 'it is not known yet%' AND attempts > 0) FROM tick_gaps")
+        .await;
+    let later = "UPDATE tick_gaps SET opened_at = opened_at - interval '1 hour', retry_at = now() \
+                 WHERE status = 'open'";
+    place.pool().execute(later).await.unwrap();
+    let closed = place.closed().await;
+    assert_eq!(closed.first().map(String::as_str), Some("unrecoverable"), "{closed:?}");
+    assert!(closed.iter().skip(1).all(|status| status == "repaired"), "{closed:?}");
     repairing.stop().await;
     place.close().await;
 }
@@ -435,6 +468,25 @@ async fn a_trade_that_came_both_ways_is_kept_as_it_came_over_the_socket() {
     repairing.stop().await;
     let table = stored(place.pool(), &place.market).await;
     assert_eq!(table.values().next().unwrap().ids.len(), 101);
+    place.close().await;
+}
+
+#[tokio::test]
+async fn what_came_over_the_socket_after_its_gap_was_closed_is_stored_once_in_the_end() {
+    let place = Place::new("kraken", SimulatorOptions { rate: 50.into(), ..options() }).await;
+    let last = place.latest() - 6_000;
+    place.store(last - 99..=last).await;
+    let copied = "INSERT INTO tick_data SELECT time + interval '1 us', received_at, exchange, symbol, trade_id, side, \
+                  price, quantity, 'backfill' FROM tick_data WHERE trade_id = $1";
+    let late = (last - 50).to_string();
+    sqlx::query(copied).bind(late).execute(place.pool()).await.unwrap();
+    let mut pipeline = place.pipeline("one");
+    place.audit(&mut pipeline);
+    place.until_checked(last).await;
+    pipeline.stop().await;
+    let left: i64 =
+        sqlx::query_scalar("SELECT count(*) FROM tick_data").fetch_one(place.pool()).await.unwrap();
+    assert_eq!(left, 100);
     place.close().await;
 }
 

@@ -48,7 +48,7 @@ pub struct SessionStart {
 /// How a connection to an exchange ended, and what came over it.
 #[derive(Debug, Clone)]
 pub struct SessionEnd {
-    /// When it ended.
+    /// When it ended; of one that hung or broke, when its last frame came.
     pub ended_at: Timestamp,
     /// Why it ended.
     pub reason: String,

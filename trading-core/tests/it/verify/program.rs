@@ -28,7 +28,7 @@ async fn it_ends_with_0_when_complete_and_with_2_when_not() {
     let told = text(&output.stdout);
     assert_eq!(output.status.code(), Some(0), "{told}{}", text(&output.stderr));
     let last = told.lines().last().unwrap();
-    assert!(last.starts_with("COMPLETE: ") && last.contains("newest 60 s"), "{told}");
+    assert!(last.starts_with("COMPLETE: ") && last.contains("; up to "), "{told}");
 
     let id = recorded.id_at("binance", "BTCUSDT", 500).await;
     recorded
@@ -44,6 +44,33 @@ async fn it_ends_with_0_when_complete_and_with_2_when_not() {
     assert_eq!(verify(&recorded.database.url, &others).status.code(), Some(0));
     let none = verify(&recorded.database.url, &["--symbol", "XRPUSDT"]);
     assert_eq!(none.status.code(), Some(2), "what is not there is not complete");
+}
+
+#[tokio::test]
+async fn the_newest_minute_is_left_out_only_while_somebody_records() {
+    let database = crate::support::postgres::database().await;
+    trading_core::store::postgres::migrate(&database.pool).await.unwrap();
+    super::run(
+        &database.pool,
+        "SELECT ensure_tick_partition(((now() - interval '10 s') AT TIME ZONE 'UTC')::date); \
+         INSERT INTO feed_sessions (recorder, exchange, feed, connected_at, ended_at, seen_at, reason, symbols) \
+             VALUES ('test', 'binance', 'binance-1', now() - interval '20 s', now(), now(), 'stopped', '{BTCUSDT}'); \
+         INSERT INTO tick_data SELECT now() - interval '10 s', now() - interval '10 s', 'binance', 'BTCUSDT', id::text, \
+             'buy', 1, 1, 'live' FROM generate_series(1, 3) AS id",
+    )
+    .await;
+    let output = verify(&database.url, &[]);
+    let told = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{told}{}", text(&output.stderr));
+    assert!(told.lines().last().unwrap().starts_with("COMPLETE: "), "{told}");
+
+    super::run(&database.pool, "UPDATE feed_sessions SET ended_at = NULL, reason = NULL").await;
+    let told = text(&verify(&database.url, &[]).stdout);
+    assert!(told.contains("nothing is stored") && told.contains("newest 60 s"), "{told}");
+
+    // A recorder that was killed more than a minute ago.
+    super::run(&database.pool, "UPDATE feed_sessions SET seen_at = now() - interval '61 s'").await;
+    assert_eq!(verify(&database.url, &[]).status.code(), Some(0));
 }
 
 #[tokio::test]

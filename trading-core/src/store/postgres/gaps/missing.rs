@@ -9,6 +9,8 @@ use crate::domain::{Instrument, Tick, Timestamp};
 
 /// The ids of a gap lie between the times of its neighbours, give or take the order in which a venue stamps trades.
 const SLACK: Duration = Duration::from_secs(60);
+/// So long after a gap was found, what another connection brought may still wait in its recorder's spool.
+const SPOOLED_MAX: Duration = Duration::from_secs(3_600);
 /// The numbers of ids `$5` to `$6` of a symbol that are stored, or were refused.
 macro_rules! stored {
     () => {
@@ -134,28 +136,41 @@ impl Gaps {
         Ok(usize::try_from(count).unwrap_or_default())
     }
 
-    /// Whether a connection, of whichever recorder, stood over all of a gap in time: then its ticks went another way.
+    /// Whether a connection, of whichever recorder, carried a gap's symbol between these times: it stood over all of them,
+    /// and brought trades of them. To stand is not enough: a connection may hang, and a subscription may be lost on one
+    /// that lives.
     ///
     /// # Errors
     ///
     /// When the server cannot be reached or refuses.
-    pub async fn carried(&self, gap: &OpenGap) -> Result<Carried, sqlx::Error> {
-        // A connection carries a symbol from its acknowledgement on, some time after it stands.
-        let (has_stood, may_have_stood): (bool, bool) = sqlx::query_as(
-            "SELECT coalesce(bool_or(least(seen_at, ended_at) >= $4), false), coalesce(bool_or(ended_at IS NULL), false) \
+    pub async fn carried(
+        &self,
+        gap: &OpenGap,
+        times: (Timestamp, Timestamp),
+    ) -> Result<Carried, sqlx::Error> {
+        // A connection carries a symbol from its acknowledgement on, up to fifteen seconds after it stands; and one that
+        // hangs is found to within a minute, and then has ended with its last frame.
+        let (has_stood, may_have_stood, is_stored): (bool, bool, bool) = sqlx::query_as(
+            "SELECT coalesce(bool_or(CASE WHEN ended_at IS NULL THEN seen_at - interval '1 minute' \
+                     ELSE least(seen_at, ended_at) END >= $4), false), \
+                 coalesce(bool_or(ended_at IS NULL AND seen_at - interval '1 minute' < $4), false), \
+                 EXISTS (SELECT FROM tick_data WHERE exchange = $1 AND symbol = $2 AND time > $3 AND time < $4 \
+                     AND source = 'live') \
              FROM feed_sessions \
-             WHERE exchange = $1 AND $2 = ANY (symbols) AND connected_at <= $3 - interval '5 seconds'",
+             WHERE exchange = $1 AND $2 = ANY (symbols) AND connected_at <= $3 - interval '15 seconds'",
         )
         .bind(gap.instrument.exchange())
         .bind(gap.instrument.symbol().as_str())
-        .bind(gap.times.0.to_datetime())
-        .bind(gap.times.1.to_datetime())
+        .bind(times.0.to_datetime())
+        .bind(times.1.to_datetime())
         .fetch_one(&self.pool)
         .await?;
-        Ok(match (has_stood, may_have_stood) {
-            (true, _) => Carried::Yes,
-            (false, true) => Carried::Unknown,
-            (false, false) => Carried::No,
+        let may_come = gap.age < SPOOLED_MAX;
+        Ok(match (has_stood, is_stored) {
+            (true, true) => Carried::Yes,
+            (true, false) if may_come => Carried::Unknown,
+            _ if may_have_stood => Carried::Unknown,
+            _ => Carried::No,
         })
     }
 }
@@ -163,9 +178,9 @@ impl Gaps {
 /// Whether a connection stood while another did not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Carried {
-    /// It was seen to live before and after.
+    /// It was seen to live before and after, and its trades are stored.
     Yes,
-    /// It lived before, and has not been heard of since.
+    /// It lived before and has not been heard of since, or what it brought may wait in a spool.
     Unknown,
     /// None did.
     No,
