@@ -63,7 +63,7 @@ async fn damage(recorded: &Recorded, random: &mut u64) {
 }
 
 /// Rows too many, rows with ids of another time, and the missing ids: in no way listed, open, unrecoverable, said to be
-/// repaired, never issued.
+/// repaired, never issued; what is listed counts also before the first stored trade and after the last.
 type Counts = (i64, i64, i64, i64, i64, i64, i64);
 
 async fn plain_reading(pool: &PgPool) -> Counts {
@@ -76,7 +76,8 @@ async fn plain_reading(pool: &PgPool) -> Counts {
          ), good AS ( \
              SELECT id FROM ticks WHERE id NOT IN (SELECT id FROM strays) \
          ), missing AS ( \
-             SELECT generate_series((SELECT min(id) FROM good), (SELECT max(id) FROM good)) AS id \
+             (SELECT generate_series((SELECT min(id) FROM good), (SELECT max(id) FROM good)) AS id \
+             UNION SELECT generate_series(first_id::bigint, last_id::bigint) FROM tick_gaps) \
              EXCEPT SELECT id FROM good \
          ), told AS ( \
              SELECT id, (SELECT max(CASE status WHEN 'open' THEN 4 WHEN 'unrecoverable' THEN 3 WHEN 'not_a_loss' THEN 2 ELSE 1 END) \
