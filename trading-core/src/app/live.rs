@@ -12,6 +12,7 @@ use sqlx::{ConnectOptions as _, Connection as _};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use super::ground::Ground;
 use super::recorder::{Outcome, Recorder, Venue, VenueError, venues};
 use super::signals::StopSignals;
 use super::tasks::Tasks;
@@ -21,9 +22,7 @@ use crate::paper::{self, PgStore, SummaryHandle};
 use crate::pipeline::{Onlooker, tap};
 use crate::simulator::{Simulator, SimulatorError, SimulatorOptions};
 use crate::store::embedded::{Cluster, EmbeddedError, Options};
-use crate::store::postgres::{
-    MaintenanceError, Origin, OriginError, PostgresStore, claim, migrate,
-};
+use crate::store::postgres::{MaintenanceError, Origin, OriginError, PostgresStore, migrate};
 use crate::store::spool::{self, Found, Spool, SpoolError};
 
 /// How often the embedded server is looked at: a crashed one is brought back.
@@ -223,25 +222,18 @@ async fn start_recorder(
     world: &World,
     database: &Database,
 ) -> Result<(PgPool, Recorder), LiveError> {
-    // The writers have connections of their own.
-    let writers = u32::try_from(settings.batch.writers.get()).unwrap_or(u32::MAX);
-    let pooled = settings.database.max_connections.get().saturating_sub(writers).max(1);
-    let pool = database.migrated_pool(pooled).await?;
-    let name = claim(&pool, &world.origin).await?;
-    let spool = open_spool(settings, name).await?;
+    let ground = Ground::prepare(settings, &world.venues, &world.origin, database).await?;
     introduce(&world.venues, database);
 
-    let store = database.store();
     let feeds = CancellationToken::new();
     let (onlookers, paper) = if options.paper_trading {
-        let (onlooker, task) =
-            paper_trading(settings, &world.venues, &pool, spool.clone(), feeds.clone());
+        let (onlooker, task) = paper_trading(settings, &world.venues, &ground, feeds.clone());
         (vec![onlooker], Some(task))
     } else {
         (Vec::new(), None)
     };
-    let mut recorder =
-        Recorder::start(settings, &world.venues, store, &pool, spool, onlookers, feeds).await?;
+    let pool = ground.pool.clone();
+    let mut recorder = Recorder::start(settings, &world.venues, ground, onlookers, feeds);
     if let Some(task) = paper {
         recorder.join("paper trading", task);
     }
@@ -270,8 +262,7 @@ pub(super) async fn open_spool(settings: &Settings, name: String) -> Result<Spoo
 fn paper_trading(
     settings: &Settings,
     venues: &[Venue],
-    pool: &PgPool,
-    spool: Spool,
+    ground: &Ground,
     stop: CancellationToken,
 ) -> (Onlooker, impl Future<Output = ()> + Send + 'static) {
     let settings = settings.paper.clone();
@@ -291,7 +282,8 @@ fn paper_trading(
     let onlooker = Onlooker { tap: sender, report: Box::new(move || shown.get().to_string()) };
     // Before the first feed: what arrives from now on comes over the tap, what did before is stored.
     let started_at = Timestamp::now();
-    let store = PgStore::new(pool.clone(), started_at);
+    let store = PgStore::new(ground.pool.clone(), started_at);
+    let spool = ground.spool.clone();
     let task = async move {
         drained(&spool, &stop).await;
         let ended = paper::run(settings, receiver, store, started_at, summary.clone()).await;

@@ -2,6 +2,7 @@
 
 mod backfill;
 mod drain;
+mod ground;
 mod identity;
 mod live;
 mod recorder;
@@ -12,6 +13,7 @@ pub use backfill::{
     BackfillError, BackfillOptions, BackfillReport, ExchangeReport, RangeReport, backfill,
 };
 pub use drain::{DrainError, Drained, drain_spool};
+pub use ground::Ground;
 pub use identity::identity;
 pub use live::{Database, LiveError, LiveOptions, live};
 pub use recorder::{Outcome, Recorder, Venue, VenueError, venues};

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use super::ground::Ground;
 use super::identity::identity;
 use super::signals::StopSignals;
 use super::tasks::Tasks;
@@ -25,7 +26,7 @@ use crate::pipeline::{Ledger, Onlooker, Pipeline, Spooling, TickSender, channel}
 use crate::repair::{self, RepairContext, RepairVenue};
 use crate::rest::{RestClient, RestError};
 use crate::store::journal::{Journal, journal};
-use crate::store::postgres::{self, LastStored, PostgresStore};
+use crate::store::postgres::{self, LastStored};
 use crate::store::spool::Spool;
 
 /// How often old partitions are looked for.
@@ -181,26 +182,17 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// Notes the instruments and starts the stages. The spool takes what the store cannot, and is drained; the onlookers
-    /// are given every tick that is recorded; `feeds` is cancelled when the stop begins.
-    ///
-    /// # Errors
-    ///
-    /// When the instruments cannot be noted, or what is stored of them cannot be read.
-    pub async fn start(
+    /// Starts the stages. The spool takes what the store cannot, and is drained; the onlookers are given every tick that
+    /// is recorded; `feeds` is cancelled when the stop begins.
+    #[must_use]
+    pub fn start(
         settings: &Settings,
         venues: &[Venue],
-        store: PostgresStore,
-        pool: &PgPool,
-        spool: Spool,
+        ground: Ground,
         onlookers: Vec<Onlooker>,
         feeds: CancellationToken,
-    ) -> Result<Self, postgres::MaintenanceError> {
-        let instruments: Vec<_> = venues.iter().flat_map(Venue::spellings).collect();
-        postgres::upsert_instruments(pool, &instruments).await?;
-        let recorded: Vec<_> = instruments.iter().map(|(instrument, _)| *instrument).collect();
-        let stored = postgres::last_stored(pool, &recorded).await?;
-
+    ) -> Self {
+        let Ground { pool, store, spool, stored } = ground;
         let ledger = Arc::new(Ledger::default());
         let (sender, receiver) =
             channel(settings.pipeline.channel_capacity.get(), Arc::clone(&ledger));
@@ -243,7 +235,7 @@ impl Recorder {
             tasks.spawn("retention", keep(pool.clone(), retention, feeds.clone()));
         }
         let stop_deadline = settings.pipeline.stop_deadline;
-        Ok(Self { tasks, feeds, ledger, spool, hurry, stop_deadline })
+        Self { tasks, feeds, ledger, spool, hurry, stop_deadline }
     }
 
     /// Adds a task that ends by itself when its input does; it is waited for at the stop.

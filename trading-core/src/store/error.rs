@@ -42,17 +42,25 @@ impl StoreError {
     }
 }
 
+impl Remedy {
+    /// What to do about an error of the database.
+    #[must_use]
+    pub fn of(error: &sqlx::Error) -> Self {
+        match error {
+            sqlx::Error::Database(refusal) => remedy_of(refusal.code().as_deref()),
+            sqlx::Error::Encode(_) => Self::Reject,
+            sqlx::Error::Configuration(_) | sqlx::Error::Migrate(_) => Self::Stop,
+            _ => Self::Retry,
+        }
+    }
+}
+
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
-        match &error {
-            sqlx::Error::Database(refusal) => match remedy_of(refusal.code().as_deref()) {
-                Remedy::Retry => Self::Away(error),
-                Remedy::Reject => Self::Refused(error),
-                Remedy::Stop => Self::Unusable(error),
-            },
-            sqlx::Error::Encode(_) => Self::Refused(error),
-            sqlx::Error::Configuration(_) | sqlx::Error::Migrate(_) => Self::Unusable(error),
-            _ => Self::Away(error),
+        match Remedy::of(&error) {
+            Remedy::Retry => Self::Away(error),
+            Remedy::Reject => Self::Refused(error),
+            Remedy::Stop => Self::Unusable(error),
         }
     }
 }

@@ -1,0 +1,100 @@
+//! What a recorder stands on: a schema that is up to date, a database that is its own, where recording goes on.
+//!
+//! A database that falters just then is asked again; one that is away for long is told, and nothing is started.
+
+use std::time::Duration;
+
+use sqlx::PgPool;
+use sqlx::migrate::MigrateError;
+use tracing::warn;
+
+use super::live::{Database, LiveError, open_spool};
+use super::recorder::Venue;
+use crate::config::Settings;
+use crate::store::Remedy;
+use crate::store::postgres::{
+    LastStored, MaintenanceError, Origin, OriginError, PostgresStore, claim, last_stored,
+    upsert_instruments,
+};
+use crate::store::spool::Spool;
+
+/// Attempts at a database that answers badly, and the wait before the next.
+const ATTEMPTS_MAX: u32 = 5;
+/// See [`ATTEMPTS_MAX`].
+const ATTEMPT_DELAY: Duration = Duration::from_secs(1);
+
+/// Everything a recorder needs of the database and the disk.
+#[derive(Debug)]
+pub struct Ground {
+    /// For what is written beside the ticks.
+    pub pool: PgPool,
+    /// Where ticks end.
+    pub store: PostgresStore,
+    /// Where they wait when that is away.
+    pub spool: Spool,
+    /// Where recording goes on.
+    pub stored: Vec<LastStored>,
+}
+
+impl Ground {
+    pub(super) async fn prepare(
+        settings: &Settings,
+        venues: &[Venue],
+        origin: &Origin,
+        database: &Database,
+    ) -> Result<Self, LiveError> {
+        let mut attempt = 1;
+        let (pool, name, stored) = loop {
+            match ask(settings, venues, origin, database).await {
+                Ok(answers) => break answers,
+                Err(error) if attempt < ATTEMPTS_MAX && is_passing(&error) => {
+                    tell_not_started(&error, attempt);
+                    attempt += 1;
+                    tokio::time::sleep(ATTEMPT_DELAY).await;
+                }
+                Err(error) => return Err(error),
+            }
+        };
+        let spool = open_spool(settings, name).await?;
+        Ok(Self { pool, store: database.store(), spool, stored })
+    }
+}
+
+async fn ask(
+    settings: &Settings,
+    venues: &[Venue],
+    origin: &Origin,
+    database: &Database,
+) -> Result<(PgPool, String, Vec<LastStored>), LiveError> {
+    // The writers have connections of their own.
+    let writers = u32::try_from(settings.batch.writers.get()).unwrap_or(u32::MAX);
+    let pooled = settings.database.max_connections.get().saturating_sub(writers).max(1);
+    let pool = database.migrated_pool(pooled).await?;
+    let name = claim(&pool, origin).await?;
+    let instruments: Vec<_> = venues.iter().flat_map(Venue::spellings).collect();
+    upsert_instruments(&pool, &instruments).await?;
+    let recorded: Vec<_> = instruments.iter().map(|(instrument, _)| *instrument).collect();
+    let stored = last_stored(&pool, &recorded).await.map_err(MaintenanceError::from)?;
+    Ok((pool, name, stored))
+}
+
+fn tell_not_started(error: &LiveError, attempt: u32) {
+    let cause = std::error::Error::source(error).map(tracing::field::display);
+    warn!(attempt, cause, "Not started yet: {error}");
+}
+
+/// Whether the database may answer otherwise a moment later.
+fn is_passing(error: &LiveError) -> bool {
+    let error = match error {
+        LiveError::Database { error, .. }
+        | LiveError::Origin(OriginError::Database(error))
+        | LiveError::Maintenance(
+            MaintenanceError::Database(error)
+            | MaintenanceError::Migrate(
+                MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _),
+            ),
+        ) => error,
+        _ => return false,
+    };
+    Remedy::of(error) == Remedy::Retry
+}
