@@ -93,6 +93,7 @@ pub(super) fn judge(evidence: &Evidence, window: Window) -> (SymbolReport, Findi
         IdRule::Consecutive if evidence.ids.is_scattered() => judge.scattered(),
         IdRule::Consecutive => {
             judge.holes();
+            judge.listed_outside();
             judge.rows_with_ids();
         }
     }
@@ -184,6 +185,34 @@ impl Judge<'_> {
         self.tell(Kind::Scattered, 1, None, self.evidence.at, text);
     }
 
+    /// Whether the window holds all of what a row of `tick_gaps` speaks of.
+    fn is_whole(&self, row: &GapRow) -> bool {
+        self.window.from <= row.at.0 && row.at.1 < self.window.to
+    }
+
+    /// Ids before the first stored one and after the last are missing where they are listed: nobody else knows of them.
+    fn listed_outside(&mut self) {
+        let rows = self.evidence.gaps.iter().filter(|row| self.is_whole(row)).copied();
+        let rows: Vec<GapRow> = rows.collect();
+        let ids = || rows.iter().filter_map(|row| row.ids);
+        let first = ids().map(|(first, _)| first).min();
+        let last = ids().map(|(_, last)| last).max();
+        let Some((first, last)) = first.zip(last) else { return };
+        let listed = Listed::new(&rows);
+        let outside = match self.evidence.ids.ends() {
+            None => vec![(first, last)],
+            Some((begin, end)) => {
+                let before = (first < begin).then(|| (first, last.min(begin - 1)));
+                let after = (last > end).then(|| (first.max(end + 1), last));
+                before.into_iter().chain(after).collect()
+            }
+        };
+        let parts = outside.into_iter().flat_map(|ids| listed.parts(ids));
+        for (ids, status) in parts.filter(|(_, status)| status.is_some()) {
+            *self.missing.of(status) += len(ids);
+        }
+    }
+
     fn hole(&mut self, ids: IdRange, status: Option<GapStatus>, at: Span) {
         // What `tick_gaps` says of it is told row by row.
         if status.is_some() {
@@ -218,13 +247,12 @@ impl Judge<'_> {
         let ends = self.evidence.ids.ends();
         for row in &self.evidence.gaps {
             let Some(ids) = row.ids else { continue };
-            let is_whole = self.window.from <= row.at.0 && row.at.1 < self.window.to;
+            let is_whole = self.is_whole(row);
             let inside = ends.and_then(|ends| overlap(ids, ends));
             // Of a row that reaches out of the window, what lies between stored trades can be judged.
             let Some(judged) = (if is_whole { Some(ids) } else { inside }) else { continue };
             let missing = |ids: IdRange| len(ids).saturating_sub(self.evidence.ids.present_in(ids));
             let count = missing(judged);
-            let outside = count.saturating_sub(inside.map_or(0, missing));
             if count == 0 {
                 if is_whole && row.status == GapStatus::Open {
                     let text =
@@ -233,7 +261,6 @@ impl Judge<'_> {
                 }
                 continue;
             }
-            *self.missing.of(Some(row.status)) += outside;
             let (kind, says) = match row.status {
                 GapStatus::NotALoss => continue,
                 GapStatus::Open => (Kind::OpenGap, "is open"),

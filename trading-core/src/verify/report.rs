@@ -201,7 +201,8 @@ impl Findings {
     }
 }
 
-/// Trades of one symbol that are not stored, by what `tick_gaps` says of them.
+/// Trades of one symbol that are not stored, by what `tick_gaps` says of them; before the first stored one and after the
+/// last only those that it lists.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Missing {
     /// Listed in no way.
