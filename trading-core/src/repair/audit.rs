@@ -18,6 +18,7 @@ use super::says::Says;
 use super::{RANGES_MAX, RepairContext, RepairVenue};
 use crate::domain::{Instrument, Timestamp};
 use crate::exchange::IdRule;
+use crate::store::Remedy;
 use crate::store::postgres::{
     AuditStep, Gaps, Hole, audit_step, checked_until, first_stored, listed, note_audit,
     remove_doubles,
@@ -65,7 +66,12 @@ impl Auditor {
             let exact_times = venue.exchange.history().rules().exact_times;
             for instrument in &venue.instruments {
                 if let Err(error) = self.look_through(*instrument, exact_times, now).await {
-                    warn!(%error, "The stored ids of {instrument} could not be looked through");
+                    // A database that is away is told of by who writes to it.
+                    if Remedy::of(&error) == Remedy::Retry {
+                        debug!(%error, "The stored ids of {instrument} are looked through later");
+                    } else {
+                        warn!(%error, "The stored ids of {instrument} could not be looked through");
+                    }
                     // Whatever it is, it is not this symbol's alone.
                     return;
                 }

@@ -29,7 +29,7 @@ use sqlx::PgPool;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
+use tracing::{debug, warn};
 
 pub use audit::audit;
 pub use load::{LoadError, Loaded, load};
@@ -40,6 +40,7 @@ use crate::domain::{Instrument, Tick};
 use crate::exchange::Exchange;
 use crate::pipeline::{ChannelClosed, Ledger, TickSender};
 use crate::rest::RestClient;
+use crate::store::Remedy;
 use crate::store::postgres::{GapScope, exchanges_with_work};
 use crate::telemetry::RepeatLimiter;
 use worker::Worker;
@@ -169,6 +170,10 @@ async fn look_for_work(
             Ok(names) if names.is_empty() => {}
             Ok(names) => {
                 wake.send_replace(names);
+            }
+            // A database that is away is told of by who writes to it.
+            Err(error) if Remedy::of(&error) == Remedy::Retry => {
+                debug!(%error, "The gaps wait for the database");
             }
             Err(error) => {
                 if away.admit(Instant::now()).is_some() {
