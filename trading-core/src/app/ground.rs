@@ -11,10 +11,11 @@ use tracing::warn;
 use super::live::{Database, LiveError, open_spool};
 use super::recorder::Venue;
 use crate::config::Settings;
+use crate::exchange::IdRule;
 use crate::store::Remedy;
 use crate::store::postgres::{
-    LastStored, MaintenanceError, Origin, OriginError, PostgresStore, claim, last_stored,
-    upsert_instruments,
+    LastStored, MaintenanceError, Origin, OriginError, PostgresStore, claim, ended_without_a_word,
+    last_stored, upsert_instruments,
 };
 use crate::store::spool::Spool;
 
@@ -22,6 +23,10 @@ use crate::store::spool::Spool;
 const ATTEMPTS_MAX: u32 = 5;
 /// See [`ATTEMPTS_MAX`].
 const ATTEMPT_DELAY: Duration = Duration::from_secs(1);
+
+/// How far apart the oldest tick may be that is not written yet and the newest that is: the time of a batch, and that of
+/// a write with its retries.
+const OVERLAP_MICROS: i64 = 30_000_000;
 
 /// Everything a recorder needs of the database and the disk.
 #[derive(Debug)]
@@ -74,8 +79,30 @@ async fn ask(
     let instruments: Vec<_> = venues.iter().flat_map(Venue::spellings).collect();
     upsert_instruments(&pool, &instruments).await?;
     let recorded: Vec<_> = instruments.iter().map(|(instrument, _)| *instrument).collect();
-    let stored = last_stored(&pool, &recorded).await.map_err(MaintenanceError::from)?;
+    let mut stored = last_stored(&pool, &recorded).await.map_err(MaintenanceError::from)?;
+    for venue in venues.iter().filter(|venue| venue.ids() == IdRule::Unique) {
+        doubt(&pool, venue.name(), &mut stored).await.map_err(MaintenanceError::from)?;
+    }
     Ok((pool, name, stored))
+}
+
+/// Writes overlap, so that a kill can lose trades that are older than the newest stored one. Where ids show that, the
+/// auditor finds it; where they prove nothing, the time before the newest one is in doubt too.
+async fn doubt(
+    pool: &PgPool,
+    exchange: &str,
+    stored: &mut [LastStored],
+) -> Result<(), sqlx::Error> {
+    let own = |last: &&mut LastStored| last.instrument.exchange() == exchange;
+    let Some(newest) = stored.iter_mut().filter(own).map(|last| last.exchange_at).max() else {
+        return Ok(());
+    };
+    if ended_without_a_word(pool, exchange, newest).await? {
+        for last in stored.iter_mut().filter(own) {
+            last.exchange_at = last.exchange_at.plus_micros(-OVERLAP_MICROS);
+        }
+    }
+    Ok(())
 }
 
 fn tell_not_started(error: &LiveError, attempt: u32) {

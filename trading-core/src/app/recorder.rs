@@ -20,7 +20,7 @@ use super::signals::StopSignals;
 use super::tasks::Tasks;
 use crate::config::{ExchangeSettings, Settings};
 use crate::domain::{Instrument, Symbol, Timestamp};
-use crate::exchange::{self, Exchange};
+use crate::exchange::{self, Exchange, IdRule};
 use crate::feed::{self, ConnectGate, FeedContext, LivenessRules};
 use crate::pipeline::{Ledger, Onlooker, Pipeline, Spooling, TickSender, channel};
 use crate::repair::{self, RepairContext, RepairVenue};
@@ -125,6 +125,15 @@ impl Venue {
             rest_url,
             client: Arc::clone(&self.client),
         })
+    }
+
+    pub(super) fn name(&self) -> &'static str {
+        self.exchange.name()
+    }
+
+    /// What can be concluded from the ids of its trades.
+    pub(super) fn ids(&self) -> IdRule {
+        self.exchange.ids()
     }
 
     /// Each instrument with the venue's spelling.

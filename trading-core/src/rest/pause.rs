@@ -6,8 +6,11 @@ use chrono::DateTime;
 
 use crate::domain::Timestamp;
 
-/// The longest pause, whatever a venue asks for. Bybit's own ban, the longest documented one, lasts as long.
-pub(super) const PAUSE_MAX: Duration = Duration::from_mins(10);
+/// The longest pause, whatever a venue asks for: Binance bans for up to three days who goes on asking.
+/// <https://developers.binance.com/docs/binance-spot-api-docs/rest-api/limits>
+pub(super) const PAUSE_MAX: Duration = Duration::from_hours(72);
+/// The pause of who is banned and not told for how long: Bybit's own.
+const PAUSE_BANNED: Duration = Duration::from_mins(10);
 /// The pause where the venue wants fewer requests and does not say for how long.
 pub(super) const PAUSE: Duration = Duration::from_secs(10);
 /// The pause after an error of the venue's own.
@@ -23,8 +26,8 @@ pub(super) fn after(
     let unsaid = match status {
         429 => PAUSE,
         // Binance bans who goes on after a 429; Bybit, with these words, who asks too often.
-        418 => PAUSE_MAX,
-        403 if body.contains("too frequent") => PAUSE_MAX,
+        418 => PAUSE_BANNED,
+        403 if body.contains("too frequent") => PAUSE_BANNED,
         500..=599 => PAUSE_BROKEN,
         _ => return None,
     };
@@ -68,14 +71,14 @@ mod tests {
         }
         let now = Timestamp::from_micros(0).unwrap();
         let words = "403, RequestId. access too frequent";
-        assert_eq!(after(403, None, words, now), Some(PAUSE_MAX));
+        assert_eq!(after(403, None, words, now), Some(PAUSE_BANNED));
     }
 
     #[test]
-    fn no_pause_is_longer_than_ten_minutes() {
-        assert_eq!(at(429, Some("86400")), Some(600));
-        assert_eq!(at(429, Some("18446744073709551615")), Some(600));
-        assert_eq!(at(429, Some("Wed, 21 Oct 2099 07:28:42 GMT")), Some(600));
+    fn no_pause_is_longer_than_three_days() {
+        assert_eq!(at(429, Some("86400")), Some(86_400));
+        assert_eq!(at(429, Some("18446744073709551615")), Some(259_200));
+        assert_eq!(at(429, Some("Wed, 21 Oct 2099 07:28:42 GMT")), Some(259_200));
     }
 
     #[test]

@@ -73,7 +73,7 @@ async fn answer(
             let date = date.format("%a, %d %b %Y %H:%M:%S GMT").to_string();
             with(503, "retry-after", date, "")
         }
-        "/banned" => with(418, "retry-after", "99999".to_owned(), ""),
+        "/banned" => with(418, "retry-after", "999999".to_owned(), ""),
         "/missing" => plain(404, "  no such product\n"),
         "/forbidden" => plain(403, "not from your country"),
         "/long" => {
@@ -134,7 +134,7 @@ async fn a_pause_may_be_a_date_and_is_bounded() {
     };
     let until = pause("/until").await;
     assert!((200..=300).contains(&until), "{until}");
-    assert_eq!(pause("/banned").await, 600);
+    assert_eq!(pause("/banned").await, 259_200);
     assert_eq!(pause("/odd").await, 5);
 }
 

@@ -12,7 +12,9 @@ use trading_core::store::Store as _;
 use trading_core::store::journal::{
     GapCause, GapRecord, Journal, QuarantinedFrame, SessionEnd, SessionStart, journal,
 };
-use trading_core::store::postgres::{LastStored, PostgresStore, last_stored, migrate};
+use trading_core::store::postgres::{
+    LastStored, PostgresStore, ended_without_a_word, last_stored, migrate,
+};
 
 use crate::support::postgres::{TestDatabase, database};
 
@@ -88,9 +90,13 @@ async fn a_connection_has_a_row_while_it_stands_and_its_end_is_written_over_it()
     let session = writing.journal.session(start("binance-1"));
     let open = until(&database.pool, |sessions| !sessions.is_empty()).await;
     assert_eq!(open, [("one".to_owned(), None, 0)]);
+    let is_in_doubt =
+        async |since| ended_without_a_word(&database.pool, "binance", since).await.unwrap();
+    assert!(is_in_doubt(Timestamp::now()).await, "it has not ended");
     writing.journal.session_ended(session, end());
     let closed = until(&database.pool, |sessions| sessions[0].1.is_some()).await;
     assert_eq!(closed, [("one".to_owned(), Some("closed by the exchange".to_owned()), 3)]);
+    assert!(!is_in_doubt(at(0)).await, "what it had taken is written");
     writing.end().await;
 }
 
@@ -124,6 +130,11 @@ async fn the_connections_of_a_recorder_that_died_are_closed_by_the_next_one() {
     .await
     .unwrap();
     assert!(is_now, "it ended when that was noticed");
+    let is_in_doubt =
+        async |since| ended_without_a_word(&database.pool, "binance", since).await.unwrap();
+    let now = Timestamp::now();
+    assert!(is_in_doubt(now.plus_micros(-60_000_000)).await, "what was in its memory is lost");
+    assert!(!is_in_doubt(now.plus_micros(60_000_000)).await, "what is stored since is whole");
     writing.end().await;
 }
 

@@ -19,6 +19,9 @@ use super::{Remedy, StoreError};
 use crate::domain::{Instrument, Timestamp};
 use write::Key;
 
+/// How the reason begins with which a dead recorder's connections are closed.
+pub const WITHOUT_A_WORD: &str = "its recorder ended without a word";
+
 /// Gaps that may wait: an hour without a database in which every symbol of a large recorder loses some each minute.
 const GAPS_MAX: usize = 10_000;
 /// Connections that may wait, and as many frames.

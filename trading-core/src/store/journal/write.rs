@@ -3,7 +3,7 @@
 use sqlx::PgPool;
 use sqlx::types::chrono::{DateTime, Utc};
 
-use super::{GapRecord, Note, QuarantinedFrame, SessionEnd, SessionStart};
+use super::{GapRecord, Note, QuarantinedFrame, SessionEnd, SessionStart, WITHOUT_A_WORD};
 
 /// Different unreadable frames that are kept per exchange; of those kept already, repeats are counted for ever.
 const QUARANTINED_MAX: i64 = 10_000;
@@ -100,11 +100,12 @@ pub(super) async fn refresh_sessions<'a>(
 pub(super) async fn close_dead_sessions(pool: &PgPool) -> Result<u64, sqlx::Error> {
     sqlx::query(
         "UPDATE feed_sessions SET ended_at = now(), \
-             reason = 'its recorder ended without a word, last seen ' \
+             reason = $2 || ', last seen ' \
                  || to_char(seen_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS') || ' UTC' \
          WHERE ended_at IS NULL AND seen_at < now() - $1::interval",
     )
     .bind(DEAD_AFTER)
+    .bind(WITHOUT_A_WORD)
     .execute(pool)
     .await
     .map(|done| done.rows_affected())

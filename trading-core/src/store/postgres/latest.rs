@@ -5,6 +5,7 @@ use sqlx::PgPool;
 use sqlx::types::chrono::{DateTime, Utc};
 
 use crate::domain::{Instrument, Timestamp, TradeId};
+use crate::store::journal::WITHOUT_A_WORD;
 
 /// The newest stored trade of a symbol.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,4 +53,26 @@ pub async fn last_stored(
         })
     });
     Ok(last.collect())
+}
+
+/// Whether a connection to an exchange that lived at or after a time has not ended in order: it stands, or its recorder
+/// was killed, perhaps with ticks in memory that are older than the newest stored one.
+///
+/// # Errors
+///
+/// When the server cannot be reached or refuses.
+pub async fn ended_without_a_word(
+    pool: &PgPool,
+    exchange: &str,
+    since: Timestamp,
+) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar(
+        "SELECT EXISTS (SELECT FROM feed_sessions WHERE exchange = $1 \
+             AND (ended_at IS NULL OR starts_with(reason, $2) AND ended_at >= $3))",
+    )
+    .bind(exchange)
+    .bind(WITHOUT_A_WORD)
+    .bind(since.to_datetime())
+    .fetch_one(pool)
+    .await
 }
