@@ -2,7 +2,7 @@
 //! dropped, rows that somebody deleted.
 //!
 //! Where the last look ended is kept in `checked_until`; the first look at a symbol begins with its first stored trade
-//! within `backfill.max_age`. Only trades older than a minute are judged, and only while nothing waits for the store:
+//! within `backfill.max_age`. Only trades older than half a minute are judged, and only while nothing waits for the store:
 //! what is on its way is not missing.
 
 use std::time::Duration;
@@ -25,11 +25,11 @@ use crate::store::postgres::{
 };
 
 /// How often the ids are looked through.
-const INTERVAL: Duration = Duration::from_secs(60);
-/// Younger trades may still be on their way.
-const YOUNG: i64 = 60_000_000;
+const INTERVAL: Duration = Duration::from_secs(30);
+/// Younger trades may still be on their way: three times what a write may take before it is given up.
+const YOUNG: i64 = 30_000_000;
 
-/// Looks through what is stored of these venues, now and every minute, until it is stopped.
+/// Looks through what is stored of these venues, now and every half minute, until it is stopped.
 pub async fn audit(
     context: RepairContext,
     venues: Vec<RepairVenue>,
