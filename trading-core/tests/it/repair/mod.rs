@@ -1,6 +1,9 @@
 //! What is missing comes back from the exchanges' history, once, with its exact values; and where it does not, the table
 //! of gaps says so.
 
+mod audit;
+mod time;
+
 use std::time::Duration;
 
 use sqlx::Executor as _;
@@ -79,106 +82,6 @@ async fn ids_that_were_never_issued_are_no_loss() {
         assert!(never_issued > 5, "{exchange}: {never_issued} were to be found");
         place.close().await;
     }
-}
-
-#[tokio::test]
-async fn bybit_gives_back_what_it_still_shows_and_the_rest_is_given_up() {
-    let place = Place::new("bybit", options()).await;
-    // Its history holds sixty trades: the gap of a moment is all there, one of a minute is not.
-    let last = place.latest();
-    place.store([last - 20, last - 500]).await;
-    place.list(None, (place.time(last - 20), place.time(last - 2))).await;
-    let repairing = place.repair("one");
-    assert_eq!(place.closed().await, ["repaired"]);
-    assert_eq!(place.missing(last - 20, last - 2).await, [0_u64; 0]);
-
-    place.list(None, (place.time(last - 500), place.time(last))).await;
-    assert_eq!(place.closed().await, ["unrecoverable", "repaired", "repaired"]);
-    repairing.stop().await;
-    let split: Vec<(Timestamp, Timestamp)> = times(&place).await;
-    let [lost, back, _] = split.as_slice() else { panic!("{split:?}") };
-    assert_eq!((lost.0, lost.1, back.1), (place.time(last - 500), back.0, place.time(last)));
-    let begin = (last - 500..last).find(|id| place.time(*id) > back.0).unwrap();
-    assert!(begin > last - 70, "no more than sixty trades are shown");
-    assert_eq!(place.missing(begin, last).await, [0_u64; 0]);
-    stored(place.pool(), &place.market).await;
-    place.close().await;
-}
-
-#[tokio::test]
-async fn what_another_connection_carried_meanwhile_is_no_loss_of_bybit_s() {
-    let place = Place::new("bybit", options()).await;
-    let last = place.latest();
-    let (from, to) = (place.time(last - 500), place.time(last));
-    // Another recorder's connection, which has not been heard of since the database was away.
-    let stood = "INSERT INTO feed_sessions (recorder, exchange, feed, symbols, connected_at, seen_at) \
-                 VALUES ('other', 'bybit', 'bybit-1', '{BTCUSDT}', $1, $2)";
-    sqlx::query(stood)
-        .bind(from.plus_micros(-60_000_000).to_datetime())
-        .bind(from.to_datetime())
-        .execute(place.pool())
-        .await
-        .unwrap();
-    place.list(None, (from, to)).await;
-    let repairing = place.repair("one");
-    place
-        .until("SELECT bool_or(note LIKE 'it is not known yet whether another%') FROM tick_gaps")
-        .await;
-    sqlx::query("UPDATE feed_sessions SET seen_at = $1")
-        .bind(to.plus_micros(60_000_000).to_datetime())
-        .execute(place.pool())
-        .await
-        .unwrap();
-    place.store(last - 499..last).await;
-    place.pool().execute("UPDATE tick_gaps SET retry_at = now()").await.unwrap();
-    let closed = place.closed().await;
-    assert!(closed.iter().all(|status| status == "repaired"), "{closed:?}");
-    repairing.stop().await;
-    place.close().await;
-}
-
-#[tokio::test]
-async fn a_connection_that_stood_and_brought_nothing_has_carried_nothing() {
-    let place = Place::new("bybit", options()).await;
-    let last = place.latest();
-    let (from, to) = (place.time(last - 500), place.time(last));
-    // The very connection whose subscription was lost, or one that hung: it stands, before and after.
-    let stood = "INSERT INTO feed_sessions (recorder, exchange, feed, symbols, connected_at, seen_at) \
-                 VALUES ('own', 'bybit', 'bybit-1', '{BTCUSDT}', $1, $2)";
-    sqlx::query(stood)
-        .bind(from.plus_micros(-60_000_000).to_datetime())
-        .bind(to.plus_micros(120_000_000).to_datetime())
-        .execute(place.pool())
-        .await
-        .unwrap();
-    place.store([last - 500, last]).await;
-    place.list(None, (from, to)).await;
-    let repairing = place.repair("one");
-    // What it brought may wait in a spool: for a while that is not known.
-    place
-        .until("SELECT bool_or(note LIKE 'it is not known yet%' AND attempts > 0) FROM tick_gaps")
-        .await;
-    let later = "UPDATE tick_gaps SET opened_at = opened_at - interval '1 hour', retry_at = now() \
-                 WHERE status = 'open'";
-    place.pool().execute(later).await.unwrap();
-    let closed = place.closed().await;
-    assert_eq!(closed.first().map(String::as_str), Some("unrecoverable"), "{closed:?}");
-    assert!(closed.iter().skip(1).all(|status| status == "repaired"), "{closed:?}");
-    repairing.stop().await;
-    place.close().await;
-}
-
-async fn times(place: &Place) -> Vec<(Timestamp, Timestamp)> {
-    type Row = (chrono::DateTime<chrono::Utc>, chrono::DateTime<chrono::Utc>);
-    let rows: Vec<Row> =
-        sqlx::query_as("SELECT from_time, to_time FROM tick_gaps ORDER BY from_time, to_time DESC")
-            .fetch_all(place.pool())
-            .await
-            .unwrap();
-    let micros = |time: chrono::DateTime<chrono::Utc>| {
-        Timestamp::from_micros(time.timestamp_micros()).unwrap()
-    };
-    rows.into_iter().map(|(from, to)| (micros(from), micros(to))).collect()
 }
 
 #[tokio::test]
@@ -327,48 +230,6 @@ async fn repair_waits_while_recording_has_much_to_store() {
 }
 
 #[tokio::test]
-async fn rows_that_went_missing_are_found_once_and_come_back() {
-    for exchange in COUNTING {
-        let place = Place::new(exchange, SimulatorOptions { rate: 50.into(), ..options() }).await;
-        let last = place.latest() - 6_000;
-        let first = last - 2_000;
-        place.store(first..=last).await;
-        let mut repairing = place.repair("one");
-        place.audit(&mut repairing);
-        place.until("SELECT count(*) = 1 FROM checked_until").await;
-        assert_eq!(place.gaps().await, [], "{exchange}: nothing is missing yet");
-        repairing.stop().await;
-
-        // Later ones, of which some went missing, beside a gap that is known, and a trade that is stamped late.
-        let gone = [(last + 10, last + 20), (last + 300, last + 300), (last + 500, last + 600)];
-        let is_gone = |id: &u64| gone.iter().any(|(first, last)| (first..=last).contains(&id));
-        place.store((last + 1..=last + 1_000).filter(|id| !is_gone(id))).await;
-        place.gap(last + 10, last + 20).await;
-        place
-            .pool()
-            .execute("UPDATE tick_gaps SET status = 'unrecoverable', closed_at = now()")
-            .await
-            .unwrap();
-        let mut repairing = place.repair("two");
-        place.audit(&mut repairing);
-        let newest = last + 1_000;
-        place.until_checked(newest).await;
-        let causes: Vec<String> =
-            sqlx::query_scalar("SELECT cause FROM tick_gaps ORDER BY from_time")
-                .fetch_all(place.pool())
-                .await
-                .unwrap();
-        assert_eq!(causes[..1], ["a test"], "{exchange}: what is explained is not opened again");
-        assert_eq!(causes[1..], ["found missing in the database"; 2], "{exchange}");
-        assert_eq!(place.closed().await, ["unrecoverable", "repaired", "repaired"], "{exchange}");
-        repairing.stop().await;
-        let expected: Vec<u64> = (last + 10..=last + 20).collect();
-        assert_eq!(place.missing(first, newest).await, expected, "{exchange}");
-        place.close().await;
-    }
-}
-
-#[tokio::test]
 async fn what_came_of_a_gap_is_written_by_who_holds_it_and_replaces_what_was_known() {
     let place = Place::new("binance", options()).await;
     let times = (place.time(place.latest()), place.time(place.latest()));
@@ -487,67 +348,6 @@ async fn what_came_over_the_socket_after_its_gap_was_closed_is_stored_once_in_th
     let left: i64 =
         sqlx::query_scalar("SELECT count(*) FROM tick_data").fetch_one(place.pool()).await.unwrap();
     assert_eq!(left, 100);
-    place.close().await;
-}
-
-#[tokio::test]
-async fn a_look_at_many_jumps_goes_step_by_step_and_names_each_once() {
-    let place = Place::new("binance", options()).await;
-    let last = place.latest() - 2_000;
-    // Some thirteen minutes, with more jumps in ten of them than one step names.
-    let first = last - 8_000;
-    place.store((first..=last).step_by(2)).await;
-    let mut pipeline = place.pipeline("one");
-    place.audit(&mut pipeline);
-    place.until_checked(last).await;
-    pipeline.stop().await;
-    let gaps = place.gaps().await;
-    let named: Vec<u64> =
-        gaps.iter().map(|(id, ..)| id.as_ref().unwrap().parse().unwrap()).collect();
-    assert_eq!(named, (first + 1..last).step_by(2).collect::<Vec<_>>());
-    place.close().await;
-}
-
-#[tokio::test]
-async fn trades_that_are_stamped_late_or_counted_anew_are_not_missing() {
-    let place = Place::new("okx", options()).await;
-    let last = place.latest() - 2_000;
-    place.store(last - 500..=last).await;
-    // One of them bears a time far from its neighbours'; then the exchange begins to count at 1.
-    let odd = format!(
-        "UPDATE tick_data SET time = time + interval '20 s' WHERE trade_id = '{}'",
-        last - 400
-    );
-    place.pool().execute(sqlx::AssertSqlSafe(odd)).await.unwrap();
-    let anew = "INSERT INTO tick_data SELECT max(time) + (70 + n) * interval '1 s', max(time), 'okx', 'BTCUSDT', n::text, \
-                'buy', 1, 1, 'live' FROM tick_data, generate_series(1, 50) AS n WHERE n <> 25 GROUP BY n";
-    place.pool().execute(anew).await.unwrap();
-    let mut pipeline = place.pipeline("one");
-    place.audit(&mut pipeline);
-    place.until_checked(50).await;
-    pipeline.stop().await;
-    let gaps = place.gaps().await;
-    assert_eq!(gaps.len(), 1, "{gaps:?}");
-    assert_eq!(gaps[0].0.as_deref(), Some("25"));
-    place.close().await;
-}
-
-#[tokio::test]
-async fn a_repaired_gap_whose_trades_are_gone_again_is_opened_again() {
-    let place = Place::new("coinbase", options()).await;
-    let last = place.latest() - 2_000;
-    place.store([last - 20, last]).await;
-    place.gap(last - 19, last - 1).await;
-    place
-        .pool()
-        .execute("UPDATE tick_gaps SET status = 'repaired', closed_at = now()")
-        .await
-        .unwrap();
-    let mut repairing = place.repair("one");
-    place.audit(&mut repairing);
-    place.until("SELECT count(*) = 21 FROM tick_data").await;
-    assert_eq!(place.closed().await, ["repaired"]);
-    repairing.stop().await;
     place.close().await;
 }
 
