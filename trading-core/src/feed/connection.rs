@@ -404,8 +404,8 @@ impl<'a> Connection<'a> {
         context.ledger.record_malformed();
         if let Some(unsaid) = self.malformed_limiter.admit(Instant::now()) {
             warn!(
-                unsaid,
-                "{}: frame not understood, kept in quarantined_frames: {error}", self.name
+                "{}: frame not understood, kept in quarantined_frames: {error}{unsaid}",
+                self.name
             );
         }
         context.journal.quarantine(QuarantinedFrame {

@@ -126,13 +126,11 @@ impl Feed {
                 let cause = cause.as_str();
                 match ids {
                     Some((first, last)) => warn!(
-                        unsaid,
-                        "Gap: {instrument} is missing {} trades, ids {first} to {last}: {cause}",
+                        "Gap: {instrument} is missing {} trades, ids {first} to {last}: {cause}{unsaid}",
                         last - first + 1
                     ),
                     None => warn!(
-                        unsaid,
-                        "Gap: {instrument} may be missing trades from {from} to {to}: {cause}"
+                        "Gap: {instrument} may be missing trades from {from} to {to}: {cause}{unsaid}"
                     ),
                 }
             }

@@ -11,7 +11,7 @@ use tracing::{debug, info, warn};
 
 use super::ledger::Ledger;
 use crate::domain::Tick;
-use crate::telemetry::RepeatLimiter;
+use crate::telemetry::{RepeatLimiter, Unsaid};
 
 /// The channel is closed: the pipeline has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -101,7 +101,7 @@ impl TickSender {
                     let (symbol, price) = (tick.instrument.symbol(), tick.price);
                     warn!(
                         "Channel full! Blocking until space available. Symbol: {symbol}, Price: {price}{}",
-                        Unsaid(unsaid)
+                        unsaid
                     );
                 }
                 let sent = self.ticks.send(tick).await.map_err(|_counted| ChannelClosed);
@@ -128,13 +128,13 @@ impl TickSender {
                 warn!(
                     "Processing backpressure detected: channel {percent}% full ({used}/{capacity}), \
                      data processing may be falling behind{}",
-                    Unsaid(unsaid)
+                    unsaid
                 );
             }
         } else if used * 2 > capacity
             && let Some(unsaid) = admit(&self.limits.half, Instant::now())
         {
-            debug!("Channel utilization: {percent}% ({used}/{capacity}){}", Unsaid(unsaid));
+            debug!("Channel utilization: {percent}% ({used}/{capacity}){}", unsaid);
         }
     }
 }
@@ -152,18 +152,6 @@ impl TickReceiver {
     }
 }
 
-fn admit(limiter: &Mutex<RepeatLimiter>, now: Instant) -> Option<u64> {
+fn admit(limiter: &Mutex<RepeatLimiter>, now: Instant) -> Option<Unsaid> {
     limiter.lock().unwrap_or_else(PoisonError::into_inner).admit(now)
-}
-
-/// The number of repeats that were not shown, where there were any.
-pub(super) struct Unsaid(pub(super) u64);
-
-impl std::fmt::Display for Unsaid {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self.0 {
-            0 => Ok(()),
-            unsaid => write!(f, " ({unsaid} more not shown)"),
-        }
-    }
 }

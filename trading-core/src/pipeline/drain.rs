@@ -12,7 +12,6 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
-use super::channel::Unsaid;
 use super::writer::{Writer, cause_of, whole_seconds};
 use crate::store::spool::{Backlog, Oldest, Spool};
 use crate::store::{Remedy, Store, StoreError};
@@ -97,7 +96,7 @@ impl<S: Store> Drain<S> {
                 self.wait_longer();
                 self.writer.circuit.ask_for_trial();
                 if let Some(unsaid) = self.failed.admit(Instant::now()) {
-                    error!(cause = cause_of(&error), "Spool not read: {error}{}", Unsaid(unsaid));
+                    error!(cause = cause_of(&error), "Spool not read: {error}{}", unsaid);
                 }
                 return;
             }
@@ -204,7 +203,7 @@ impl<S: Store> Drain<S> {
                     warn!(
                         cause,
                         "Spooled batch not written: {error}; {batches} batches ({ticks} ticks) in the spool{}",
-                        Unsaid(unsaid)
+                        unsaid
                     );
                 }
             }

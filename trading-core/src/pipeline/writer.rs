@@ -16,14 +16,13 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::channel::Unsaid;
 use super::circuit::StoreCircuit;
 use super::ledger::Ledger;
 use crate::config::BatchSettings;
 use crate::domain::Tick;
 use crate::store::spool::{Backlog, Spool, SpoolError};
 use crate::store::{Remedy, Store, StoreError, Written};
-use crate::telemetry::RepeatLimiter;
+use crate::telemetry::{RepeatLimiter, Unsaid};
 
 /// The longest wait between two attempts at a store that is away, which jitter may double: short enough that a store
 /// which is back is found well before a stop's deadline.
@@ -199,7 +198,7 @@ impl<S: Store> Writer<S> {
         delay: Duration,
     ) -> bool {
         if let Some(unsaid) = admit(&self.retried) {
-            let (cause, unsaid) = (cause_of(error), Unsaid(unsaid));
+            let (cause, unsaid) = (cause_of(error), unsaid);
             warn!(ticks, failures, retry_in = ?delay, cause, "Batch not written: {error}{unsaid}");
         }
         let mut pressed = self.pressed.subscribe();
@@ -255,7 +254,7 @@ impl<S: Store> Writer<S> {
 
     fn tell_kept(&self, error: &SpoolError, spool: &Spool) {
         let Some(unsaid) = admit(&self.kept) else { return };
-        let (cause, unsaid) = (cause_of(error), Unsaid(unsaid));
+        let (cause, unsaid) = (cause_of(error), unsaid);
         let (dir, then) = (
             spool.dir().display(),
             "batches are kept in memory, and the feeds wait once the channel is full",
@@ -279,6 +278,6 @@ pub(super) fn cause_of(
     error.source().map(|source| tracing::field::display(source as &dyn std::error::Error))
 }
 
-fn admit(limiter: &Mutex<RepeatLimiter>) -> Option<u64> {
+fn admit(limiter: &Mutex<RepeatLimiter>) -> Option<Unsaid> {
     limiter.lock().unwrap_or_else(PoisonError::into_inner).admit(Instant::now())
 }

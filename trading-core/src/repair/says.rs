@@ -11,7 +11,7 @@ use tracing::{info, warn};
 use super::ids::IdSet;
 use crate::domain::Instrument;
 use crate::store::postgres::{GapStatus, OpenGap, Part};
-use crate::telemetry::RepeatLimiter;
+use crate::telemetry::{RepeatLimiter, Unsaid};
 
 /// The lines of repair, each limited for each symbol.
 #[derive(Debug, Default)]
@@ -74,7 +74,7 @@ impl Says {
             .or_default()
             .admit(Instant::now());
         if let Some(unsaid) = due {
-            say(Unsaid(unsaid));
+            say(unsaid);
         }
     }
 }
@@ -96,18 +96,6 @@ impl Display for Others {
         match self.0 {
             0 => Ok(()),
             others => write!(f, " and {others} other parts"),
-        }
-    }
-}
-
-/// The number of repeats that were not shown, where there were any.
-struct Unsaid(u64);
-
-impl Display for Unsaid {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self.0 {
-            0 => Ok(()),
-            unsaid => write!(f, " ({unsaid} more not shown)"),
         }
     }
 }

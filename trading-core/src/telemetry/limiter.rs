@@ -1,5 +1,6 @@
 //! Repeats of one log line, limited to one in an interval, with the number that was not said.
 
+use std::fmt;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -11,12 +12,12 @@ use tokio::time::Instant;
 /// ```
 /// # use std::time::Duration;
 /// # use tokio::time::Instant;
-/// # use trading_core::telemetry::RepeatLimiter;
+/// # use trading_core::telemetry::{RepeatLimiter, Unsaid};
 /// let mut full = RepeatLimiter::default();
 /// let now = Instant::now();
-/// assert_eq!(full.admit(now), Some(0));
+/// assert_eq!(full.admit(now), Some(Unsaid(0)));
 /// assert_eq!(full.admit(now), None);
-/// assert_eq!(full.admit(now + Duration::from_secs(10)), Some(1));
+/// assert_eq!(full.admit(now + Duration::from_secs(10)), Some(Unsaid(1)));
 /// ```
 #[derive(Debug, Clone)]
 pub struct RepeatLimiter {
@@ -34,17 +35,30 @@ impl RepeatLimiter {
 
     /// `Some` when the line is to be logged, with how many were held back since the last one; `None` when
     /// this one is held back, and counted.
-    pub fn admit(&mut self, now: Instant) -> Option<u64> {
+    pub fn admit(&mut self, now: Instant) -> Option<Unsaid> {
         // A time before the last one counts as the same: the clock of another thread may have been read earlier.
         let due = self
             .said_at
             .is_none_or(|said_at| now.saturating_duration_since(said_at) >= self.interval);
         if due {
             self.said_at = Some(now);
-            Some(std::mem::take(&mut self.unsaid))
+            Some(Unsaid(std::mem::take(&mut self.unsaid)))
         } else {
             self.unsaid = self.unsaid.saturating_add(1);
             None
+        }
+    }
+}
+
+/// How many repeats of a line were not shown: the end of the line, empty where there were none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unsaid(pub u64);
+
+impl fmt::Display for Unsaid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            0 => Ok(()),
+            unsaid => write!(f, " ({unsaid} more not shown)"),
         }
     }
 }
@@ -67,12 +81,12 @@ mod tests {
         let mut limiter = RepeatLimiter::default();
         let start = Instant::now();
         let at = |millis| start + Duration::from_millis(millis);
-        assert_eq!(limiter.admit(at(0)), Some(0));
+        assert_eq!(limiter.admit(at(0)), Some(Unsaid(0)));
         assert_eq!(limiter.admit(at(1)), None);
         assert_eq!(limiter.admit(at(9_999)), None);
-        assert_eq!(limiter.admit(at(10_000)), Some(2));
+        assert_eq!(limiter.admit(at(10_000)), Some(Unsaid(2)));
         assert_eq!(limiter.admit(at(9_000)), None, "an earlier time is not later");
-        assert_eq!(limiter.admit(at(60_000)), Some(1));
+        assert_eq!(limiter.admit(at(60_000)), Some(Unsaid(1)));
     }
 
     proptest! {
@@ -85,7 +99,7 @@ mod tests {
                 now += Duration::from_millis(*step);
                 if let Some(held_back) = limiter.admit(now) {
                     said += 1;
-                    unsaid += held_back;
+                    unsaid += held_back.0;
                 }
             }
             unsaid += limiter.unsaid;
