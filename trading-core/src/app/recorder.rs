@@ -206,7 +206,8 @@ impl Recorder {
         let (sender, receiver) =
             channel(settings.pipeline.channel_capacity.get(), Arc::clone(&ledger));
         let started_at = Timestamp::now();
-        let (journal, journal_writer) = journal(identity(started_at));
+        let recorder = identity(started_at);
+        let (journal, journal_writer) = journal(recorder.clone());
         let seed = u64::try_from(started_at.as_micros()).unwrap_or_default();
         let hurry = CancellationToken::new();
         let spooling = Spooling { spool: spool.clone(), hurry: hurry.clone(), seed };
@@ -228,12 +229,8 @@ impl Recorder {
             }
         }
         if settings.backfill.enabled {
-            let context = RepairContext {
-                pool: pool.clone(),
-                sender,
-                ledger: Arc::clone(&ledger),
-                recorder: identity(started_at),
-            };
+            let context =
+                RepairContext { pool: pool.clone(), sender, ledger: Arc::clone(&ledger), recorder };
             let venues: Vec<RepairVenue> = venues.iter().filter_map(Venue::repair).collect();
             let max_age = settings.backfill.max_age;
             let audit = repair::audit(context.clone(), venues.clone(), max_age, feeds.clone());

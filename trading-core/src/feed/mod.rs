@@ -15,7 +15,7 @@ mod sequence;
 mod session;
 
 use std::num::NonZeroUsize;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -34,7 +34,7 @@ use crate::exchange::{Exchange, Limits};
 use crate::pipeline::{Ledger, TickSender};
 use crate::store::journal::{GapRecord, Journal};
 use crate::store::postgres::LastStored;
-use crate::telemetry::RepeatLimiter;
+use crate::telemetry::SharedLimiter;
 
 /// How often gaps are looked for.
 const PULSE: Duration = Duration::from_millis(100);
@@ -81,7 +81,7 @@ pub async fn run(context: FeedContext, stop: CancellationToken) {
         sequence: Mutex::new(Sequence::new(context.exchange.ids(), &context.stored)),
         // Where one connection finds that the pipeline has ended, the others are stopped.
         stop: stop.child_token(),
-        gaps_said: std::sync::Mutex::default(),
+        gaps_said: SharedLimiter::default(),
         context,
     };
     let connections = feed.context.connections.get();
@@ -101,7 +101,7 @@ struct Feed {
     context: FeedContext,
     sequence: Mutex<Sequence>,
     stop: CancellationToken,
-    gaps_said: std::sync::Mutex<RepeatLimiter>,
+    gaps_said: SharedLimiter,
 }
 
 impl Feed {
@@ -120,8 +120,7 @@ impl Feed {
     fn report(&self, gaps: impl IntoIterator<Item = GapRecord>) {
         for gap in gaps {
             self.context.journal.gap(gap);
-            let mut said = self.gaps_said.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(unsaid) = said.admit(Instant::now()) {
+            if let Some(unsaid) = self.gaps_said.admit(Instant::now()) {
                 let GapRecord { instrument, ids, from, to, cause, .. } = gap;
                 let cause = cause.as_str();
                 match ids {

@@ -3,7 +3,7 @@
 //! Bounded in ticks. A feed tries; when the channel is full it says so and waits, so that backpressure reaches the
 //! socket. Nothing is lost here: a tick is delivered, or counted as dropped when the channel closed during a stop.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use tokio::sync::mpsc::{self, error::TrySendError};
 use tokio::time::Instant;
@@ -11,7 +11,7 @@ use tracing::{debug, info, warn};
 
 use super::ledger::Ledger;
 use crate::domain::Tick;
-use crate::telemetry::{RepeatLimiter, Unsaid};
+use crate::telemetry::SharedLimiter;
 
 /// The channel is closed: the pipeline has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -34,9 +34,9 @@ pub struct TickReceiver {
 
 #[derive(Debug, Default)]
 struct Limiters {
-    half: Mutex<RepeatLimiter>,
-    behind: Mutex<RepeatLimiter>,
-    full: Mutex<RepeatLimiter>,
+    half: SharedLimiter,
+    behind: SharedLimiter,
+    full: SharedLimiter,
 }
 
 /// How full a channel is.
@@ -97,7 +97,7 @@ impl TickSender {
             Err(TrySendError::Closed(_counted_by_caller)) => Err(ChannelClosed),
             Err(TrySendError::Full(tick)) => {
                 let since = Instant::now();
-                if let Some(unsaid) = admit(&self.limits.full, since) {
+                if let Some(unsaid) = self.limits.full.admit(since) {
                     let (symbol, price) = (tick.instrument.symbol(), tick.price);
                     warn!(
                         "Channel full! Blocking until space available. Symbol: {symbol}, Price: {price}{}",
@@ -124,7 +124,7 @@ impl TickSender {
         let Utilization { used, capacity } = now;
         let percent = now.percent();
         if used * 10 > capacity * 8 {
-            if let Some(unsaid) = admit(&self.limits.behind, Instant::now()) {
+            if let Some(unsaid) = self.limits.behind.admit(Instant::now()) {
                 warn!(
                     "Processing backpressure detected: channel {percent}% full ({used}/{capacity}), \
                      data processing may be falling behind{}",
@@ -132,7 +132,7 @@ impl TickSender {
                 );
             }
         } else if used * 2 > capacity
-            && let Some(unsaid) = admit(&self.limits.half, Instant::now())
+            && let Some(unsaid) = self.limits.half.admit(Instant::now())
         {
             debug!("Channel utilization: {percent}% ({used}/{capacity}){}", unsaid);
         }
@@ -150,8 +150,4 @@ impl TickReceiver {
     pub fn utilization(&self) -> Utilization {
         Utilization { used: self.ticks.len(), capacity: self.ticks.max_capacity() }
     }
-}
-
-fn admit(limiter: &Mutex<RepeatLimiter>, now: Instant) -> Option<Unsaid> {
-    limiter.lock().unwrap_or_else(PoisonError::into_inner).admit(now)
 }

@@ -6,8 +6,8 @@
 //! none) is kept and tried again slowly: the other writers fill up, then the batcher, then the channel, and the feeds
 //! wait. That is the backpressure.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use backon::BackoffBuilder as _;
@@ -22,7 +22,7 @@ use crate::config::BatchSettings;
 use crate::domain::Tick;
 use crate::store::spool::{Backlog, Spool, SpoolError};
 use crate::store::{Remedy, Store, StoreError, Written};
-use crate::telemetry::{RepeatLimiter, Unsaid};
+use crate::telemetry::SharedLimiter;
 
 /// The longest wait between two attempts at a store that is away, which jitter may double: short enough that a store
 /// which is back is found well before a stop's deadline.
@@ -49,8 +49,8 @@ pub(super) struct Writer<S> {
     retry_delay: Duration,
     /// Decides the jitter of each batch's waits, so that writers which failed together do not come back together.
     seed: AtomicU64,
-    retried: Mutex<RepeatLimiter>,
-    kept: Mutex<RepeatLimiter>,
+    retried: SharedLimiter,
+    kept: SharedLimiter,
 }
 
 impl<S: Store> Writer<S> {
@@ -66,8 +66,8 @@ impl<S: Store> Writer<S> {
             retries_max: settings.max_retry_attempts,
             retry_delay: settings.retry_delay,
             seed: AtomicU64::new(0x9e37_79b9_7f4a_7c15),
-            retried: Mutex::default(),
-            kept: Mutex::default(),
+            retried: SharedLimiter::default(),
+            kept: SharedLimiter::default(),
         }
     }
 
@@ -197,7 +197,7 @@ impl<S: Store> Writer<S> {
         ticks: usize,
         delay: Duration,
     ) -> bool {
-        if let Some(unsaid) = admit(&self.retried) {
+        if let Some(unsaid) = self.retried.admit(Instant::now()) {
             let (cause, unsaid) = (cause_of(error), unsaid);
             warn!(ticks, failures, retry_in = ?delay, cause, "Batch not written: {error}{unsaid}");
         }
@@ -253,7 +253,7 @@ impl<S: Store> Writer<S> {
     }
 
     fn tell_kept(&self, error: &SpoolError, spool: &Spool) {
-        let Some(unsaid) = admit(&self.kept) else { return };
+        let Some(unsaid) = self.kept.admit(Instant::now()) else { return };
         let (cause, unsaid) = (cause_of(error), unsaid);
         let (dir, then) = (
             spool.dir().display(),
@@ -276,8 +276,4 @@ pub(super) fn cause_of(
     error: &dyn std::error::Error,
 ) -> Option<tracing::field::DisplayValue<&dyn std::error::Error>> {
     error.source().map(|source| tracing::field::display(source as &dyn std::error::Error))
-}
-
-fn admit(limiter: &Mutex<RepeatLimiter>) -> Option<Unsaid> {
-    limiter.lock().unwrap_or_else(PoisonError::into_inner).admit(Instant::now())
 }

@@ -1,13 +1,13 @@
 //! Repair is batch work: it waits while recording needs the way for itself.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 use tracing::info;
 
 use crate::pipeline::{Ledger, TickSender};
-use crate::telemetry::RepeatLimiter;
+use crate::telemetry::SharedLimiter;
 
 /// From this depth on batch work is held.
 const DEPTH_MAX: u64 = 10_000;
@@ -20,12 +20,12 @@ const SAID_INTERVAL: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(super) struct Admission {
     ledger: Arc<Ledger>,
-    held: Mutex<RepeatLimiter>,
+    held: SharedLimiter,
 }
 
 impl Admission {
     pub(super) fn new(ledger: &Arc<Ledger>) -> Self {
-        Self { ledger: Arc::clone(ledger), held: Mutex::new(RepeatLimiter::new(SAID_INTERVAL)) }
+        Self { ledger: Arc::clone(ledger), held: SharedLimiter::new(SAID_INTERVAL) }
     }
 
     /// Whether ticks wait for the store, so that batch work has to.
@@ -39,12 +39,7 @@ impl Admission {
     /// Waits until batch work may pass. Cancel-safe.
     pub(super) async fn wait(&self, sender: &TickSender) {
         while self.is_held(sender) {
-            let due = self
-                .held
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .admit(Instant::now())
-                .is_some();
+            let due = self.held.admit(Instant::now()).is_some();
             if due {
                 info!(
                     depth = self.ledger.depth(),

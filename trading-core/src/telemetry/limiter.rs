@@ -1,6 +1,7 @@
 //! Repeats of one log line, limited to one in an interval, with the number that was not said.
 
 use std::fmt;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -47,6 +48,23 @@ impl RepeatLimiter {
             self.unsaid = self.unsaid.saturating_add(1);
             None
         }
+    }
+}
+
+/// A limiter that several tasks share.
+#[derive(Debug, Default)]
+pub struct SharedLimiter(Mutex<RepeatLimiter>);
+
+impl SharedLimiter {
+    /// One line in `interval`.
+    #[must_use]
+    pub const fn new(interval: Duration) -> Self {
+        Self(Mutex::new(RepeatLimiter::new(interval)))
+    }
+
+    /// As [`RepeatLimiter::admit`], for whoever asks first.
+    pub fn admit(&self, now: Instant) -> Option<Unsaid> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).admit(now)
     }
 }
 

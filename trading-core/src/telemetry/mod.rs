@@ -8,6 +8,6 @@ mod limiter;
 mod logs;
 mod progress;
 
-pub use limiter::{RepeatLimiter, Unsaid};
+pub use limiter::{RepeatLimiter, SharedLimiter, Unsaid};
 pub use logs::{Level, LogError, LogFormat, LogOptions, start_logs};
 pub use progress::Progress;
