@@ -3,11 +3,13 @@
 //! No I/O and no clock but [`Timestamp::now`], which only the edges call. Imports nothing else of ours, so
 //! every room may use it.
 
+mod clock;
 mod decimal;
 mod instrument;
 mod tick;
 mod time;
 
+pub use clock::ClockOffset;
 pub use decimal::{DecimalError, parse_decimal};
 pub use instrument::{Instrument, InstrumentError, Symbol, SymbolError};
 pub use tick::{Side, Source, Tick, TradeId};

@@ -3,4 +3,5 @@
 pub(crate) mod place;
 pub(crate) mod postgres;
 pub(crate) mod process;
+pub(crate) mod tools;
 pub(crate) mod truth;
