@@ -80,6 +80,17 @@ need_postgres() {
     have_postgres || fail "postgresql is installed, but its initdb, postgres and psql are not found"
 }
 
+# What some tests need beside a server: another clock, and a connection pooler.
+need_tools() {
+    local missing=()
+    # The library, not only the program: tests put it into a child's LD_PRELOAD.
+    compgen -G "/usr/lib/*/faketime/libfaketimeMT.so.1" >/dev/null ||
+        [ -e /usr/lib/faketime/libfaketimeMT.so.1 ] || missing+=(faketime)
+    command -v pgbouncer >/dev/null || [ -x /usr/sbin/pgbouncer ] || missing+=(pgbouncer)
+    [ "${#missing[@]}" -gt 0 ] || return 0
+    apt_install "what tests of clocks and of connection poolers need" "${missing[@]}"
+}
+
 need_cargo_deny() {
     [ "$(cargo deny --version 2>/dev/null)" = "cargo-deny $cargo_deny_version" ] && return
     say "installing cargo-deny $cargo_deny_version (builds it: some minutes)"
