@@ -3,6 +3,7 @@
 //! ```text
 //! <dir>/
 //!   claims.lock              held for a moment by who claims slots
+//!   1c291ca3.database        what names the database at an address, for a start before that database is up
 //!   1/                       a slot: the place of one process
 //!     slot.lock              held by that process; the kernel lets go of it when it dies, however it dies
 //!     0000000007.segment     batches, some megabytes of them; deleted when all of it is drained
@@ -22,6 +23,7 @@
 
 mod error;
 mod files;
+mod known;
 mod queue;
 mod record;
 mod segment;
@@ -36,7 +38,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::watch;
 
 pub use error::SpoolError;
-pub use slot::Foreign;
+pub use known::{recall, remember};
+pub use slot::{Foreign, SpoolNames};
 pub use survey::{SlotStatus, Status, inspect, status};
 
 use crate::config::{DatabaseSettings, DatabaseUrl, SpoolSettings};
@@ -130,11 +133,12 @@ impl Spool {
     pub async fn open(
         dir: PathBuf,
         max_bytes: u64,
-        database: String,
+        database: impl Into<SpoolNames>,
     ) -> Result<(Self, Found), SpoolError> {
         let shared: Arc<Path> = dir.clone().into();
+        let names = database.into();
         let (queue, Remarks { foreign, torn, damaged }) =
-            aside(&shared, move || Queue::open(&dir, max_bytes, &database)).await?;
+            aside(&shared, move || Queue::open(&dir, max_bytes, names)).await?;
         let backlog = queue.backlog();
         let found = Found { backlog, foreign, torn_bytes: torn, damaged_bytes: damaged };
         let spool = Self {

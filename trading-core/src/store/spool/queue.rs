@@ -15,7 +15,7 @@ use tracing::{error, warn};
 use super::files::{self, Files};
 use super::record;
 use super::segment::{Beginning, Contents, Frame, Head, Place, Reader, frame};
-use super::slot::{self, Foreign, Slot};
+use super::slot::{self, Foreign, Slot, SpoolNames};
 use super::{Backlog, Oldest, Position, SpoolError};
 use crate::domain::Tick;
 
@@ -71,15 +71,16 @@ impl Queue {
     pub(super) fn open(
         dir: &Path,
         max_bytes: u64,
-        database: &str,
+        names: impl Into<SpoolNames>,
     ) -> Result<(Self, Remarks), SpoolError> {
         let files = Files::at(dir)?;
-        let claimed = slot::claim(files, dir, database)?;
+        let names = names.into();
+        let claimed = slot::claim(files, dir, &names)?;
         let mut remarks = Remarks { foreign: claimed.foreign, ..Remarks::default() };
         let mut queue = Self {
             files,
             dir: dir.to_owned(),
-            database: database.to_owned(),
+            database: names.database,
             max_bytes,
             slots: Vec::new(),
             segments: VecDeque::new(),

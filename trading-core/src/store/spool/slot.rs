@@ -45,6 +45,33 @@ pub(super) struct Claimed {
     pub(super) foreign: Vec<Foreign>,
 }
 
+/// Whose batches are claimed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SpoolNames {
+    /// What names the database: new batches are written for it.
+    pub database: String,
+    /// Other names whose batches are stored in it too: it was called so before, or its user said so.
+    pub also: Vec<String>,
+}
+
+impl SpoolNames {
+    fn hold(&self, name: &str) -> bool {
+        self.database == name || self.also.iter().any(|other| other == name)
+    }
+}
+
+impl From<String> for SpoolNames {
+    fn from(database: String) -> Self {
+        Self { database, also: Vec::new() }
+    }
+}
+
+impl From<&str> for SpoolNames {
+    fn from(database: &str) -> Self {
+        database.to_owned().into()
+    }
+}
+
 /// A slot that waits for another database.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Foreign {
@@ -55,7 +82,7 @@ pub struct Foreign {
 }
 
 /// Claims every slot that nobody holds and that waits for this database; a new one where there is none.
-pub(super) fn claim(files: Files, dir: &Path, database: &str) -> Result<Claimed, SpoolError> {
+pub(super) fn claim(files: Files, dir: &Path, names: &SpoolNames) -> Result<Claimed, SpoolError> {
     let _claims = lock_claims(files, dir)?;
     let mut claimed = Claimed { slots: Vec::new(), foreign: Vec::new() };
     let mut spare = None;
@@ -63,7 +90,7 @@ pub(super) fn claim(files: Files, dir: &Path, database: &str) -> Result<Claimed,
     for (_, folder) in &folders {
         let Some(slot) = try_hold(files, folder)? else { continue };
         let listing = files::list(folder)?;
-        match other_database(&listing, database)? {
+        match other_database(&listing, names)? {
             Some(database) => {
                 claimed.foreign.push(Foreign { folder: folder.clone(), database });
             }
@@ -111,11 +138,11 @@ fn try_hold(files: Files, folder: &Path) -> Result<Option<Slot>, SpoolError> {
 }
 
 /// The first database named in a slot that is not this one.
-fn other_database(listing: &Listing, database: &str) -> Result<Option<String>, SpoolError> {
+fn other_database(listing: &Listing, names: &SpoolNames) -> Result<Option<String>, SpoolError> {
     for (_, path) in &listing.segments {
         let beginning = Reader::open(path).and_then(|reader| reader.beginning());
         if let Beginning::Head(head, _) = beginning.map_err(SpoolError::io("read", path))?
-            && head.database != database
+            && !names.hold(&head.database)
         {
             return Ok(Some(head.database));
         }

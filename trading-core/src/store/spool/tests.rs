@@ -243,6 +243,45 @@ fn what_belongs_to_another_database_is_left_alone_and_named() {
 }
 
 #[test]
+fn what_was_written_under_another_name_of_the_database_is_taken_over() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["as it was called", "somebody else's"] {
+        let (mut before, _) = Queue::open(folder.path(), LIMIT, name).unwrap();
+        before.append(&ticks(0..10)).unwrap();
+    }
+    let names = SpoolNames { database: DATABASE.into(), also: vec!["as it was called".into()] };
+    let (mut queue, remarks) = Queue::open(folder.path(), LIMIT, names).unwrap();
+    let foreign = Foreign { folder: folder.path().join("2"), database: "somebody else's".into() };
+    assert_eq!(remarks.foreign, [foreign]);
+    queue.append(&ticks(10..20)).unwrap();
+    drop(queue);
+    // What is new is written under the name of now.
+    let (_, remarks) = Queue::open(folder.path(), LIMIT, "as it was called").unwrap();
+    let held: Vec<_> = remarks.foreign.iter().map(|it| it.database.as_str()).collect();
+    assert_eq!(held, [DATABASE, "somebody else's"]);
+}
+
+#[test]
+fn the_name_of_a_database_is_remembered_for_a_start_without_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("spool");
+    assert_eq!(recall(&dir, "postgres://one/db"), None);
+    for name in ["first", "second"] {
+        remember(&dir, "postgres://one/db", name).unwrap();
+        assert_eq!(recall(&dir, "postgres://one/db").as_deref(), Some(name));
+    }
+    remember(&dir, "postgres://two/db", "third").unwrap();
+    assert_eq!(recall(&dir, "postgres://one/db").as_deref(), Some("second"));
+    assert_eq!(recall(&dir, "postgres://three/db"), None);
+    // Cut off, or another program's: it is as if nothing were known.
+    for entry in std::fs::read_dir(&dir).unwrap() {
+        std::fs::write(entry.unwrap().path(), "postgres://one/db").unwrap();
+    }
+    assert_eq!(recall(&dir, "postgres://one/db"), None);
+    open(&dir, LIMIT);
+}
+
+#[test]
 fn only_its_user_reads_it() {
     let folder = tempfile::tempdir().unwrap();
     let dir = folder.path().join("spool");
