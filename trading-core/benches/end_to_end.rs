@@ -27,7 +27,7 @@ use sqlx::postgres::{PgConnectOptions, PgPool};
 use support::server::Server;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use trading_core::domain::{Tick, Timestamp};
+use trading_core::domain::{RecorderClock, Tick, Timestamp};
 use trading_core::exchange::{Binance, Exchange as _};
 use trading_core::feed::{self, ConnectGate, FeedContext, LivenessRules};
 use trading_core::pipeline::{Ledger, TickSender, channel};
@@ -165,6 +165,7 @@ fn context(port: u16, sender: TickSender, ledger: &Arc<Ledger>) -> FeedContext {
         instruments: support::instruments().to_vec(),
         stored: Vec::new(),
         connections: NonZeroUsize::MIN,
+        clock: RecorderClock::default(),
         sender,
         ledger: Arc::clone(ledger),
         journal,

@@ -11,6 +11,7 @@ use tracing::warn;
 use super::live::{Database, LiveError, open_spool};
 use super::recorder::Venue;
 use crate::config::Settings;
+use crate::domain::RecorderClock;
 use crate::exchange::IdRule;
 use crate::store::Remedy;
 use crate::store::postgres::{
@@ -39,6 +40,8 @@ pub struct Ground {
     pub spool: Spool,
     /// Where recording goes on.
     pub stored: Vec<LastStored>,
+    /// Stamps what is received, and knows how far the machine's clock is off.
+    pub clock: RecorderClock,
 }
 
 impl Ground {
@@ -61,7 +64,9 @@ impl Ground {
             }
         };
         let spool = open_spool(settings, name).await?;
-        Ok(Self { pool, store: database.store(), spool, stored })
+        let clock = RecorderClock::default();
+        let store = database.store().with_clock(clock.clone());
+        Ok(Self { pool, store, spool, stored, clock })
     }
 }
 

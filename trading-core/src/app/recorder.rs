@@ -19,7 +19,7 @@ use super::identity::identity;
 use super::signals::StopSignals;
 use super::tasks::Tasks;
 use crate::config::{ExchangeSettings, Settings};
-use crate::domain::{Instrument, Symbol, Timestamp};
+use crate::domain::{Instrument, RecorderClock, Symbol, Timestamp};
 use crate::exchange::{self, Exchange, IdRule};
 use crate::feed::{self, ConnectGate, FeedContext, LivenessRules};
 use crate::pipeline::{Ledger, Onlooker, Pipeline, Spooling, TickSender, channel};
@@ -148,6 +148,7 @@ impl Venue {
         sender: &TickSender,
         ledger: &Arc<Ledger>,
         journal: &Journal,
+        clock: &RecorderClock,
         seed: u64,
     ) -> Vec<FeedContext> {
         let mut limits = self.exchange.limits();
@@ -168,6 +169,7 @@ impl Venue {
                     .cloned()
                     .collect(),
                 connections: self.settings.connections,
+                clock: clock.clone(),
                 sender: sender.clone(),
                 ledger: Arc::clone(ledger),
                 journal: journal.clone(),
@@ -201,7 +203,7 @@ impl Recorder {
         onlookers: Vec<Onlooker>,
         feeds: CancellationToken,
     ) -> Self {
-        let Ground { pool, store, spool, stored } = ground;
+        let Ground { pool, store, spool, stored, clock } = ground;
         let ledger = Arc::new(Ledger::default());
         let (sender, receiver) =
             channel(settings.pipeline.channel_capacity.get(), Arc::clone(&ledger));
@@ -224,7 +226,7 @@ impl Recorder {
         tasks.spawn("pipeline", pipeline.run());
         tasks.spawn("journal", journal_writer.run(pool.clone()));
         for venue in venues {
-            for feed in venue.feeds(&stored, &sender, &ledger, &journal, seed) {
+            for feed in venue.feeds(&stored, &sender, &ledger, &journal, &clock, seed) {
                 tasks.spawn(format!("feed {}", feed.name), feed::run(feed, feeds.clone()));
             }
         }

@@ -1,16 +1,18 @@
 //! The words of the trade: tick, instrument, side, exact decimals, time.
 //!
-//! No I/O and no clock but [`Timestamp::now`], which only the edges call. Imports nothing else of ours, so
+//! No I/O and no clock but [`Timestamp::now`] and [`RecorderClock::now`], which only the edges call. Imports nothing else of ours, so
 //! every room may use it.
 
 mod clock;
 mod decimal;
 mod instrument;
+mod recorder_clock;
 mod tick;
 mod time;
 
 pub use clock::ClockOffset;
 pub use decimal::{DecimalError, parse_decimal};
 pub use instrument::{Instrument, InstrumentError, Symbol, SymbolError};
+pub use recorder_clock::{RecorderClock, Stamp, steady_micros};
 pub use tick::{Side, Source, Tick, TradeId};
 pub use time::{Timestamp, TimestampError};

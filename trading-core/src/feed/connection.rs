@@ -16,7 +16,7 @@ use super::liveness::{Alarm, Liveness};
 use super::sequence::Sequence;
 use super::session::{End, Event, Session, requests, requests_anew};
 use super::{Feed, FeedContext};
-use crate::domain::{Instrument, Tick, Timestamp};
+use crate::domain::{Instrument, Stamp, Tick, Timestamp};
 use crate::exchange::{Message, Subscribed, reason_text};
 use crate::store::journal::{OpenSession, QuarantinedFrame, SessionEnd, SessionStart};
 use crate::telemetry::RepeatLimiter;
@@ -101,8 +101,12 @@ pub(super) struct Connection<'a> {
     /// Ticks of the frame at hand; used again for each.
     ticks: Vec<Tick>,
     /// When the last frame was read.
-    received_at: Timestamp,
+    stamp: Stamp,
+    /// Its row in the journal.
+    noted: Option<OpenSession>,
     counts: Counts,
+    /// Ticks of rows that were ended because the clock was set.
+    ticks_before: u64,
     malformed_limiter: RepeatLimiter,
 }
 
@@ -125,13 +129,7 @@ pub(super) async fn run(
         Ok(socket) => socket,
         Err(end) => return Report { end, lived: Duration::ZERO, ticks: 0, liveness },
     };
-    let connected_at = Timestamp::now();
-    let noted = context.journal.session(SessionStart {
-        exchange: context.exchange.name(),
-        feed: name.to_owned(),
-        connected_at,
-        symbols: context.instruments.iter().map(|item| item.symbol().to_string()).collect(),
-    });
+    let stamp = Stamp::now(&context.clock);
     let since = Instant::now();
     let exchange = context.exchange;
     let requests = requests(exchange, &context.instruments, one_by_one);
@@ -145,15 +143,18 @@ pub(super) async fn run(
         liveness,
         symbols: Subscribed::new(exchange, context.instruments.iter().copied()),
         ticks: Vec::new(),
-        received_at: connected_at,
+        stamp,
+        noted: None,
         counts: Counts::default(),
+        ticks_before: 0,
         malformed_limiter: RepeatLimiter::default(),
     };
+    connection.note_start();
     let end = connection.read(socket, &orders).await;
     feed.sequence.lock().await.record_ended(connection.is_subscribed);
-    connection.note_end(noted, &end);
-    let Connection { liveness, counts, .. } = connection;
-    Report { end, lived: since.elapsed(), ticks: counts.ticks, liveness }
+    connection.note_end(&end);
+    let Connection { liveness, counts, ticks_before, .. } = connection;
+    Report { end, lived: since.elapsed(), ticks: ticks_before + counts.ticks, liveness }
 }
 
 async fn connect(context: &FeedContext) -> Result<Socket, End> {
@@ -284,7 +285,15 @@ impl<'a> Connection<'a> {
     async fn take(&mut self, frame: Option<Result<Frame, tungstenite::Error>>) -> Result<(), End> {
         if let Some(Ok(_)) = frame {
             // No two frames have the same time: who sorts by it has the order in which they were read.
-            self.received_at = Timestamp::now().strictly_after(self.received_at);
+            let (stamp, is_set) = Stamp::now(&self.context().clock).after(self.stamp);
+            if is_set {
+                // A row of the journal is of one reading of the calendar, as the ticks are that it speaks of.
+                self.end_row("the recorder's clock was set", self.stamp.at);
+            }
+            self.stamp = stamp;
+            if is_set {
+                self.note_start();
+            }
         }
         match frame {
             Some(Ok(Frame::Text(text))) => self.take_text(&text).await?,
@@ -308,7 +317,7 @@ impl<'a> Connection<'a> {
 
     async fn take_text(&mut self, text: &str) -> Result<(), End> {
         self.counts.frames += 1;
-        let (context, received_at) = (self.context(), self.received_at);
+        let (context, received_at) = (self.context(), self.stamp.at);
         let decoded = context.exchange.decode(text, &self.symbols, received_at, &mut self.ticks);
         let now = Instant::now();
         let mut events = Vec::new();
@@ -412,24 +421,47 @@ impl<'a> Connection<'a> {
             exchange: context.exchange.name(),
             frame: text.to_owned(),
             reason: error.to_string(),
-            seen_at: self.received_at,
+            seen_at: self.stamp.at,
         });
     }
 
-    fn note_end(&self, noted: OpenSession, end: &End) {
+    /// Notes that the connection stands, from the last stamp on.
+    fn note_start(&mut self) {
+        let context = self.context();
+        self.noted = Some(context.journal.session(SessionStart {
+            exchange: context.exchange.name(),
+            feed: self.name.to_owned(),
+            connected_at: self.stamp.at,
+            symbols: context.instruments.iter().map(|item| item.symbol().to_string()).collect(),
+        }));
+    }
+
+    fn note_end(&mut self, end: &End) {
+        let ended_at = match end {
+            // It brought nothing since the last frame, however long it took to notice.
+            End::Silent(_) | End::Failed(_) => self.stamp.at,
+            _ => match Stamp::now(&self.context().clock).after(self.stamp) {
+                (now, false) => now.at,
+                // The clock was set since the last frame, and tells nothing of this row.
+                (_, true) => self.stamp.at,
+            },
+        };
+        self.end_row(&end.to_string(), ended_at);
+    }
+
+    /// Notes the end of the row, with what came since it began.
+    fn end_row(&mut self, reason: &str, ended_at: Timestamp) {
+        let Some(noted) = self.noted.take() else { return };
+        let counts = std::mem::take(&mut self.counts);
+        self.ticks_before += counts.ticks;
         let count = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
         let end = SessionEnd {
-            ended_at: match end {
-                // It brought nothing since the last frame, however long it took to notice.
-                End::Silent(_) | End::Failed(_) => self.received_at,
-                // Our clock may have been put back.
-                _ => Timestamp::now().max(self.received_at),
-            },
-            reason: end.to_string(),
-            frames: count(self.counts.frames),
-            ticks: count(self.counts.ticks),
-            duplicates: count(self.counts.duplicates),
-            malformed: count(self.counts.malformed),
+            ended_at,
+            reason: reason.to_owned(),
+            frames: count(counts.frames),
+            ticks: count(counts.ticks),
+            duplicates: count(counts.duplicates),
+            malformed: count(counts.malformed),
         };
         self.context().journal.session_ended(noted, end);
     }

@@ -29,7 +29,7 @@ pub use liveness::LivenessRules;
 use relay::Relay;
 pub use sequence::{Findings, Sequence};
 
-use crate::domain::{Instrument, Timestamp};
+use crate::domain::{Instrument, RecorderClock};
 use crate::exchange::{Exchange, Limits};
 use crate::pipeline::{Ledger, TickSender};
 use crate::store::journal::{GapRecord, Journal};
@@ -58,6 +58,8 @@ pub struct FeedContext {
     pub stored: Vec<LastStored>,
     /// Connections that carry the same symbols beside each other.
     pub connections: NonZeroUsize,
+    /// Stamps what it receives.
+    pub clock: RecorderClock,
     /// Where its ticks go.
     pub sender: TickSender,
     /// Where they are counted.
@@ -111,7 +113,7 @@ impl Feed {
         pulse.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             pulse.tick().await;
-            let due = self.sequence.lock().await.due(Instant::now(), Timestamp::now());
+            let due = self.sequence.lock().await.due(Instant::now(), self.context.clock.now());
             self.report(due);
         }
     }

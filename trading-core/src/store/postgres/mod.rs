@@ -50,7 +50,7 @@ pub use origin::{Origin, OriginError, claim, database_name, origin};
 pub use quarantine::{QuarantinedRow, instruments, quarantined, remove_quarantined};
 
 use super::{Store, StoreError, Written};
-use crate::domain::{Tick, Timestamp};
+use crate::domain::{RecorderClock, Tick};
 
 /// The server's time for one statement.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -72,6 +72,7 @@ pub struct PostgresStore {
     buffers: CopyBuffers,
     neighbour: Neighbour,
     inserted_max: usize,
+    clock: RecorderClock,
 }
 
 /// Why one attempt at a batch did not store all of it.
@@ -108,7 +109,14 @@ impl PostgresStore {
             buffers: CopyBuffers::default(),
             neighbour: Neighbour::default(),
             inserted_max,
+            clock: RecorderClock::default(),
         }
+    }
+
+    /// With the clock of the recorder, which knows how far the machine's is off.
+    #[must_use]
+    pub fn with_clock(self, clock: RecorderClock) -> Self {
+        Self { clock, ..self }
     }
 
     /// Writes a batch as one statement, or as two when ticks of it are there already.
@@ -188,7 +196,7 @@ impl PostgresStore {
         connection: &mut PgConnection,
         batch: &[Tick],
     ) -> Result<Written, StoreError> {
-        let now = Timestamp::now();
+        let now = self.clock.now();
         let prepared = Self::within(self.partitions.prepare(connection, batch, now)).await?;
         let (batch, out_of_range) = prepared;
         let mut written = match Self::within(self.write_whole(connection, &batch)).await {
