@@ -11,6 +11,8 @@ mod tick;
 mod time;
 
 pub use clock::ClockOffset;
+#[cfg(test)]
+pub(crate) use decimal::written_value;
 pub use decimal::{DecimalError, parse_decimal};
 pub use instrument::{Instrument, InstrumentError, Symbol, SymbolError};
 pub use recorder_clock::{RecorderClock, Stamp, steady_micros};

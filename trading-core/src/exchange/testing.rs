@@ -9,7 +9,7 @@ use rust_decimal::Decimal;
 
 use super::history::{HistoryError, Pages, Span};
 use super::{DecodeError, Exchange, Message, Subscribed};
-use crate::domain::{Instrument, Side, Tick, Timestamp, parse_decimal};
+use crate::domain::{Instrument, Side, Tick, Timestamp, parse_decimal, written_value};
 
 const SYMBOLS: [&str; 4] = ["BTC-USDT", "ETH-USDT", "BTC-USD", "ETH-USD"];
 
@@ -132,6 +132,33 @@ pub(super) fn prop_a_trade_is_read_as_it_was_told(
         prop_assert_eq!(read.len(), told.len());
         for (tick, trade) in read.iter().zip(&told) {
             prop_assert!(trade.is(tick), "{:?} is not {:?}", tick, trade);
+        }
+        Ok(())
+    });
+    checked.unwrap();
+}
+
+/// A number in any notation and of any length is read to its last digit, or its trade is refused.
+pub(super) fn prop_a_number_is_exact_or_refused(
+    exchange: &'static dyn Exchange,
+    write: fn(&[Trade]) -> Vec<String>,
+) {
+    let number = || "(0|[1-9][0-9]{0,30})(\\.[0-9]{1,32})?([eE][+-]?[0-9]{1,2})?";
+    let told = (trades(exchange, false), number(), number());
+    let checked = TestRunner::default().run(&told, |(mut told, price, quantity)| {
+        told.truncate(1);
+        let trade = &mut told[0];
+        (trade.price, trade.quantity) = (price.clone(), quantity.clone());
+        for frame in write(&told) {
+            let (answer, ticks) = decode(exchange, &frame);
+            prop_assert_eq!(answer.is_ok(), ticks.len() == 1, "{}", frame);
+            for tick in ticks {
+                prop_assert_eq!(written_value(&tick.price.to_string()), written_value(&price));
+                prop_assert_eq!(
+                    written_value(&tick.quantity.to_string()),
+                    written_value(&quantity)
+                );
+            }
         }
         Ok(())
     });

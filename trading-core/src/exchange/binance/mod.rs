@@ -396,6 +396,11 @@ mod tests {
     }
 
     #[test]
+    fn prop_a_number_is_exact_or_refused() {
+        testing::prop_a_number_is_exact_or_refused(&Binance, write);
+    }
+
+    #[test]
     fn prop_any_text_is_answered() {
         testing::prop_any_text_is_answered(&Binance, &[WRAPPED, RAW, SHUTDOWN, ERROR]);
     }

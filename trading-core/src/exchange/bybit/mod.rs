@@ -349,6 +349,11 @@ mod tests {
     }
 
     #[test]
+    fn prop_a_number_is_exact_or_refused() {
+        testing::prop_a_number_is_exact_or_refused(&Bybit, write);
+    }
+
+    #[test]
     fn prop_any_text_is_answered() {
         testing::prop_any_text_is_answered(&Bybit, &[PUSH, ACK, REFUSED, PONG]);
     }

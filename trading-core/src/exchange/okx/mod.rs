@@ -406,6 +406,11 @@ mod tests {
     }
 
     #[test]
+    fn prop_a_number_is_exact_or_refused() {
+        testing::prop_a_number_is_exact_or_refused(&Okx, write);
+    }
+
+    #[test]
     fn prop_any_text_is_answered() {
         testing::prop_any_text_is_answered(&Okx, &[PUSH, ACK, ERROR, NOTICE]);
     }
