@@ -7,8 +7,8 @@ use proptest::sample::{Index, select};
 use proptest::test_runner::TestRunner;
 use rust_decimal::Decimal;
 
-use super::history::{HistoryError, Pages, Span};
-use super::{DecodeError, Exchange, Message, Subscribed};
+use super::history::{Candle, HistoryError, Pages, Span};
+use super::{DecodeError, Exchange, IdRule, Message, Subscribed};
 use crate::domain::{Instrument, Side, Tick, Timestamp, parse_decimal, written_value};
 
 const SYMBOLS: [&str; 4] = ["BTC-USDT", "ETH-USDT", "BTC-USD", "ETH-USD"];
@@ -138,13 +138,15 @@ pub(super) fn prop_a_trade_is_read_as_it_was_told(
     checked.unwrap();
 }
 
+/// A JSON number in any notation, with more digits than can be kept or with fewer.
+const NUMBER: &str = "(0|[1-9][0-9]{0,30})(\\.[0-9]{1,32})?([eE][+-]?[0-9]{1,2})?";
+
 /// A number in any notation and of any length is read to its last digit, or its trade is refused.
 pub(super) fn prop_a_number_is_exact_or_refused(
     exchange: &'static dyn Exchange,
     write: fn(&[Trade]) -> Vec<String>,
 ) {
-    let number = || "(0|[1-9][0-9]{0,30})(\\.[0-9]{1,32})?([eE][+-]?[0-9]{1,2})?";
-    let told = (trades(exchange, false), number(), number());
+    let told = (trades(exchange, false), NUMBER, NUMBER);
     let checked = TestRunner::default().run(&told, |(mut told, price, quantity)| {
         told.truncate(1);
         let trade = &mut told[0];
@@ -163,6 +165,39 @@ pub(super) fn prop_a_number_is_exact_or_refused(
         Ok(())
     });
     checked.unwrap();
+}
+
+/// The same for a history. Of the pages that `write` makes the price is `"1.5"`; `candles` is an answer with this volume.
+pub(super) fn prop_a_number_of_the_past_is_exact_or_refused(
+    exchange: &'static dyn Exchange,
+    write: fn(&[(u64, i64)]) -> String,
+    (candles, volume): (&str, &str),
+) {
+    let at = 1_790_000_000_000;
+    let page = write(&[(500, at)]);
+    assert!(page.contains("\"1.5\"") && candles.contains(volume));
+    let ids = (exchange.ids() == IdRule::Consecutive).then_some((500, 500));
+    let checked = TestRunner::default().run(&NUMBER, |number| {
+        let span = span(exchange, "BTCUSDT", ids, at * 1_000 - 1, at * 1_000 + 1);
+        let mut pages = exchange.history().pages(REST, span);
+        let page = page.replace("\"1.5\"", &format!("\"{number}\""));
+        for tick in take(&mut *pages, &page).unwrap_or_default() {
+            prop_assert_eq!(written_value(&tick.price.to_string()), written_value(&number));
+        }
+        let candles = candles.replace(volume, &number);
+        let candles = exchange.history().decode_candles(&candles).unwrap_or_default();
+        if !candles.is_empty() {
+            let is_told = |candle: &Candle| {
+                written_value(&candle.volume.to_string()) == written_value(&number)
+            };
+            prop_assert!(candles.iter().any(is_told), "{}", number);
+        }
+        Ok(())
+    });
+    checked.unwrap();
+    // The property looks at something: this number is read.
+    let span = span(exchange, "BTCUSDT", ids, at * 1_000 - 1, at * 1_000 + 1);
+    assert_eq!(take_one(&mut *exchange.history().pages(REST, span), &page).price, decimal("1.5"));
 }
 
 /// Any text, and any damage done to a real message, is answered without a panic.

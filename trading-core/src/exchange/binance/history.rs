@@ -386,6 +386,15 @@ mod tests {
     }
 
     #[test]
+    fn prop_a_number_is_exact_or_refused() {
+        testing::prop_a_number_of_the_past_is_exact_or_refused(
+            &Binance,
+            write,
+            (KLINES, "148976.11427815"),
+        );
+    }
+
+    #[test]
     fn prop_no_answer_leads_in_a_circle() {
         let real = [PAGE_OF_ONE, AGGREGATES, KLINES];
         testing::prop_no_answer_leads_in_a_circle(&Binance, &real, write);

@@ -369,6 +369,15 @@ mod tests {
     }
 
     #[test]
+    fn prop_a_number_is_exact_or_refused() {
+        testing::prop_a_number_of_the_past_is_exact_or_refused(
+            &Coinbase,
+            write,
+            (CANDLES, "12.30"),
+        );
+    }
+
+    #[test]
     fn prop_no_answer_leads_in_a_circle() {
         testing::prop_no_answer_leads_in_a_circle(&Coinbase, &[TRADES, CANDLES], write);
     }

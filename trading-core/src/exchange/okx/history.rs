@@ -316,6 +316,11 @@ mod tests {
     }
 
     #[test]
+    fn prop_a_number_is_exact_or_refused() {
+        testing::prop_a_number_of_the_past_is_exact_or_refused(&Okx, write, (CANDLES, "8422410"));
+    }
+
+    #[test]
     fn prop_no_answer_leads_in_a_circle() {
         testing::prop_no_answer_leads_in_a_circle(&Okx, &[TRADES, CANDLES], write);
     }
