@@ -180,6 +180,11 @@ pub enum Message {
         /// The venue's words, cut to 200 characters.
         reason: String,
     },
+    /// The venue wants fewer messages: what it has not answered is to be asked for again later.
+    TooFrequent {
+        /// The venue's words, cut to 200 characters.
+        reason: String,
+    },
     /// The venue lives. Where it says so, the last trade id of a symbol: it proves a gap even in silence.
     Heartbeat(Option<(Instrument, u64)>),
     /// The venue will close this connection soon: open the next one now.
@@ -190,6 +195,37 @@ pub enum Message {
     /// Something known that says nothing about trades: status, the answer to a ping.
     Other,
 }
+
+impl Message {
+    /// What a venue answers to a subscription that it does not take, sorted by its words: the codes differ from venue
+    /// to venue, and more are added than are documented.
+    fn refused(instrument: Option<Instrument>, words: &str) -> Self {
+        let reason = reason_text(words);
+        let lower = words.to_ascii_lowercase();
+        let says = |part: &&str| lower.contains(part);
+        match instrument {
+            _ if TOO_FREQUENT.iter().any(says) => Self::TooFrequent { reason },
+            Some(instrument) if lower.contains("already subscribed") => {
+                Self::Acknowledged(vec![instrument])
+            }
+            instrument => Self::Refused { instrument, reason },
+        }
+    }
+}
+
+/// The words in which venues ask for fewer messages. "Too many" alone is none of them: there may be too many symbols.
+const TOO_FREQUENT: [&str; 10] = [
+    "too frequent",
+    "frequency",
+    "rate limit",
+    "ratelimit",
+    "msg rate",
+    "message rate",
+    "throttl",
+    "too many requests",
+    "too many visits",
+    "too many messages",
+];
 
 /// A frame that is not understood. It is counted, kept aside and skipped; the connection lives.
 #[derive(Debug, thiserror::Error)]
@@ -245,6 +281,28 @@ mod tests {
             assert_eq!(by_name(name).map(Exchange::name), Some(name));
         }
         assert!(by_name("nowhere").is_none());
+    }
+
+    #[test]
+    fn a_refusal_is_sorted_by_the_words_of_the_venue() {
+        let symbol = testing::instrument(&Okx, "BTCUSDT");
+        for words in [
+            "60014 Requests too frequent",
+            "Too many visits. Exceeded the API Rate Limit.",
+            "Exceeded msg rate",
+            "EAPI:Rate limit exceeded",
+            "3 Too many requests; current limit is 5 messages per second.",
+        ] {
+            let slow = Message::TooFrequent { reason: words.to_owned() };
+            assert_eq!(Message::refused(None, words), slow);
+            assert_eq!(Message::refused(Some(symbol), words), slow);
+        }
+        let words = "error:already subscribed,topic:publicTrade.BTCUSDT";
+        assert_eq!(Message::refused(Some(symbol), words), Message::Acknowledged(vec![symbol]));
+        for words in ["too many symbols", "Currency pair not supported", "ErrSlowConsume", ""] {
+            let refused = Message::Refused { instrument: Some(symbol), reason: words.to_owned() };
+            assert_eq!(Message::refused(Some(symbol), words), refused);
+        }
     }
 
     #[test]

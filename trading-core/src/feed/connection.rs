@@ -42,8 +42,8 @@ type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 /// What a connection tells its feed while it lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Notice {
-    /// Everything it asked for is answered: it can replace an older one.
-    Subscribed,
+    /// Everything it asked for is answered: it can replace an older one. With how many symbols are confirmed.
+    Subscribed(usize),
     /// It will be closed soon: open the next one.
     Closing,
 }
@@ -75,6 +75,8 @@ pub(super) struct Report {
     pub(super) end: End,
     pub(super) lived: Duration,
     pub(super) ticks: u64,
+    /// Whether every symbol was confirmed.
+    pub(super) is_whole: bool,
     /// What it learned of the symbols, for the next one.
     pub(super) liveness: Liveness,
 }
@@ -108,6 +110,7 @@ pub(super) struct Connection<'a> {
     /// Ticks of rows that were ended because the clock was set.
     ticks_before: u64,
     malformed_limiter: RepeatLimiter,
+    reported_limiter: RepeatLimiter,
 }
 
 /// Connects, subscribes and reads until the connection ends or is told to.
@@ -127,7 +130,9 @@ pub(super) async fn run(
     };
     let socket = match socket {
         Ok(socket) => socket,
-        Err(end) => return Report { end, lived: Duration::ZERO, ticks: 0, liveness },
+        Err(end) => {
+            return Report { end, lived: Duration::ZERO, ticks: 0, is_whole: false, liveness };
+        }
     };
     let stamp = Stamp::now(&context.clock);
     let since = Instant::now();
@@ -148,13 +153,15 @@ pub(super) async fn run(
         counts: Counts::default(),
         ticks_before: 0,
         malformed_limiter: RepeatLimiter::default(),
+        reported_limiter: RepeatLimiter::default(),
     };
     connection.note_start();
     let end = connection.read(socket, &orders).await;
     feed.sequence.lock().await.record_ended(connection.is_subscribed);
     connection.note_end(&end);
-    let Connection { liveness, counts, ticks_before, .. } = connection;
-    Report { end, lived: since.elapsed(), ticks: ticks_before + counts.ticks, liveness }
+    let Connection { liveness, counts, ticks_before, session, .. } = connection;
+    let (ticks, is_whole) = (ticks_before + counts.ticks, session.is_whole());
+    Report { end, lived: since.elapsed(), ticks, is_whole, liveness }
 }
 
 async fn connect(context: &FeedContext) -> Result<Socket, End> {
@@ -209,6 +216,10 @@ impl<'a> Connection<'a> {
         }
         if self.session.is_settled() {
             self.ask_again(now).await?;
+        }
+        let postponed = self.session.postponed_due(now);
+        if !postponed.is_empty() {
+            self.session.ask(requests(self.context().exchange, &postponed, false), now);
         }
         while let Some(text) = self.session.next_to_send(now) {
             match tokio::time::timeout(SEND_MAX, socket.send(Frame::text(text))).await {
@@ -380,7 +391,7 @@ impl<'a> Connection<'a> {
                     self.liveness.record_confirmed(*instrument, now);
                 }
                 self.sequence().await.record_subscribed(confirmed.into_iter(), now);
-                self.notify(Notice::Subscribed);
+                self.notify(Notice::Subscribed(self.session.confirmed()));
             }
             Event::SymbolConfirmed(instrument) => {
                 let now = Instant::now();
@@ -390,6 +401,21 @@ impl<'a> Connection<'a> {
             }
             Event::SymbolRefused(instrument, reason) => {
                 error!("{name}: {instrument} is refused: {reason}. The other symbols are recorded");
+            }
+            Event::Slowed(reason, pause) => {
+                let pause = pause.as_secs();
+                warn!(
+                    "{name}: the exchange wants fewer messages ({reason}): what it has not answered is asked for again \
+                     in {pause} s"
+                );
+            }
+            Event::Reported(reason) => {
+                if let Some(unsaid) = self.reported_limiter.admit(Instant::now()) {
+                    warn!(
+                        "{name}: the exchange reports an error that answers no request, and the connection goes on: \
+                         {reason}{unsaid}"
+                    );
+                }
             }
             Event::Closing(reason) => {
                 warn!("{name}: the exchange will close this connection: {reason}");

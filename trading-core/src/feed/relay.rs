@@ -58,7 +58,7 @@ impl<'a> Relay<'a> {
     pub(super) async fn run(mut self) {
         let stop = &self.feed.stop;
         while !stop.is_cancelled() {
-            let Report { end, lived, ticks, liveness } = self.run_relay().await;
+            let Report { end, lived, ticks, is_whole, liveness } = self.run_relay().await;
             self.liveness = Some(liveness);
             if end == End::PipelineEnded {
                 stop.cancel();
@@ -66,7 +66,8 @@ impl<'a> Relay<'a> {
             if stop.is_cancelled() {
                 break;
             }
-            self.one_by_one |= matches!(end, End::RequestRefused(_));
+            // Where one by one nothing was refused, the refusal was a passing one.
+            self.one_by_one = matches!(end, End::RequestRefused(_)) || self.one_by_one && !is_whole;
             let wait = self.backoff.after_connection(lived, ticks);
             warn!(
                 feed = %self.name, lived = %humantime::format_duration(Duration::from_secs(lived.as_secs())),
@@ -92,12 +93,14 @@ impl<'a> Relay<'a> {
                 biased;
                 report = &mut runner.ended => return report,
                 Some(notice) = runner.notices.recv() => {
-                    if notice == Notice::Subscribed && !is_subscribed {
+                    if let Notice::Subscribed(symbols) = notice
+                        && !is_subscribed
+                    {
                         is_subscribed = true;
-                        self.tell_connected();
+                        self.tell_connected(symbols);
                     }
                     match (notice, may_at) {
-                        (Notice::Subscribed, _) => continue,
+                        (Notice::Subscribed(_), _) => continue,
                         (Notice::Closing, Some(may)) if Instant::now() < may => {
                             runner.relieve_at = may;
                             continue;
@@ -120,7 +123,7 @@ impl<'a> Relay<'a> {
     async fn hand_over(&mut self, mut old: Runner<'a>) -> Result<Runner<'a>, Report> {
         info!(feed = %self.name, "Opening the next connection before the last one ends");
         let mut next = self.connect();
-        loop {
+        let symbols = loop {
             tokio::select! {
                 biased;
                 // Either one ends too soon: the other goes on.
@@ -132,14 +135,16 @@ impl<'a> Relay<'a> {
                     return Ok(old);
                 }
                 _report = &mut old.ended => return Ok(next),
-                Some(notice) = next.notices.recv() => if notice == Notice::Subscribed { break },
+                Some(notice) = next.notices.recv() => if let Notice::Subscribed(symbols) = notice {
+                    break symbols;
+                },
             }
-        }
+        };
         old.relieved.cancel();
         tokio::select! {
             biased;
             _report = &mut old.ended => {
-                self.tell_connected();
+                self.tell_connected(symbols);
                 Ok(next)
             }
             report = &mut next.ended => {
@@ -150,9 +155,10 @@ impl<'a> Relay<'a> {
         }
     }
 
-    fn tell_connected(&self) {
-        let symbols = self.feed.context.instruments.len();
-        info!(feed = %self.name, symbols, "Feed connected");
+    fn tell_connected(&self, symbols: usize) {
+        let asked = self.feed.context.instruments.len();
+        let refused = asked.checked_sub(symbols).filter(|refused| *refused > 0);
+        info!(feed = %self.name, symbols, refused, "Feed connected");
     }
 
     /// A connection that runs whenever the runner is polled.

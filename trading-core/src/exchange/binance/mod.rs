@@ -16,7 +16,7 @@ use serde_json::value::RawValue;
 
 use super::frame::{Text, amount, present};
 use super::history::History;
-use super::{DecodeError, Endpoints, Exchange, IdRule, Limits, Message, Subscribed, reason_text};
+use super::{DecodeError, Endpoints, Exchange, IdRule, Limits, Message, Subscribed};
 use crate::domain::{Side, Source, Symbol, Tick, Timestamp, TradeId};
 
 /// Streams in one SUBSCRIBE. Past 4,088 bytes the server falls silent instead of answering
@@ -214,7 +214,7 @@ fn read_control(frame: &str) -> Result<Message, DecodeError> {
     }
     // Documented as {"code", "msg", "id"}; {"error": {"code", "msg"}, "id"} is seen as well.
     if let Some(words) = control.error.map(|failure| failure.msg).or(control.msg) {
-        return Ok(Message::Refused { instrument: None, reason: reason_text(&words) });
+        return Ok(Message::refused(None, &words));
     }
     if let Some(result) = control.result {
         // Only SUBSCRIBE, of what is left, is answered so; a list would answer LIST_SUBSCRIPTIONS.

@@ -14,9 +14,7 @@ use serde_json::json;
 
 use super::frame::{Text, amount, named_in, read_batch};
 use super::history::History;
-use super::{
-    DecodeError, Endpoints, Exchange, IdRule, Keepalive, Limits, Message, Subscribed, reason_text,
-};
+use super::{DecodeError, Endpoints, Exchange, IdRule, Keepalive, Limits, Message, Subscribed};
 use crate::domain::{Side, Source, Symbol, Tick, Timestamp, TradeId};
 
 /// How the topics begin that we subscribe.
@@ -197,10 +195,7 @@ fn read_control(frame: &str, symbols: &Subscribed) -> Result<Message, DecodeErro
         (None, Some("subscribe" | "") | None, Some(false)) => {
             let words = control.ret_msg.as_deref().filter(|words| !words.is_empty());
             let words = words.unwrap_or("no reason given");
-            Ok(Message::Refused {
-                instrument: asked_for.or_else(|| named_in(words, symbols)),
-                reason: reason_text(words),
-            })
+            Ok(Message::refused(asked_for.or_else(|| named_in(words, symbols)), words))
         }
         _ => Err(DecodeError::UnknownMessage),
     }

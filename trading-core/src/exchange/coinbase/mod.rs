@@ -15,7 +15,7 @@ use serde_json::json;
 
 use super::frame::{Text, amount, named_in, side};
 use super::history::History;
-use super::{DecodeError, Endpoints, Exchange, IdRule, Limits, Message, Subscribed, reason_text};
+use super::{DecodeError, Endpoints, Exchange, IdRule, Limits, Message, Subscribed};
 use crate::domain::{Source, Symbol, Tick, Timestamp, TradeId};
 
 /// Coinbase Exchange.
@@ -198,10 +198,7 @@ fn read_control(frame: &str, symbols: &Subscribed) -> Result<Message, DecodeErro
             let words = [control.message, control.reason];
             let words: Vec<&str> = words.iter().flatten().map(|text| &**text).collect();
             let words = words.join(": ");
-            Ok(Message::Refused {
-                instrument: named_in(&words, symbols),
-                reason: reason_text(&words),
-            })
+            Ok(Message::refused(named_in(&words, symbols), &words))
         }
         Some(
             "activate" | "auction" | "change" | "done" | "l2update" | "open" | "received"

@@ -16,9 +16,7 @@ use serde_json::value::RawValue;
 
 use super::frame::{Text, amount, named_in, oldest_first, read_batch, side};
 use super::history::History;
-use super::{
-    DecodeError, Endpoints, Exchange, IdRule, Keepalive, Limits, Message, Subscribed, reason_text,
-};
+use super::{DecodeError, Endpoints, Exchange, IdRule, Keepalive, Limits, Message, Subscribed};
 use crate::domain::{Source, Symbol, Tick, Timestamp, TradeId};
 
 /// Symbols in one subscribe request. Not documented; ours, so that a message stays under 4 KiB.
@@ -188,10 +186,7 @@ fn read_control(frame: &str, symbols: &Subscribed) -> Result<Message, DecodeErro
         {
             let words = control.error.as_deref().unwrap_or("no reason given");
             let named = control.symbol.and_then(|symbol| symbols.find(&symbol).ok());
-            Ok(Message::Refused {
-                instrument: named.or_else(|| named_in(words, symbols)),
-                reason: reason_text(words),
-            })
+            Ok(Message::refused(named.or_else(|| named_in(words, symbols)), words))
         }
         (None, Some("subscribe")) => acknowledged(control.result, symbols),
         (None, Some("ping" | "unsubscribe")) => Ok(Message::Other),
@@ -309,7 +304,7 @@ mod tests {
         );
         assert_eq!(
             message(r#"{"Error":"Exceeded msg rate"}"#),
-            Message::Refused { instrument: None, reason: "Exceeded msg rate".to_owned() }
+            Message::TooFrequent { reason: "Exceeded msg rate".to_owned() }
         );
     }
 

@@ -211,10 +211,7 @@ fn read_control(frame: &str, symbols: &Subscribed) -> Result<Message, DecodeErro
             let named = arg.as_ref().and_then(|arg| arg.instrument.as_deref());
             let named = named.and_then(|instrument| symbols.find(instrument).ok());
             let reason = words();
-            Ok(Message::Refused {
-                instrument: named.or_else(|| named_in(&reason, symbols)),
-                reason,
-            })
+            Ok(Message::refused(named.or_else(|| named_in(&reason, symbols)), &reason))
         }
         (Some("notice"), _) if control.code.as_deref() == Some(UPGRADE) => {
             Ok(Message::Closing { reason: words() })

@@ -14,8 +14,17 @@ use crate::exchange::{Exchange, Keepalive, Limits, Message};
 
 /// How long an exchange may take to confirm what was asked.
 const ACKNOWLEDGE_MAX: Duration = Duration::from_secs(15);
-/// How often a symbol that was refused is asked for again: it may be listed by now, or the refusal was a passing one.
-const REFUSED_INTERVAL: Duration = Duration::from_mins(10);
+/// When a symbol that was refused is asked for again: the refusal may have been a passing one. Doubled each time, up to
+/// [`REFUSED_INTERVAL_MAX`]: the symbol may be listed by then.
+const REFUSED_INTERVAL: Duration = Duration::from_secs(15);
+/// See [`REFUSED_INTERVAL`].
+const REFUSED_INTERVAL_MAX: Duration = Duration::from_mins(10);
+/// How long nothing is asked for after the exchange wanted fewer messages. Doubled each time, up to [`PAUSE_MAX`].
+const PAUSE: Duration = Duration::from_secs(5);
+/// See [`PAUSE`].
+const PAUSE_MAX: Duration = Duration::from_mins(1);
+/// How much more seldom than it allows an exchange is sent messages that wanted fewer: doubled each time, up to this.
+const SLOWNESS_MAX: u32 = 8;
 
 /// A text to send.
 #[derive(Debug)]
@@ -111,10 +120,22 @@ pub(super) enum Event {
     SymbolConfirmed(Instrument),
     /// One symbol is refused.
     SymbolRefused(Instrument, String),
+    /// The exchange wants fewer messages: for so long nothing is asked for.
+    Slowed(String, Duration),
+    /// The exchange reports an error that answers no request.
+    Reported(String),
     /// The exchange will close soon.
     Closing(String),
     /// The connection is of no use any more.
     Ended(End),
+}
+
+/// A symbol that the exchange refused.
+#[derive(Debug, Clone, Copy)]
+struct Refused {
+    at: Instant,
+    /// It is asked for again after this time.
+    interval: Duration,
 }
 
 /// One connection's state.
@@ -125,8 +146,13 @@ pub(super) struct Session {
     to_send: VecDeque<Request>,
     outstanding: VecDeque<Vec<Instrument>>,
     pending: FxHashSet<Instrument>,
-    /// When each was refused.
-    refused: FxHashMap<Instrument, Instant>,
+    refused: FxHashMap<Instrument, Refused>,
+    /// Nothing is asked for until then.
+    paused_until: Option<Instant>,
+    /// How long the next pause will be.
+    pause: Duration,
+    /// How much longer than its limit we leave an exchange between two messages.
+    slowness: u32,
     confirmed: usize,
     is_subscribed: bool,
     asked_at: Instant,
@@ -150,6 +176,9 @@ impl Session {
             outstanding: VecDeque::new(),
             pending: FxHashSet::default(),
             refused: FxHashMap::default(),
+            paused_until: None,
+            pause: PAUSE,
+            slowness: 1,
             confirmed: 0,
             is_subscribed: false,
             asked_at: now,
@@ -182,10 +211,30 @@ impl Session {
 
     /// A refused symbol that is to be asked for again now.
     pub(super) fn refused_due(&mut self, now: Instant) -> Option<Instrument> {
-        let is_due = |(_, at): &(&Instrument, &mut Instant)| now >= **at + REFUSED_INTERVAL;
-        let (instrument, at) = self.refused.iter_mut().find(is_due)?;
-        *at = now;
+        let is_due =
+            |(_, refused): &(&Instrument, &mut Refused)| now >= refused.at + refused.interval;
+        let (instrument, refused) = self.refused.iter_mut().find(is_due)?;
+        refused.at = now;
         Some(*instrument)
+    }
+
+    /// What is to be asked for again when a pause is over: all that has no answer yet.
+    pub(super) fn postponed_due(&mut self, now: Instant) -> Vec<Instrument> {
+        if !self.paused_until.is_some_and(|until| now >= until) {
+            return Vec::new();
+        }
+        self.paused_until = None;
+        self.pending.iter().copied().collect()
+    }
+
+    /// How many symbols are confirmed.
+    pub(super) fn confirmed(&self) -> usize {
+        self.confirmed
+    }
+
+    /// Whether all that was asked for is confirmed.
+    pub(super) fn is_whole(&self) -> bool {
+        self.is_subscribed && self.pending.is_empty() && self.refused.is_empty()
     }
 
     /// How long ago the last frame came.
@@ -195,7 +244,8 @@ impl Session {
 
     /// The next text that may be sent now, within the exchange's rate.
     pub(super) fn next_to_send(&mut self, now: Instant) -> Option<String> {
-        if self.sent_at.is_some_and(|sent| now < sent + self.limits.send_interval) {
+        let interval = self.limits.send_interval * self.slowness;
+        if self.sent_at.is_some_and(|sent| now < sent + interval) {
             return None;
         }
         let text = if let Some(request) = self.to_send.pop_front() {
@@ -286,22 +336,55 @@ impl Session {
                 });
                 events
             }
+            Message::TooFrequent { reason } => self.slow_down(reason, now),
             Message::Refused { instrument: Some(instrument), reason } => {
-                self.refuse(instrument, reason, now)
-            }
-            // Without a name the refusal is the oldest open request's: one symbol's, or nobody knows whose.
-            Message::Refused { instrument: None, reason } => {
-                match self.outstanding.pop_front().as_deref() {
-                    Some([instrument]) => self.refuse(*instrument, reason, now),
-                    _ => vec![Event::Ended(End::RequestRefused(reason))],
+                if self.pending.contains(&instrument) {
+                    self.refuse(instrument, reason, now)
+                } else {
+                    vec![Event::Reported(reason)]
                 }
             }
+            Message::Refused { instrument: None, reason } => self.refuse_oldest(reason, now),
         }
+    }
+
+    /// Without a name a refusal is the oldest open request's: one symbol's, or nobody knows whose. Where no request is
+    /// open it answers none.
+    fn refuse_oldest(&mut self, reason: String, now: Instant) -> Vec<Event> {
+        if self.pending.is_empty() {
+            return vec![Event::Reported(reason)];
+        }
+        // A symbol that delivers is confirmed, whatever became of the answer to its request.
+        let pending = &self.pending;
+        let is_open = |asked: &Vec<Instrument>| {
+            asked.is_empty() || asked.iter().any(|one| pending.contains(one))
+        };
+        self.outstanding.retain(is_open);
+        match self.outstanding.pop_front().as_deref() {
+            None => vec![Event::Reported(reason)],
+            Some([instrument]) => self.refuse(*instrument, reason, now),
+            Some(_) => vec![Event::Ended(End::RequestRefused(reason))],
+        }
+    }
+
+    /// Nobody knows which message was one too many: whatever has no answer is asked for again after a pause, in as few
+    /// messages as the exchange allows.
+    fn slow_down(&mut self, reason: String, now: Instant) -> Vec<Event> {
+        let pause = self.pause;
+        self.to_send.clear();
+        self.outstanding.clear();
+        self.asked_at = now + pause;
+        self.paused_until = Some(now + pause);
+        self.pause = (pause * 2).min(PAUSE_MAX);
+        self.slowness = (self.slowness * 2).min(SLOWNESS_MAX);
+        vec![Event::Slowed(reason, pause)]
     }
 
     fn refuse(&mut self, instrument: Instrument, reason: String, now: Instant) -> Vec<Event> {
         self.pending.remove(&instrument);
-        self.refused.insert(instrument, now);
+        let before = self.refused.get(&instrument).map(|refused| refused.interval * 2);
+        let interval = before.unwrap_or(REFUSED_INTERVAL).min(REFUSED_INTERVAL_MAX);
+        self.refused.insert(instrument, Refused { at: now, interval });
         let mut events = vec![Event::SymbolRefused(instrument, reason)];
         events.extend(self.settled());
         events

@@ -166,7 +166,7 @@ fn a_refused_symbol_is_asked_for_again_and_may_be_confirmed_then() {
     let refused = Event::SymbolRefused(all[1], "later".into());
     assert_eq!(session.on_message(refusal(), later), [refused]);
 
-    let latest = later + REFUSED_INTERVAL;
+    let latest = later + REFUSED_INTERVAL * 2;
     assert_eq!(session.refused_due(latest), Some(all[1]));
     session.ask(requests(&Bybit, &[all[1]], true), latest);
     send_requests(&mut session, latest);
@@ -196,4 +196,87 @@ fn what_is_subscribed_anew_must_be_acknowledged_and_the_answer_to_unsubscribing_
         let confirmed = session.on_message(Message::Acknowledged(vec![all[0]]), now);
         assert_eq!(confirmed, [Event::SymbolConfirmed(all[0])]);
     }
+}
+
+fn refusal() -> Message {
+    Message::Refused { instrument: None, reason: "bad".into() }
+}
+
+#[test]
+fn an_error_that_answers_no_request_is_reported_and_nothing_else() {
+    let now = Instant::now();
+    let all = instruments(&Kraken, 2);
+    let reported = [Event::Reported("bad".into())];
+
+    let mut subscribed = session(&Kraken, 2, false, now);
+    send_requests(&mut subscribed, now);
+    subscribed.on_message(Message::Acknowledged(all.clone()), now);
+    assert_eq!(subscribed.on_message(refusal(), now), reported);
+    let named = Message::Refused { instrument: Some(all[0]), reason: "bad".into() };
+    assert_eq!(subscribed.on_message(named, now), reported, "it is confirmed already");
+    assert!(!subscribed.is_refused(all[0]));
+    assert!(subscribed.is_whole());
+
+    let mut delivering = session(&Kraken, 2, true, now);
+    send_requests(&mut delivering, now);
+    delivering.record_trades([all[0]].into_iter(), now);
+    let refused = Event::SymbolRefused(all[1], "bad".into());
+    assert_eq!(delivering.on_message(refusal(), now), [refused, Event::Subscribed]);
+    assert!(!delivering.is_whole());
+
+    let mut not_asked_yet = session(&Kraken, 2, false, now);
+    assert_eq!(not_asked_yet.on_message(refusal(), now), reported);
+}
+
+#[test]
+fn an_exchange_that_wants_fewer_messages_is_asked_again_later_and_by_fewer() {
+    let now = Instant::now();
+    let mut session = session(&Kraken, 4, true, now);
+    let all = instruments(&Kraken, 4);
+    assert_eq!(send_requests(&mut session, now).0, 4);
+    session.on_message(Message::Acknowledged(vec![all[0], all[1]]), now);
+    let slow = || Message::TooFrequent { reason: "rate".into() };
+    assert_eq!(session.on_message(slow(), now), [Event::Slowed("rate".into(), PAUSE)]);
+    // Its answer was under way.
+    session.on_message(Message::Acknowledged(vec![all[2]]), now);
+
+    let end = now + PAUSE;
+    assert_eq!(session.postponed_due(end - Duration::from_millis(1)), []);
+    assert_eq!(session.overdue(end), None, "not asked, and so not overdue");
+    let postponed = session.postponed_due(end);
+    assert_eq!(postponed, [all[3]]);
+    assert_eq!(session.postponed_due(end), [], "once");
+    session.ask(requests(&Kraken, &postponed, false), end);
+    assert!(session.next_to_send(end).is_some());
+    assert_eq!(session.on_message(slow(), end), [Event::Slowed("rate".into(), PAUSE * 2)]);
+
+    let again = end + PAUSE * 2;
+    let postponed = session.postponed_due(again);
+    session.ask(requests(&Kraken, &postponed, false), again);
+    assert_eq!(session.on_message(Message::Acknowledged(vec![all[3]]), again), [Event::Subscribed]);
+    assert_eq!(session.confirmed(), 4);
+    let longest = (0..9).map(|_| session.on_message(slow(), again)).last();
+    assert_eq!(longest, Some(vec![Event::Slowed("rate".into(), PAUSE_MAX)]));
+    assert_eq!(session.slowness, SLOWNESS_MAX);
+}
+
+#[test]
+fn a_refused_symbol_is_asked_for_again_soon_and_then_ever_more_seldom() {
+    let mut now = Instant::now();
+    let mut session = session(&Kraken, 2, false, now);
+    let all = instruments(&Kraken, 2);
+    session.on_message(Message::Acknowledged(vec![all[0]]), now);
+    let refusal = || Message::Refused { instrument: Some(all[1]), reason: "bad".into() };
+    session.on_message(refusal(), now);
+    let mut waits = Vec::new();
+    for _ in 0..8 {
+        let since = now;
+        while session.refused_due(now).is_none() {
+            now += Duration::from_secs(1);
+        }
+        waits.push((now - since).as_secs());
+        session.ask(requests(&Kraken, &[all[1]], true), now);
+        session.on_message(refusal(), now);
+    }
+    assert_eq!(waits, [15, 30, 60, 120, 240, 480, 600, 600]);
 }

@@ -21,6 +21,7 @@ use trading_core::store::journal::{JournalWriter, journal};
 
 mod connection;
 mod continuity;
+mod errors;
 mod silence;
 
 /// Longer than anything these tests wait for; reached only when something is broken.
