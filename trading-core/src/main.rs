@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use serde_json::json;
 use trading_core::cli::{self, Cli, Command, ConfigCommand, ExitCode};
 use trading_core::config::{self, ConfigError, Loaded};
-use trading_core::{output, paper, telemetry};
+use trading_core::{exchange, output, paper, telemetry};
 
 fn main() -> std::process::ExitCode {
     run().into()
@@ -43,6 +43,16 @@ fn load(cli: &Cli, environment: &BTreeMap<String, String>) -> Result<Loaded, Con
     let mut problems = ConfigError::default();
     for problem in paper::check(&loaded.settings.paper) {
         problems.push(loaded.effective.problem(&problem.key, problem.allowed));
+    }
+    for settings in loaded.settings.exchanges.iter().filter(|settings| settings.enabled) {
+        let name = settings.name;
+        let Some(venue) = exchange::by_name(name) else { continue };
+        if let Some((one, other, pair)) = exchange::same_pair(venue, &settings.symbols) {
+            let allowed = format!(
+                "each pair once: {one} and {other} are both {pair} at {name}; keep one of them"
+            );
+            problems.push(loaded.effective.problem(&format!("exchanges.{name}.symbols"), allowed));
+        }
     }
     problems.into_result()?;
     Ok(loaded)

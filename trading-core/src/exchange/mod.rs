@@ -40,6 +40,21 @@ pub fn by_name(name: &str) -> Option<&'static dyn Exchange> {
     all().into_iter().find(|exchange| exchange.name() == name)
 }
 
+/// The first two symbols of a list that the venue spells alike, and that spelling: both names mean one pair, which can
+/// be recorded once.
+#[must_use]
+pub fn same_pair<'a>(
+    exchange: &dyn Exchange,
+    symbols: &'a [Symbol],
+) -> Option<(&'a Symbol, &'a Symbol, String)> {
+    let mut known: FxHashMap<String, &Symbol> = FxHashMap::default();
+    symbols.iter().find_map(|symbol| {
+        let spelling = exchange.venue_symbol(symbol);
+        let before = known.insert(spelling.clone(), symbol)?;
+        Some((before, symbol, spelling))
+    })
+}
+
 /// One venue's protocol.
 pub trait Exchange: Send + Sync + std::fmt::Debug {
     /// The name in settings, tables and logs: lower case, `binance`.
@@ -281,6 +296,14 @@ mod tests {
             assert_eq!(by_name(name).map(Exchange::name), Some(name));
         }
         assert!(by_name("nowhere").is_none());
+    }
+
+    #[test]
+    fn two_names_of_one_pair_are_found() {
+        let symbols = ["ETHUSD", "XBTUSD", "BTCUSD"].map(|text| text.parse().unwrap());
+        let [_, first, second] = &symbols;
+        assert_eq!(same_pair(&Kraken, &symbols), Some((first, second, "BTC/USD".to_owned())));
+        assert_eq!(same_pair(&Coinbase, &symbols), None, "XBT is no bitcoin there");
     }
 
     #[test]

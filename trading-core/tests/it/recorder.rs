@@ -290,6 +290,15 @@ fn five_mistakes_in_the_settings_are_told_at_once() {
     }
 }
 
+#[test]
+fn two_spellings_of_one_pair_are_told_with_both_names() {
+    let symbols = setting("EXCHANGES__KRAKEN__SYMBOLS", "XBTUSD,ETHUSD,BTCUSD");
+    let output = command().args(["config", "check"]).envs([symbols]).output().unwrap();
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(64), "{told}");
+    assert!(told.contains("XBTUSD and BTCUSD are both BTC/USD at kraken"), "{told}");
+}
+
 #[tokio::test]
 async fn real_and_simulated_trades_are_never_mixed() {
     let scratch = Scratch::new("");

@@ -220,7 +220,7 @@ impl Session {
 
     /// What is to be asked for again when a pause is over: all that has no answer yet.
     pub(super) fn postponed_due(&mut self, now: Instant) -> Vec<Instrument> {
-        if !self.paused_until.is_some_and(|until| now >= until) {
+        if self.paused_until.is_none_or(|until| now < until) {
             return Vec::new();
         }
         self.paused_until = None;
