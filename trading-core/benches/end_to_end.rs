@@ -27,7 +27,7 @@ use sqlx::postgres::{PgConnectOptions, PgPool};
 use support::server::Server;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use trading_core::domain::{RecorderClock, Tick, Timestamp};
+use trading_core::domain::{ExchangeStamps, RecorderClock, Tick, Timestamp};
 use trading_core::exchange::{Binance, Exchange as _};
 use trading_core::feed::{self, ConnectGate, FeedContext, LivenessRules};
 use trading_core::pipeline::{Ledger, TickSender, channel};
@@ -166,6 +166,7 @@ fn context(port: u16, sender: TickSender, ledger: &Arc<Ledger>) -> FeedContext {
         stored: Vec::new(),
         connections: NonZeroUsize::MIN,
         clock: RecorderClock::default(),
+        stamps: ExchangeStamps::default(),
         sender,
         ledger: Arc::clone(ledger),
         journal,

@@ -8,6 +8,7 @@ use sqlx::PgPool;
 use sqlx::migrate::MigrateError;
 use tracing::warn;
 
+use super::clock_watch::ClockWatch;
 use super::live::{Database, LiveError, open_spool};
 use super::recorder::Venue;
 use crate::config::Settings;
@@ -42,6 +43,8 @@ pub struct Ground {
     pub stored: Vec<LastStored>,
     /// Stamps what is received, and knows how far the machine's clock is off.
     pub clock: RecorderClock,
+    /// Finds that out.
+    pub(super) clock_watch: ClockWatch,
 }
 
 impl Ground {
@@ -65,8 +68,10 @@ impl Ground {
         };
         let spool = open_spool(settings, name).await?;
         let clock = RecorderClock::default();
+        let is_here = database.is_on_this_machine();
+        let clock_watch = ClockWatch::start(clock.clone(), pool.clone(), is_here, venues).await;
         let store = database.store().with_clock(clock.clone());
-        Ok(Self { pool, store, spool, stored, clock })
+        Ok(Self { pool, store, spool, stored, clock, clock_watch })
     }
 }
 

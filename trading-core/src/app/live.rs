@@ -2,7 +2,7 @@
 //! after the last tick is stored; the same holds for the simulated exchanges, where they stand for the real ones.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,12 +17,13 @@ use super::recorder::{Outcome, Recorder, Venue, VenueError, venues};
 use super::signals::StopSignals;
 use super::tasks::Tasks;
 use crate::config::{DatabaseUrl, Settings};
-use crate::domain::Timestamp;
 use crate::paper::{self, PgStore, SummaryHandle};
 use crate::pipeline::{Onlooker, tap};
 use crate::simulator::{Simulator, SimulatorError, SimulatorOptions};
 use crate::store::embedded::{Cluster, EmbeddedError, Options};
-use crate::store::postgres::{MaintenanceError, Origin, OriginError, PostgresStore, migrate};
+use crate::store::postgres::{
+    MaintenanceError, Origin, OriginError, PostgresStore, is_local_socket, migrate,
+};
 use crate::store::spool::{self, Found, Spool, SpoolError};
 
 /// How often the embedded server is looked at: a crashed one is brought back.
@@ -146,6 +147,16 @@ impl Database {
             .connect_with(options)
             .await
             .map_err(unreachable)
+    }
+
+    /// Whether it runs on this machine, and most likely reads its clock.
+    pub(super) fn is_on_this_machine(&self) -> bool {
+        let host = self.options.get_host();
+        let is_loopback = host.parse().is_ok_and(|address: IpAddr| address.is_loopback());
+        self.cluster.is_some()
+            || is_local_socket(&self.options)
+            || host == "localhost"
+            || is_loopback
     }
 
     /// A store on it, with connections of its own.
@@ -281,7 +292,7 @@ fn paper_trading(
     let shown = summary.clone();
     let onlooker = Onlooker { tap: sender, report: Box::new(move || shown.get().to_string()) };
     // Before the first feed: what arrives from now on comes over the tap, what did before is stored.
-    let started_at = Timestamp::now();
+    let started_at = ground.clock.now();
     let store = PgStore::new(ground.pool.clone(), started_at);
     let spool = ground.spool.clone();
     let task = async move {

@@ -1,6 +1,7 @@
 //! Builds the stages, joins them, stops them in order.
 
 mod backfill;
+mod clock_watch;
 mod drain;
 mod ground;
 mod identity;

@@ -19,7 +19,7 @@ use super::identity::identity;
 use super::signals::StopSignals;
 use super::tasks::Tasks;
 use crate::config::{ExchangeSettings, Settings};
-use crate::domain::{Instrument, RecorderClock, Symbol, Timestamp};
+use crate::domain::{ExchangeStamps, Instrument, RecorderClock, Symbol, Timestamp};
 use crate::exchange::{self, Exchange, IdRule};
 use crate::feed::{self, ConnectGate, FeedContext, LivenessRules};
 use crate::pipeline::{Ledger, Onlooker, Pipeline, Spooling, TickSender, channel};
@@ -53,6 +53,8 @@ pub struct Venue {
     /// `None`: nobody says where the REST side of that WebSocket is.
     rest_url: Option<String>,
     client: Arc<RestClient>,
+    /// What its trades say of the time.
+    stamps: ExchangeStamps,
 }
 
 /// A setting names an exchange that does not exist, or more instruments than there may be.
@@ -98,7 +100,8 @@ pub fn venues(settings: &Settings, simulated: Option<&str>) -> Result<Vec<Venue>
         };
         let client = Arc::new(RestClient::new(exchange.history().rules())?);
         let settings = settings.clone();
-        venues.push(Venue { exchange, settings, instruments, ws_url, rest_url, client });
+        let stamps = ExchangeStamps::default();
+        venues.push(Venue { exchange, settings, instruments, ws_url, rest_url, client, stamps });
     }
     Ok(venues)
 }
@@ -125,6 +128,18 @@ impl Venue {
             rest_url,
             client: Arc::clone(&self.client),
         })
+    }
+
+    /// What its trades say of the time.
+    pub(super) fn stamps(&self) -> ExchangeStamps {
+        self.stamps.clone()
+    }
+
+    /// What its clock says, where it can be asked.
+    pub(super) async fn time(&self) -> Option<Timestamp> {
+        let history = self.exchange.history();
+        let body = self.client.get(&history.clock_url(self.rest_url.as_deref()?)).await.ok()?;
+        history.decode_clock(&body).ok()
     }
 
     pub(super) fn name(&self) -> &'static str {
@@ -170,6 +185,7 @@ impl Venue {
                     .collect(),
                 connections: self.settings.connections,
                 clock: clock.clone(),
+                stamps: self.stamps(),
                 sender: sender.clone(),
                 ledger: Arc::clone(ledger),
                 journal: journal.clone(),
@@ -203,7 +219,7 @@ impl Recorder {
         onlookers: Vec<Onlooker>,
         feeds: CancellationToken,
     ) -> Self {
-        let Ground { pool, store, spool, stored, clock } = ground;
+        let Ground { pool, store, spool, stored, clock, clock_watch } = ground;
         let ledger = Arc::new(Ledger::default());
         let (sender, receiver) =
             channel(settings.pipeline.channel_capacity.get(), Arc::clone(&ledger));
@@ -224,6 +240,7 @@ impl Recorder {
         );
         let mut tasks = Tasks::default();
         tasks.spawn("pipeline", pipeline.run());
+        tasks.spawn("clock", clock_watch.run(Arc::clone(&ledger), feeds.clone()));
         tasks.spawn("journal", journal_writer.run(pool.clone()));
         for venue in venues {
             for feed in venue.feeds(&stored, &sender, &ledger, &journal, &clock, seed) {

@@ -4,16 +4,20 @@
 //! every room may use it.
 
 mod clock;
+mod consensus;
 mod decimal;
+mod exchange_stamps;
 mod instrument;
 mod recorder_clock;
 mod tick;
 mod time;
 
 pub use clock::ClockOffset;
+pub use consensus::{APART_MICROS, Consensus, DATABASE, Witness, consensus};
 #[cfg(test)]
 pub(crate) use decimal::written_value;
 pub use decimal::{DecimalError, parse_decimal};
+pub use exchange_stamps::ExchangeStamps;
 pub use instrument::{Instrument, InstrumentError, Symbol, SymbolError};
 pub use recorder_clock::{RecorderClock, Stamp, steady_micros};
 pub use tick::{Side, Source, Tick, TradeId};

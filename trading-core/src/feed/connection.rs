@@ -345,6 +345,9 @@ impl<'a> Connection<'a> {
         if self.ticks.is_empty() {
             context.ledger.record_frame(0, 0);
         } else {
+            if let Some(tick) = self.ticks.last() {
+                context.stamps.note(tick.exchange_at, self.stamp.steady);
+            }
             for tick in &self.ticks {
                 self.liveness.record_trade(tick.instrument, tick.exchange_at, now);
             }

@@ -29,7 +29,7 @@ pub use liveness::LivenessRules;
 use relay::Relay;
 pub use sequence::{Findings, Sequence};
 
-use crate::domain::{Instrument, RecorderClock};
+use crate::domain::{ExchangeStamps, Instrument, RecorderClock};
 use crate::exchange::{Exchange, Limits};
 use crate::pipeline::{Ledger, TickSender};
 use crate::store::journal::{GapRecord, Journal};
@@ -60,6 +60,8 @@ pub struct FeedContext {
     pub connections: NonZeroUsize,
     /// Stamps what it receives.
     pub clock: RecorderClock,
+    /// Where what its trades say of the time is noted, with the other feeds of the exchange.
+    pub stamps: ExchangeStamps,
     /// Where its ticks go.
     pub sender: TickSender,
     /// Where they are counted.

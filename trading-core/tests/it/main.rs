@@ -10,6 +10,7 @@
 
 mod backfill;
 mod captures;
+mod clock;
 mod doctor;
 mod embedded;
 mod feed;

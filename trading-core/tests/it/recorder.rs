@@ -139,6 +139,21 @@ impl Exchanges {
         Self { faults, market: market.unwrap(), cancel, serving, settings }
     }
 
+    /// The settings that name their REST sides too, so that gaps are repaired.
+    pub(crate) fn with_history(&self) -> Vec<(String, String)> {
+        let rest = self
+            .settings
+            .iter()
+            .map(|(key, url)| (key.replace("WS_URL", "REST_URL"), url.replace("ws://", "http://")));
+        self.settings.iter().cloned().chain(rest).collect()
+    }
+
+    /// Ends them.
+    pub(crate) async fn close(self) {
+        self.cancel.cancel();
+        self.serving.await.unwrap();
+    }
+
     fn act(&self, action: Action) {
         self.faults.act(&Target::default(), action, Timestamp::now()).unwrap();
     }

@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 use tokio_tungstenite::tungstenite::Message as Frame;
 use tokio_tungstenite::{WebSocketStream, accept_async};
 use tokio_util::sync::CancellationToken;
-use trading_core::domain::{Instrument, RecorderClock, Tick};
+use trading_core::domain::{ExchangeStamps, Instrument, RecorderClock, Tick};
 use trading_core::exchange::{Exchange, Limits};
 use trading_core::feed::{ConnectGate, FeedContext, LivenessRules, run};
 use trading_core::pipeline::{Ledger, TickReceiver, channel};
@@ -67,6 +67,7 @@ impl World {
             stored: Vec::new(),
             connections: NonZeroUsize::MIN,
             clock: RecorderClock::default(),
+            stamps: ExchangeStamps::default(),
             sender,
             ledger: Arc::clone(&ledger),
             journal,

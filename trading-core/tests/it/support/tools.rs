@@ -15,7 +15,6 @@ const PGBOUNCER: [&str; 3] =
     ["/usr/sbin/pgbouncer", "/usr/bin/pgbouncer", "/usr/local/bin/pgbouncer"];
 
 /// The settings of a child that sees its clock off by `offset` ("-3d", "+60d"), its monotonic clock as it is.
-#[expect(dead_code, reason = "used by the tests of clocks, which come next")]
 pub(crate) fn faketime(test: &str, offset: &str) -> Option<[(String, String); 4]> {
     let library = find(test, "libfaketime", &FAKETIME)?;
     let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());

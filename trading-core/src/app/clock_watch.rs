@@ -1,0 +1,365 @@
+//! Watches how far this machine's clock is off, sets the recorder's clock by it, and says so for as long as it is.
+//!
+//! Everything that another clock says is kept as what it is ahead of the steady clock: so a step of this machine's clock
+//! changes none of it, and is judged at once by what is known already.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use sqlx::{Connection as _, PgPool};
+use tokio::time::{Instant, MissedTickBehavior, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error, info, warn};
+
+use super::recorder::Venue;
+use crate::domain::{
+    APART_MICROS, Consensus, DATABASE, ExchangeStamps, RecorderClock, Timestamp, Witness,
+    consensus, steady_micros,
+};
+use crate::pipeline::Ledger;
+use crate::telemetry::RepeatLimiter;
+
+/// How often this machine's clock is looked at.
+const PULSE: Duration = Duration::from_millis(200);
+/// A pulse that is so late says that the process, or the machine, stood still: what was received is old then.
+const STOOD_STILL_MICROS: i64 = 2_000_000;
+/// A machine's clock that moved by so much against the steady one was set by somebody, in microseconds.
+const STEP_MICROS: u64 = 1_000_000;
+/// How often the database is asked for its time.
+const DATABASE_INTERVAL: Duration = Duration::from_secs(60);
+/// How long it may take to answer; with a slower one the half of the way is no measure any more.
+const DATABASE_MAX: Duration = Duration::from_secs(4);
+/// How long the exchanges may take to say their time.
+const EXCHANGES_MAX: Duration = Duration::from_secs(5);
+/// How often they are asked at the most.
+const EXCHANGES_INTERVAL: Duration = Duration::from_secs(60);
+/// What was said so long ago says nothing any more.
+const SAID_MAX_MICROS: i64 = 150_000_000;
+/// An offset that changes by less is left as it is, so that stamps run evenly.
+const SMOOTH_MICROS: u64 = 500_000;
+/// From here on it is an error, in microseconds; below, from [`APART_MICROS`] on, a warning.
+const FAR_OFF_MICROS: u64 = 60_000_000;
+/// How often it is said that a clock is off.
+const SAY_INTERVAL: Duration = Duration::from_secs(60);
+
+const CURE: &str = "let it be kept right (timedatectl set-ntp true, or chrony)";
+
+/// Something that was said of the time: what it is ahead of the steady clock, and when that was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Said {
+    lead: i64,
+    steady: i64,
+}
+
+impl Said {
+    const fn is_fresh(&self, steady: i64) -> bool {
+        steady.saturating_sub(self.steady) <= SAID_MAX_MICROS
+    }
+}
+
+/// One exchange, and what its clocks have said.
+#[derive(Debug)]
+struct Exchange {
+    venue: Venue,
+    stamps: ExchangeStamps,
+    /// By the stamps of its trades: the last answer, and whether the one before agreed with it.
+    stamped: Option<(Said, bool)>,
+    /// When it was asked.
+    told: Option<Said>,
+}
+
+impl Exchange {
+    /// Reads the stamps since the last look.
+    fn look(&mut self, steady: i64) {
+        let Some(lead) = self.stamps.take() else { return };
+        let before = self.stamped.filter(|(said, _)| said.is_fresh(steady));
+        let agrees = before.is_some_and(|(said, _)| said.lead.abs_diff(lead) <= APART_MICROS);
+        self.stamped = Some((Said { lead, steady }, agrees));
+    }
+
+    /// By its stamps, where it has said so twice.
+    fn stamped(&self, steady: i64) -> Option<i64> {
+        let (said, is_sure) = self.stamped?;
+        (is_sure && said.is_fresh(steady)).then_some(said.lead)
+    }
+
+    /// By its own word, else by its stamps.
+    fn lead(&self, steady: i64) -> Option<i64> {
+        let told = self.told.filter(|said| said.is_fresh(steady)).map(|said| said.lead);
+        told.or_else(|| self.stamped(steady))
+    }
+}
+
+/// The watch.
+#[derive(Debug)]
+pub(super) struct ClockWatch {
+    clock: RecorderClock,
+    pool: PgPool,
+    /// Whether the database runs on this machine.
+    is_database_here: bool,
+    database: Option<Said>,
+    exchanges: Vec<Exchange>,
+    /// What the machine's clock was ahead of the steady one at the last pulse, and when that was.
+    machine: Said,
+    asked_at: Option<Instant>,
+    blocked_micros: u64,
+    said: RepeatLimiter,
+    said_others: RepeatLimiter,
+    said_undecided: RepeatLimiter,
+    /// The last thing that was said of this machine's clock.
+    level: Level,
+}
+
+/// How bad it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Level {
+    Right,
+    Off,
+    FarOff,
+}
+
+impl Level {
+    fn of(offset: i64) -> Self {
+        match offset.unsigned_abs() {
+            0 => Self::Right,
+            off if off < FAR_OFF_MICROS => Self::Off,
+            _ => Self::FarOff,
+        }
+    }
+}
+
+fn read_machine() -> Said {
+    let steady = steady_micros();
+    Said { lead: Timestamp::now().as_micros().saturating_sub(steady), steady }
+}
+
+impl ClockWatch {
+    /// Asks the database, and the exchanges where that says another time than this machine: the recorder's clock is set
+    /// by it before anything is received.
+    pub(super) async fn start(
+        clock: RecorderClock,
+        pool: PgPool,
+        is_database_here: bool,
+        venues: &[Venue],
+    ) -> Self {
+        let exchanges = venues.iter().map(|venue| Exchange {
+            stamps: venue.stamps(),
+            venue: venue.clone(),
+            stamped: None,
+            told: None,
+        });
+        let mut watch = Self {
+            clock,
+            pool,
+            is_database_here,
+            database: None,
+            exchanges: exchanges.collect(),
+            machine: read_machine(),
+            asked_at: None,
+            blocked_micros: 0,
+            said: RepeatLimiter::new(SAY_INTERVAL),
+            said_others: RepeatLimiter::new(SAY_INTERVAL),
+            said_undecided: RepeatLimiter::new(SAY_INTERVAL),
+            level: Level::Right,
+        };
+        watch.ask_database().await;
+        watch.settle().await;
+        watch
+    }
+
+    /// Watches until it is stopped.
+    pub(super) async fn run(mut self, ledger: Arc<Ledger>, stop: CancellationToken) {
+        let watching = async {
+            let mut pulse = tokio::time::interval(PULSE);
+            pulse.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            let mut ask_at = Instant::now() + DATABASE_INTERVAL;
+            loop {
+                pulse.tick().await;
+                let has_stepped = self.look(&ledger);
+                if has_stepped || Instant::now() >= ask_at {
+                    self.ask_database().await;
+                    ask_at = Instant::now() + DATABASE_INTERVAL;
+                }
+                self.settle().await;
+            }
+        };
+        stop.run_until_cancelled(watching).await;
+    }
+
+    /// Looks at this machine's clock and at the stamps of the exchanges; whether somebody has set the clock.
+    fn look(&mut self, ledger: &Ledger) -> bool {
+        let before = std::mem::replace(&mut self.machine, read_machine());
+        let now = self.machine;
+        let stood_still = now.steady.saturating_sub(before.steady) > STOOD_STILL_MICROS;
+        let blocked = std::mem::replace(&mut self.blocked_micros, ledger.read().blocked_micros);
+        let is_late = stood_still || blocked != self.blocked_micros;
+        for exchange in &mut self.exchanges {
+            if is_late {
+                exchange.stamps.forget();
+            }
+            exchange.look(now.steady);
+        }
+        let step = now.lead.saturating_sub(before.lead);
+        let has_stepped = step.unsigned_abs() > STEP_MICROS;
+        if has_stepped {
+            let way = if step > 0 { "forward" } else { "back" };
+            warn!(
+                "The clock of this machine was set {way} by {}; times of what is received go on evenly where other \
+                 clocks say that they are right",
+                shown(step)
+            );
+            if self.is_database_here {
+                // It may read the same clock, and has to be asked again.
+                self.database = None;
+            }
+        }
+        has_stepped
+    }
+
+    async fn ask_database(&mut self) {
+        let asking = async {
+            let mut connection = self.pool.acquire().await?;
+            connection.ping().await?;
+            let before = steady_micros();
+            let time: chrono::DateTime<chrono::Utc> =
+                sqlx::query_scalar("SELECT clock_timestamp()").fetch_one(&mut *connection).await?;
+            let after = steady_micros();
+            let steady = before.midpoint(after);
+            Ok::<_, sqlx::Error>(Said {
+                lead: time.timestamp_micros().saturating_sub(steady),
+                steady,
+            })
+        };
+        match timeout(DATABASE_MAX, asking).await {
+            Ok(Ok(said)) => self.database = Some(said),
+            // A database that is away is told of by who writes to it.
+            Ok(Err(error)) => debug!(%error, "The database was not asked for its time"),
+            Err(_elapsed) => debug!("The database did not say its time soon enough"),
+        }
+    }
+
+    async fn ask_exchanges(&mut self) {
+        self.asked_at = Some(Instant::now());
+        let asked = self.exchanges.iter().map(|exchange| async {
+            let before = steady_micros();
+            let time = timeout(EXCHANGES_MAX, exchange.venue.time()).await.ok().flatten()?;
+            let steady = before.midpoint(steady_micros());
+            Some(Said { lead: time.as_micros().saturating_sub(steady), steady })
+        });
+        let told = join_all(asked).await;
+        for (exchange, told) in self.exchanges.iter_mut().zip(told) {
+            exchange.told = told.or(exchange.told);
+        }
+    }
+
+    /// Judges all clocks, sets ours, and says what is to be said.
+    async fn settle(&mut self) {
+        let mut found = self.judge();
+        let is_new = found.offset.abs_diff(self.clock.offset().micros()) > APART_MICROS;
+        let may_ask = self.asked_at.is_none_or(|at| at.elapsed() >= EXCHANGES_INTERVAL);
+        if (is_new && found.offset != 0 || found.is_undecided) && may_ask {
+            // What is received may only be late: before a clock is called off, each exchange is asked.
+            self.ask_exchanges().await;
+            found = self.judge();
+        }
+        let applied = self.clock.offset().micros();
+        let is_near = (found.offset == 0) == (applied == 0)
+            && found.offset.abs_diff(applied) <= SMOOTH_MICROS;
+        let offset = if is_near { applied } else { found.offset };
+        self.clock.set(self.machine.lead, offset);
+        self.tell(&found, offset);
+    }
+
+    fn judge(&self) -> Consensus {
+        let Said { lead: ours, steady } = self.machine;
+        let witness = |name: &str, lead: i64, is_here| Witness {
+            name: name.to_owned(),
+            ahead: lead.saturating_sub(ours),
+            is_here,
+        };
+        let database = self.database.filter(|said| said.is_fresh(steady));
+        let database = database.map(|said| witness(DATABASE, said.lead, self.is_database_here));
+        let exchanges = self.exchanges.iter().filter_map(|exchange| {
+            Some(witness(exchange.venue.name(), exchange.lead(steady)?, false))
+        });
+        let witnesses: Vec<Witness> = database.into_iter().chain(exchanges).collect();
+        let mut found = consensus(&witnesses);
+        // An exchange whose clock is right may stamp its trades by another one.
+        for exchange in &self.exchanges {
+            let name = exchange.venue.name();
+            let ahead = exchange.stamped(steady).map(|lead| lead - ours - found.offset);
+            if let Some(ahead) = ahead.filter(|ahead| ahead.unsigned_abs() > APART_MICROS)
+                && found.off.iter().all(|(other, _)| other != name)
+            {
+                found.off.push((name.to_owned(), ahead));
+            }
+        }
+        found
+    }
+
+    fn tell(&mut self, found: &Consensus, offset: i64) {
+        let now = Instant::now();
+        let level = Level::of(offset);
+        let was = std::mem::replace(&mut self.level, level);
+        if level != was {
+            // A change is said at once.
+            self.said = RepeatLimiter::new(SAY_INTERVAL);
+        }
+        if level == Level::Right {
+            if was != Level::Right {
+                info!("The clock of this machine is right again{}", against(&found.by));
+            }
+        } else if self.said.admit(now).is_some() {
+            let side = if offset > 0 { "behind" } else { "ahead of" };
+            let (by, apart) = (found.by.join(", "), shown(offset));
+            if level == Level::FarOff {
+                error!(
+                    "The clock of this machine is {apart} {side} the true time, by {by}: {CURE}. Recording goes on, with \
+                     times corrected by that; gaps are filled, and none is given up, until it is right"
+                );
+            } else {
+                warn!(
+                    "The clock of this machine is {apart} {side} the true time, by {by}: {CURE}. Times of what is \
+                     received are corrected by that"
+                );
+            }
+        }
+        if !found.off.is_empty() && !found.is_undecided && self.said_others.admit(now).is_some() {
+            for (name, ahead) in &found.off {
+                let side = if *ahead > 0 { "ahead of" } else { "behind" };
+                let whose = if name == DATABASE { "The clock" } else { "The stamps" };
+                let by = against(&found.by);
+                warn!(
+                    "{whose} of {name} are {} {side} the true time{by}: not this machine's clock. What it says is \
+                     stored as it is",
+                    shown(*ahead)
+                );
+            }
+        }
+        if found.is_undecided && self.said_undecided.admit(now).is_some() {
+            let others: Vec<String> = found
+                .off
+                .iter()
+                .map(|(name, ahead)| {
+                    let side = if *ahead > 0 { "ahead" } else { "behind" };
+                    format!("{name} {} {side}", shown(*ahead))
+                })
+                .collect();
+            warn!(
+                "Other clocks differ from this machine's, and not in the same way ({}): which is right is not known. Look \
+                 whether this machine's clock is kept right (timedatectl)",
+                others.join(", ")
+            );
+        }
+    }
+}
+
+fn against(by: &[String]) -> String {
+    if by.is_empty() { String::new() } else { format!(", by {}", by.join(", ")) }
+}
+
+/// For people: `3days 2s`.
+fn shown(micros: i64) -> humantime::FormattedDuration {
+    humantime::format_duration(Duration::from_secs((micros.unsigned_abs() + 500_000) / 1_000_000))
+}
