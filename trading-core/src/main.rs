@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use serde_json::json;
 use trading_core::cli::{self, Cli, Command, ConfigCommand, ExitCode};
 use trading_core::config::{self, ConfigError, Loaded};
+use trading_core::store::embedded::stop_servers_when_killed;
 use trading_core::{exchange, output, paper, telemetry};
 
 fn main() -> std::process::ExitCode {
@@ -22,6 +23,10 @@ fn run() -> ExitCode {
     if let Err(error) = telemetry::start_logs(&cli.log_options(&environment)) {
         output::complain(&error);
         return ExitCode::Usage;
+    }
+    // Where this is not known, the next start takes over what a killed recorder left running.
+    if let Ok(program) = std::env::current_exe() {
+        stop_servers_when_killed(program);
     }
     match &cli.command {
         Command::Config(command) => configuration(&cli, command, &environment),

@@ -20,7 +20,7 @@ use crate::config::{DatabaseUrl, Settings};
 use crate::paper::{self, PgStore, SummaryHandle};
 use crate::pipeline::{Onlooker, tap};
 use crate::simulator::{Simulator, SimulatorError, SimulatorOptions};
-use crate::store::embedded::{Cluster, EmbeddedError, Options};
+use crate::store::embedded::{Cluster, EmbeddedError, Options, command};
 use crate::store::postgres::{
     MaintenanceError, Origin, OriginError, PostgresStore, is_local_socket, migrate,
 };
@@ -118,6 +118,18 @@ impl Database {
         }
     }
 
+    /// Cleans up after an [`open`](Self::open) that was given up midway: the embedded server is stopped, where nobody
+    /// else uses it.
+    pub async fn leave(settings: &Settings, pg_bin: Option<PathBuf>) {
+        if settings.database.url != DatabaseUrl::Embedded {
+            return;
+        }
+        let options = Options::new(&settings.database, pg_bin);
+        if let Err(error) = command::stop_unused(&options, Duration::ZERO).await {
+            warn!(%error, "The embedded database was not stopped");
+        }
+    }
+
     /// A pool of up to `connections`, on a schema that is up to date.
     ///
     /// # Errors
@@ -183,10 +195,13 @@ pub async fn live(settings: &Settings, options: LiveOptions) -> Result<Outcome, 
     let started = tokio::select! {
         signal = signals.next() => {
             info!("{signal}: stopped before anything was recorded");
-            return Ok(Outcome::Clean);
+            None
         }
-        // Given up midway it leaves at most a running embedded server, which the next start joins.
-        started = start(settings, &options) => started?,
+        started = start(settings, &options) => Some(started?),
+    };
+    let Some(started) = started else {
+        Database::leave(settings, options.pg_bin).await;
+        return Ok(Outcome::Clean);
     };
     let Started { world, database, pool, recorder } = started;
     let ledger = recorder.ledger();

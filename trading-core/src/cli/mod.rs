@@ -208,7 +208,11 @@ pub enum DbCommand {
     /// Start it and keep it running when this command ends
     Start,
     /// Stop it
-    Stop,
+    Stop {
+        /// Only where nobody uses it and `db start` does not keep it running
+        #[arg(long)]
+        if_unused: bool,
+    },
     /// Say whether it runs, where, and how large it is
     Status {
         /// Answer in JSON

@@ -27,6 +27,9 @@ pub(super) use verify::verify;
 
 use super::load;
 
+/// How long a user of the embedded database that was killed may take to be gone.
+const LAST_USER_MAX: Duration = Duration::from_secs(3);
+
 type Environment = BTreeMap<String, String>;
 
 /// `live`
@@ -87,7 +90,7 @@ pub(super) fn simulate(cli: &Cli, arguments: &SimulateArgs, environment: &Enviro
 
 /// `db`
 pub(super) fn db(cli: &Cli, db_command: &DbCommand, environment: &Environment) -> ExitCode {
-    with_settings(cli, environment, async |settings| {
+    interruptible(cli, environment, async |settings| {
         let options = Options::new(&settings.database, pg_bin(environment));
         let elsewhere = settings.database.url != DatabaseUrl::Embedded;
         if elsewhere && !matches!(db_command, DbCommand::Migrate) {
@@ -96,7 +99,10 @@ pub(super) fn db(cli: &Cli, db_command: &DbCommand, environment: &Environment) -
         }
         match db_command {
             DbCommand::Start => told(command::start(&options).await),
-            DbCommand::Stop => told(command::stop(&options).await),
+            DbCommand::Stop { if_unused: false } => told(command::stop(&options).await),
+            DbCommand::Stop { if_unused: true } => {
+                told(command::stop_unused(&options, LAST_USER_MAX).await)
+            }
             DbCommand::Status { json: false } => told(command::status(&options).await),
             DbCommand::Status { json: true } => match command::status(&options).await {
                 Ok(status) => output::result(&format!("{:#}", serde_json::json!(status))),
@@ -151,6 +157,35 @@ fn with_settings(
         Err(error) => return output::bad_settings(&error, cli.common.log_format),
     };
     with_runtime(async || run(loaded.settings).await)
+}
+
+/// Runs a command that holds nothing which must be stored: a signal ends it where it is. The embedded database that was
+/// started for it is stopped all the same.
+fn interruptible(
+    cli: &Cli,
+    environment: &Environment,
+    run: impl AsyncFnOnce(Settings) -> ExitCode,
+) -> ExitCode {
+    with_settings(cli, environment, async |settings| {
+        let mut signals = match StopSignals::listen() {
+            Ok(signals) => signals,
+            Err(error) => return failed(&error),
+        };
+        let embedded = settings.clone();
+        let signal = tokio::select! {
+            code = run(settings) => return code,
+            signal = signals.next() => signal,
+        };
+        Database::leave(&embedded, pg_bin(environment)).await;
+        failed(&Interrupted { signal })
+    })
+}
+
+/// A signal came before the end.
+#[derive(Debug, thiserror::Error)]
+#[error("{signal}: stopped before the end")]
+struct Interrupted {
+    signal: &'static str,
 }
 
 /// Runs a command on threads of its own.

@@ -14,7 +14,7 @@ use trading_core::paper::{
 };
 use trading_core::telemetry::Progress;
 
-use super::{Environment, failed, pg_bin, with_settings};
+use super::{Environment, Interrupted, failed, pg_bin, with_settings};
 
 /// At less than full speed no query is about more than this takes.
 const QUERY_TIME: Duration = Duration::from_secs(60);
@@ -49,11 +49,21 @@ pub(in super::super) fn replay(
             output::complain(&unusable);
             return ExitCode::Usage;
         }
-        let database = match Database::open(&settings, pg_bin(environment)).await {
-            Ok(database) => database,
+        let mut signals = match StopSignals::listen() {
+            Ok(signals) => signals,
             Err(error) => return failed(&error),
         };
-        let code = run(&database, &strategies, arguments, from..to).await;
+        let database = tokio::select! {
+            database = Database::open(&settings, pg_bin(environment)) => match database {
+                Ok(database) => database,
+                Err(error) => return failed(&error),
+            },
+            signal = signals.next() => {
+                Database::leave(&settings, pg_bin(environment)).await;
+                return failed(&Interrupted { signal });
+            }
+        };
+        let code = run(&database, &strategies, arguments, from..to, &mut signals).await;
         database.close().await;
         code
     })
@@ -72,6 +82,7 @@ async fn run(
     settings: &PaperSettings,
     arguments: &ReplayArgs,
     arrived: std::ops::Range<Timestamp>,
+    signals: &mut StopSignals,
 ) -> ExitCode {
     // One reads ticks, one is asked how many there are.
     let pool = match database.migrated_pool(2).await {
@@ -79,23 +90,11 @@ async fn run(
         Err(error) => return failed(&error),
     };
     let mut answer = Answer::new(arguments);
-    let replayed = replayed(&pool, settings, arguments, arrived, &mut answer).await;
+    let replayed = replayed(&pool, settings, arguments, arrived, &mut answer, signals).await;
     pool.close().await;
     match replayed {
         Ok(replayed) => answer.end(&replayed),
-        Err(Failure::Paper(error)) => failed(&error),
-        Err(Failure::Signals(error)) => failed(&error),
-    }
-}
-
-enum Failure {
-    Paper(PaperError),
-    Signals(std::io::Error),
-}
-
-impl From<PaperError> for Failure {
-    fn from(error: PaperError) -> Self {
-        Self::Paper(error)
+        Err(error) => failed(&error),
     }
 }
 
@@ -105,8 +104,8 @@ async fn replayed(
     arguments: &ReplayArgs,
     arrived: std::ops::Range<Timestamp>,
     answer: &mut Answer,
-) -> Result<Replayed, Failure> {
-    let mut signals = StopSignals::listen().map_err(Failure::Signals)?;
+    signals: &mut StopSignals,
+) -> Result<Replayed, PaperError> {
     let engine = Engine::new(settings)?;
     let mut query = TickQuery::new(engine.instruments(), arrived, arguments.as_received);
     if let Some(time) = arguments.speed.market_time(QUERY_TIME) {

@@ -10,7 +10,7 @@ use trading_core::output;
 use trading_core::store::embedded::{Options, command};
 use trading_core::verify::{self, Comparison, Scope, VerifyError};
 
-use super::{Environment, failed, pg_bin, with_settings};
+use super::{Environment, failed, interruptible, pg_bin};
 
 /// What was traded in the newest seconds may still be on its way between two writers.
 const SETTLE_SECONDS: u32 = 60;
@@ -19,7 +19,7 @@ const LOOKS_MAX: usize = 4;
 
 /// `verify`
 pub(crate) fn verify(cli: &Cli, arguments: &VerifyArgs, environment: &Environment) -> ExitCode {
-    with_settings(cli, environment, async |settings| {
+    interruptible(cli, environment, async |settings| {
         match report(&settings, environment, arguments).await {
             Ok(report) => {
                 let text = if arguments.json {

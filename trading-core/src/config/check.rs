@@ -78,6 +78,7 @@ impl Checker<'_> {
         // PostgreSQL itself admits a hundred by default; a thousand is past what any server bears.
         let max_connections = self.whole::<NonZeroU32>("database.max_connections", 1..=1000);
         let data_dir = self.folder("database.data_dir", "the platform's data directory");
+        let tcp = self.take("database.tcp", "true or false", |it| it.scalar()?.parse().ok());
         let retention =
             self.take("database.retention", "\"none\", or from \"1d\" to \"36500d\"", |value| {
                 match value {
@@ -89,6 +90,7 @@ impl Checker<'_> {
             url: url?,
             max_connections: max_connections?,
             data_dir: data_dir?,
+            tcp: tcp?,
             retention: retention?,
         })
     }

@@ -20,6 +20,7 @@ mod value;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 pub use effective::Effective;
@@ -147,4 +148,10 @@ pub fn environment() -> BTreeMap<String, String> {
             (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned())
         })
         .collect()
+}
+
+/// One variable of our environment as it is, for programs that we start.
+#[must_use]
+pub fn inherited(name: &str) -> Option<OsString> {
+    std::env::var_os(name)
 }

@@ -41,6 +41,8 @@ pub struct DatabaseSettings {
     pub max_connections: NonZeroU32,
     /// The embedded cluster's directory; `None`: the platform's data directory.
     pub data_dir: Option<PathBuf>,
+    /// Whether the embedded server listens on 127.0.0.1 beside its socket.
+    pub tcp: bool,
     /// Day partitions older than this are dropped; `None`: never.
     pub retention: Option<Duration>,
 }

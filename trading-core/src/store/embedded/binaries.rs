@@ -6,9 +6,9 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use super::EmbeddedError;
+use super::environment::clean;
 
 /// The oldest server that our schema and its partitions are made for.
 pub(super) const VERSION_LEAST: u32 = 14;
@@ -63,9 +63,8 @@ impl Binaries {
                 return Err(format!("there is no {name} in it"));
             }
         }
-        let output = Command::new(folder.join("postgres"))
+        let output = clean(folder.join("postgres"))
             .arg("--version")
-            .env("LC_ALL", "C")
             .output()
             .map_err(|error| format!("its postgres cannot be run ({error})"))?;
         let said = String::from_utf8_lossy(&output.stdout).trim().to_owned();
@@ -157,7 +156,7 @@ fn candidates() -> Vec<PathBuf> {
 }
 
 fn said_by(program: &str, args: &[&str]) -> Option<String> {
-    let output = Command::new(program).args(args).output().ok()?;
+    let output = clean(program).args(args).output().ok()?;
     let line = String::from_utf8(output.stdout).ok()?.trim().to_owned();
     (output.status.success() && !line.is_empty()).then_some(line)
 }

@@ -9,8 +9,9 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use serde::Serialize;
 use sqlx::{Connection, PgConnection};
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 
+use super::environment::for_psql;
 use super::home::{Home, bytes_below};
 use super::server::{self, Endpoint, Postmaster};
 use super::{
@@ -20,6 +21,8 @@ use super::{
 
 /// How long a running server may take to say its version.
 const ANSWER_WAIT: Duration = Duration::from_secs(2);
+/// How often it is looked whether the last user is gone.
+const USERS_POLL: Duration = Duration::from_millis(100);
 
 /// The cluster as [`status`] and [`start`] found it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -41,8 +44,10 @@ pub struct RunningServer {
     pub pid: i32,
     /// Its version, as it says itself; `None`: it does not answer (yet).
     pub version: Option<String>,
-    /// Its port on 127.0.0.1.
+    /// Its port: in its socket's name, and on 127.0.0.1.
     pub port: u16,
+    /// Whether it listens on 127.0.0.1 (`database.tcp`).
+    pub tcp: bool,
     /// The folder of its Unix socket.
     pub socket_dir: PathBuf,
     /// For psql and other programs of the same user; holds no password.
@@ -86,6 +91,9 @@ impl fmt::Display for RunningServer {
         };
         writeln!(f, "until     {end}")?;
         writeln!(f, "psql      psql '{}'", self.url)?;
+        if !self.tcp {
+            return writeln!(f, "tcp       off; database.tcp = true turns it on at the next start");
+        }
         let (port, pgpass) = (self.port, self.pgpass.display());
         writeln!(
             f,
@@ -124,6 +132,8 @@ pub enum Stop {
     StoppedInUse,
     /// It did not run.
     NotRunning,
+    /// It was left running: it is used, or `db start` keeps it.
+    LeftRunning,
 }
 
 impl fmt::Display for Stop {
@@ -135,6 +145,9 @@ impl fmt::Display for Stop {
                  until `trading-core db start`"
             }
             Self::NotRunning => "the embedded database was not running",
+            Self::LeftRunning => {
+                "the embedded database was left running: a trading-core uses it, or `db start` keeps it"
+            }
         })
     }
 }
@@ -145,9 +158,12 @@ impl fmt::Display for Stop {
 ///
 /// As for [`Cluster::start`].
 pub async fn start(options: &Options) -> Result<Start, EmbeddedError> {
-    let cluster = Cluster::start_as(options, true).await?;
+    let mut cluster = Cluster::start_as(options, true).await?;
     let ran_already = cluster.arrival() == Arrival::Joined;
     // Our own use ends here; the server does not.
+    if let Some(watchdog) = cluster.watchdog.take() {
+        watchdog.dismiss();
+    }
     drop(cluster);
     Ok(Start { ran_already, status: status(options).await? })
 }
@@ -170,6 +186,34 @@ pub async fn stop(options: &Options) -> Result<Stop, EmbeddedError> {
     })
 }
 
+/// `db stop --if-unused`, and the end of a start that is given up: stops a server that nobody uses and that `db start`
+/// does not keep. A user may take `patience` to be gone: the kernel closes the files of a killed one one by one.
+///
+/// # Errors
+///
+/// When the server does not stop in time.
+pub async fn stop_unused(options: &Options, patience: Duration) -> Result<Stop, EmbeddedError> {
+    let Some(home) = existing(options).await? else { return Ok(Stop::NotRunning) };
+    let deadline = Instant::now() + patience;
+    loop {
+        let lock = home.lock_changes(LOCK_WAIT).await?;
+        if home.is_kept_running() {
+            return Ok(Stop::LeftRunning);
+        }
+        if !home.has_users()? {
+            return Ok(match server::shut_down(&home, &mut None).await? {
+                true => Stop::Stopped,
+                false => Stop::NotRunning,
+            });
+        }
+        drop(lock);
+        if Instant::now() >= deadline {
+            return Ok(Stop::LeftRunning);
+        }
+        sleep(USERS_POLL).await;
+    }
+}
+
 /// `db status`: changes nothing, waits for nobody.
 ///
 /// # Errors
@@ -190,6 +234,7 @@ pub async fn status(options: &Options) -> Result<Status, EmbeddedError> {
                 pid,
                 version,
                 port: endpoint.port,
+                tcp: endpoint.tcp,
                 url: url(&endpoint),
                 socket_dir: endpoint.socket_dir,
                 pgpass: home.pgpass(),
@@ -246,7 +291,7 @@ pub async fn psql(options: &Options, args: Vec<OsString>) -> Result<Command, Emb
     blocking(move || {
         let beside = find_binaries(&home, &options)?.program("psql");
         // Some distributions put the client elsewhere: then the search path has it.
-        let mut command = Command::new(if beside.is_file() { beside } else { "psql".into() });
+        let mut command = for_psql(if beside.is_file() { beside } else { "psql".into() });
         // As an option, so that every form of `args` may follow, a file or a database name too.
         command.arg("--dbname").arg(url(&endpoint)).args(args);
         Ok(command)

@@ -6,7 +6,8 @@
 //!   run/             the Unix socket (or a short folder elsewhere, where this path is too long for a socket)
 //!   postgres.log     what the server says
 //!   pgpass           the password for TCP, in the form that psql reads
-//!   port             the loopback port, the same at every start
+//!   port             the port, the same at every start
+//!   socket-folder    where the socket's folder is, when it is elsewhere
 //!   change.lock      held while somebody starts or stops the server
 //!   users.lock       held, shared, by every process that uses the server: the kernel lets go of it when a
 //!                    process dies, however it dies
@@ -16,9 +17,7 @@
 //! Everything that is asked of the outside (who am I, whose folder is it) is asked here.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::hash::{Hash, Hasher};
 use std::io::{self, Write};
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -29,23 +28,23 @@ use nix::fcntl::OFlag;
 use nix::unistd::{Gid, Uid, User, geteuid};
 
 use super::EmbeddedError;
+use super::environment::clean;
+use super::password::random_text;
+use super::socket;
 
-/// The longest path of a Unix socket that Linux (107) and macOS (103) both take.
-const SOCKET_PATH_MAX: usize = 103;
-/// The socket's file name with the longest port, and the slash before it.
-const SOCKET_NAME_LEN: usize = "/.s.PGSQL.65535".len();
 /// What runs the server for root where there is no user `postgres`.
 const NOBODY: u32 = 65_534;
 /// How often a lock that another process holds is tried again.
 const LOCK_POLL: Duration = Duration::from_millis(20);
 /// Names in the directory that are no stranger's: ours, the spool's beside us, and a mounted disk's.
-const KNOWN: [&str; 11] = [
+const KNOWN: [&str; 12] = [
     "postgres",
     "run",
     "postgres.log",
     "postgres.log.1",
     "pgpass",
     "port",
+    "socket-folder",
     "change.lock",
     "users.lock",
     "keep-running",
@@ -122,7 +121,6 @@ pub(super) struct Home {
     folder: PathBuf,
     owner: (u32, u32),
     servant: Servant,
-    socket_dir: PathBuf,
 }
 
 impl Home {
@@ -172,8 +170,7 @@ impl Home {
             }
             refuse_shut_folders(&folder, servant)?;
         }
-        let socket_dir = socket_dir(&folder, servant);
-        Ok(Self { folder, owner, servant, socket_dir })
+        Ok(Self { folder, owner, servant })
     }
 
     /// The directory itself.
@@ -184,11 +181,6 @@ impl Home {
     /// The cluster's own directory.
     pub(super) fn data(&self) -> PathBuf {
         self.folder.join("postgres")
-    }
-
-    /// The folder of the Unix socket.
-    pub(super) fn socket_dir(&self) -> &Path {
-        &self.socket_dir
     }
 
     /// What the server says.
@@ -337,9 +329,9 @@ impl Home {
     /// A program run as the server's user, where that user can be, deaf to the terminal's Ctrl-C: it is the
     /// recorder that stops the server, after its last tick is stored.
     pub(super) fn command(&self, program: &Path) -> Command {
-        let mut command = Command::new(program);
-        // Messages are read by us, in English; what is in PG* variables is meant for another server.
-        command.env("LC_ALL", "C").env_remove("PGDATA").env_remove("PGPORT");
+        let mut command = clean(program);
+        // Not the home of whoever started us.
+        command.env("HOME", &self.folder);
         command.current_dir(&self.folder).stdin(Stdio::null()).process_group(0);
         if self.servant.step_down {
             command.uid(self.servant.uid).gid(self.servant.gid);
@@ -347,9 +339,28 @@ impl Home {
         command
     }
 
-    /// Makes the socket's folder where it is missing.
-    pub(super) fn make_socket_dir(&self) -> Result<(), EmbeddedError> {
-        self.make_private(&self.socket_dir)
+    /// The folder of the Unix socket, made where it is missing.
+    pub(super) fn make_socket_dir(&self) -> Result<PathBuf, EmbeddedError> {
+        let beside = self.folder.join("run");
+        if socket::fits(&beside) {
+            return self.make_private(&beside).map(|()| beside);
+        }
+        let kept = self.folder.join("socket-folder");
+        if let Some(folder) = read_text(&kept)?.map(|text| PathBuf::from(text.trim_end()))
+            && folder.is_absolute()
+        {
+            match self.make_private(&folder) {
+                Ok(()) => return Ok(folder),
+                // Somebody took the name while the machine was off; another will do.
+                Err(EmbeddedError::NotOurs { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let folder = socket::new_folder(&random_text(16)?);
+        self.make_private(&folder)?;
+        let text = folder.to_string_lossy();
+        self.write(&kept, format!("{text}\n").as_bytes())?;
+        Ok(folder)
     }
 
     /// A new folder for `initdb`, after those of earlier, interrupted ones are gone.
@@ -471,20 +482,6 @@ fn refuse_shut_folders(folder: &Path, servant: Servant) -> Result<(), EmbeddedEr
     Ok(())
 }
 
-/// The socket's folder: beside the data, or a short one of our own name where no socket can have that path, or
-/// no URL can say it: libpq takes a comma for the end of a host, and URLs are UTF-8.
-fn socket_dir(folder: &Path, servant: Servant) -> PathBuf {
-    let beside = folder.join("run");
-    let short = beside.as_os_str().as_bytes().len() + SOCKET_NAME_LEN <= SOCKET_PATH_MAX;
-    if short && beside.to_str().is_some_and(|path| !path.contains(',')) {
-        return beside;
-    }
-    // 64 bits: two clusters of one user do not meet there.
-    let mut hasher = rustc_hash::FxHasher::default();
-    (folder, servant.uid).hash(&mut hasher);
-    PathBuf::from(format!("/tmp/trading-core-{:016x}", hasher.finish()))
-}
-
 /// Makes the directory and what is missing above it; under root each can be passed through by the server.
 fn make_folder(folder: &Path) -> Result<(), EmbeddedError> {
     if folder.exists() {
@@ -522,18 +519,6 @@ pub(super) fn read_text(path: &Path) -> Result<Option<String>, EmbeddedError> {
     }
 }
 
-/// Letters and digits from the system's own source of chance: fit for a password.
-pub(super) fn random_text(len: usize) -> Result<String, EmbeddedError> {
-    const LETTERS: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
-    let source = Path::new("/dev/urandom");
-    let mut bytes = vec![0_u8; len];
-    File::open(source)
-        .and_then(|mut file| io::Read::read_exact(&mut file, &mut bytes))
-        .map_err(EmbeddedError::io("read", source))?;
-    let letter = |byte: u8| LETTERS.get(usize::from(byte) % LETTERS.len()).copied().unwrap_or(b'a');
-    Ok(bytes.into_iter().map(|byte| char::from(letter(byte))).collect())
-}
-
 /// Bytes of all files below a folder, as far as they can be read; a file that goes meanwhile counts nothing.
 pub(super) fn bytes_below(folder: &Path) -> u64 {
     let Ok(entries) = fs::read_dir(folder) else { return 0 };
@@ -549,15 +534,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_that_no_socket_or_no_url_can_have_gets_a_short_folder_of_its_own() {
-        let servant = Servant::of_this_process();
-        let beside = socket_dir(Path::new("/var/lib/trading-core"), servant);
-        assert_eq!(beside, Path::new("/var/lib/trading-core/run"));
-        for path in [format!("/{}", "x".repeat(100)), "/data/a,b".to_owned()] {
-            let folder = socket_dir(Path::new(&path), servant);
-            assert!(folder.starts_with("/tmp"), "{folder:?}");
-            assert!(folder.as_os_str().len() + SOCKET_NAME_LEN <= SOCKET_PATH_MAX, "{folder:?}");
-            assert_eq!(folder, socket_dir(Path::new(&path), servant), "the same at every start");
+    fn a_name_that_another_user_took_is_not_used_and_is_in_nobodys_way() {
+        let base = tempfile::tempdir().unwrap();
+        let folder = base.path().join("l".repeat(120));
+        fs::create_dir(&folder).unwrap();
+        let home = Home { folder, owner: (0, 0), servant: Servant::of_this_process() };
+        let first = home.make_socket_dir().unwrap();
+        assert_eq!(home.make_socket_dir().unwrap(), first, "the same at every start");
+        fs::remove_dir(&first).unwrap();
+        assert_eq!(home.make_socket_dir().unwrap(), first, "made again");
+        fs::remove_dir(&first).unwrap();
+        // A link is nobody's folder, wherever it leads; so is another user's, which only root can make.
+        std::os::unix::fs::symlink(base.path(), &first).unwrap();
+        let second = home.make_socket_dir().unwrap();
+        assert_ne!(second, first);
+        assert!(fs::symlink_metadata(&first).unwrap().is_symlink(), "and is left alone");
+        fs::remove_dir(&second).unwrap();
+        fs::remove_file(&first).unwrap();
+        if geteuid().is_root() {
+            fs::create_dir(&second).unwrap();
+            chown(&second, Some(NOBODY), Some(NOBODY)).unwrap();
+            let third = home.make_socket_dir().unwrap();
+            assert_ne!(third, second);
+            fs::remove_dir(&second).unwrap();
+            fs::remove_dir(&third).unwrap();
         }
     }
 
@@ -583,11 +583,5 @@ mod tests {
         fs::write(folder.path().join("PG_VERSION"), "15").unwrap();
         let error = refuse_strangers(folder.path()).unwrap_err().to_string();
         assert!(error.contains("did not make"), "{error}");
-    }
-
-    #[test]
-    fn passwords_are_long_and_differ() {
-        let (one, other) = (random_text(32).unwrap(), random_text(32).unwrap());
-        assert!(one.len() == 32 && other.len() == 32 && one != other);
     }
 }

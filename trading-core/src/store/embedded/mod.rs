@@ -5,11 +5,13 @@
 //!
 //! - What is committed is on disk; a kill of this program, of the server or of the machine at any moment leaves
 //!   a cluster that the next start brings up, and never half of one.
-//! - The server outlives a killed recorder, and the next one takes it over. It stops with the last recorder that
-//!   uses it, and not before; one that was started by `db start` ([`command::start`]) is stopped by `db stop` only.
+//! - The server stops with the last recorder that uses it, and not before, also when that one is killed or its start
+//!   fails midway ([`stop_servers_when_killed`]); where it could not be stopped the next recorder takes it over. One
+//!   that was started by `db start` ([`command::start`]) is stopped by `db stop` only.
 //! - Many may start it at once: one does, the others join.
 //! - It runs as an unprivileged user, under root too, and only its user and root get to it: its socket lies in
-//!   a folder of its own, and its loopback port asks for a password that a file keeps.
+//!   a folder of its own. It listens on a loopback port only where that is asked for, and asks there for a password
+//!   that a file keeps.
 //! - A directory, a port or a version that does not fit is refused, and the message says what to do.
 //!
 //! Not promised: that it is reachable from other machines, or tuned for more than a recorder.
@@ -19,13 +21,19 @@
 
 mod binaries;
 pub mod command;
+mod environment;
 mod error;
+mod furnish;
 mod home;
+mod password;
 mod server;
+mod socket;
+mod watchdog;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Child;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Mutex;
@@ -38,6 +46,8 @@ pub use error::EmbeddedError;
 use home::Home;
 pub use home::default_data_dir;
 use server::{Endpoint, Postmaster, Started, Wait};
+use watchdog::Watchdog;
+pub use watchdog::stop_servers_when_killed;
 
 /// The database in the cluster.
 pub const DATABASE: &str = "trading_core";
@@ -73,13 +83,17 @@ pub struct Options {
     /// A new cluster takes any free port of the system's choice, instead of the first from 5433 on: for many
     /// throw-away clusters beside each other.
     pub any_port: bool,
+    /// Listens on 127.0.0.1 beside its socket: for programs of other users, who may not enter the socket's folder, and
+    /// for those that know no sockets.
+    pub tcp: bool,
 }
 
 impl Options {
     /// From the settings, and `PG_BIN` where it is set.
     #[must_use]
     pub fn new(settings: &DatabaseSettings, bin_dir: Option<PathBuf>) -> Self {
-        Self { data_dir: settings.data_dir.clone(), bin_dir, ..Self::default() }
+        let tcp = settings.tcp;
+        Self { data_dir: settings.data_dir.clone(), bin_dir, tcp, ..Self::default() }
     }
 }
 
@@ -107,7 +121,7 @@ pub enum Departure {
 
 /// The running cluster, in use by this process until [`Cluster::stop`] or the end of the process.
 ///
-/// Dropping it leaves the server running, as a kill would: the next start joins it.
+/// Dropping it is what a kill is: a watchdog stops the server, where there is one ([`stop_servers_when_killed`]).
 #[derive(Debug)]
 pub struct Cluster {
     home: Home,
@@ -118,16 +132,19 @@ pub struct Cluster {
     child: Mutex<Option<Child>>,
     /// Our place among the users; the kernel ends it with the process.
     place: File,
+    /// Stops the server when this process is killed.
+    watchdog: Option<Watchdog>,
 }
 
 impl Cluster {
     /// Starts or joins the cluster; on return it answers and holds the database.
     ///
-    /// Cancelled midway it leaves at most a running server, which the next start joins.
+    /// Cancelled midway it may leave a running server: [`command::stop_unused`] stops it.
     ///
     /// # Errors
     ///
-    /// When no server is installed, when directory, port or version do not fit, or when the server does not start.
+    /// When no server is installed, when directory, port or version do not fit, or when the server does not start. A
+    /// server that was started for it is stopped again.
     pub async fn start(options: &Options) -> Result<Self, EmbeddedError> {
         Self::start_as(options, false).await
     }
@@ -138,13 +155,20 @@ impl Cluster {
             let data_dir = options.data_dir.clone();
             blocking(move || Home::open(data_dir.as_deref())).await?
         };
-        let lock = home.lock_changes(LOCK_WAIT).await?;
-        let Up { arrival, endpoint, child } = Box::pin(bring_up(&home, options)).await?;
-        server::furnish(&home, &endpoint).await?;
-        let place = home.join_users()?;
-        if keep || arrival == Arrival::Started {
-            home.set_kept_running(keep)?;
-        }
+        let lock = Arc::new(home.lock_changes(LOCK_WAIT).await?);
+        let watchdog = Watchdog::start(&home);
+        let Up { arrival, endpoint, mut child } = Box::pin(bring_up(&home, options, &lock)).await?;
+        let place = match furnished(&home, &endpoint, keep, arrival).await {
+            Ok(place) => place,
+            Err(error) => {
+                if arrival == Arrival::Started
+                    && let Err(still_running) = server::shut_down(&home, &mut child).await
+                {
+                    tracing::warn!(%still_running, "The embedded database was not stopped");
+                }
+                return Err(error);
+            }
+        };
         drop(lock);
         let cluster = Self {
             home,
@@ -153,6 +177,7 @@ impl Cluster {
             endpoint,
             child: Mutex::new(child),
             place,
+            watchdog,
         };
         tracing::info!(
             data_dir = %cluster.home.folder().display(),
@@ -163,6 +188,12 @@ impl Cluster {
                 Arrival::Joined => "joined: it was running",
             }
         );
+        if options.tcp && !cluster.endpoint.tcp {
+            tracing::warn!(
+                "The embedded database was started without database.tcp and does not listen on 127.0.0.1 until it is \
+                 started anew"
+            );
+        }
         Ok(cluster)
     }
 
@@ -173,7 +204,7 @@ impl Cluster {
     ///
     /// As for [`Cluster::start`].
     pub async fn ensure_running(&self) -> Result<bool, EmbeddedError> {
-        let lock = self.home.lock_changes(LOCK_WAIT).await?;
+        let lock = Arc::new(self.home.lock_changes(LOCK_WAIT).await?);
         // A server that ends in order takes its pid file with it.
         let crashed = Postmaster::find(&self.home)?.is_none()
             && self.home.data().join("postmaster.pid").exists();
@@ -181,7 +212,7 @@ impl Cluster {
             return Ok(false);
         }
         tracing::warn!("the embedded database has crashed; starting it again");
-        let up = Box::pin(bring_up(&self.home, &self.options)).await?;
+        let up = Box::pin(bring_up(&self.home, &self.options, &lock)).await?;
         let old = std::mem::replace(&mut *self.child.lock().await, up.child);
         if let Some(mut old) = old {
             drop(old.try_wait());
@@ -209,6 +240,9 @@ impl Cluster {
             Departure::WasStopped
         };
         drop(lock);
+        if let Some(watchdog) = self.watchdog {
+            watchdog.dismiss();
+        }
         tracing::info!(
             "Embedded database {}",
             match departure {
@@ -239,7 +273,7 @@ impl Cluster {
         self.home.folder()
     }
 
-    /// Its loopback port, which asks for the password in [`Cluster::pgpass`].
+    /// Its port: of its loopback address, which asks for the password in [`Cluster::pgpass`], and in its socket's name.
     #[must_use]
     pub fn port(&self) -> u16 {
         self.endpoint.port
@@ -259,15 +293,36 @@ struct Up {
     child: Option<Child>,
 }
 
-/// Finds the running server or starts one. Under the change lock.
-async fn bring_up(home: &Home, options: &Options) -> Result<Up, EmbeddedError> {
+/// Makes what is missing in a server that answers, and joins its users.
+async fn furnished(
+    home: &Home,
+    endpoint: &Endpoint,
+    keep: bool,
+    arrival: Arrival,
+) -> Result<File, EmbeddedError> {
+    furnish::furnish(home, endpoint).await?;
+    let place = home.join_users()?;
+    if keep || arrival == Arrival::Started {
+        home.set_kept_running(keep)?;
+    }
+    Ok(place)
+}
+
+/// Finds the running server or starts one. Under the change lock, which a start holds to its end, also when nobody
+/// waits for that any more.
+async fn bring_up(home: &Home, options: &Options, lock: &Arc<File>) -> Result<Up, EmbeddedError> {
     let deadline = Instant::now() + RETRY_WAIT;
     loop {
         let fixed = home.saved_port()?.is_some();
         let mut started = None;
         if Postmaster::find(home)?.is_none() {
-            let (home, options) = (home.clone(), options.clone());
-            started = Some(blocking(move || launch(&home, &options)).await?);
+            let (home, options, lock) = (home.clone(), options.clone(), Arc::clone(lock));
+            let launch = move || {
+                let launched = launch(&home, &options);
+                drop(lock);
+                launched
+            };
+            started = Some(blocking(launch).await?);
         }
         let wait = server::wait_ready(home, started.as_mut(), fixed).await;
         match (wait, started) {
@@ -296,8 +351,8 @@ fn launch(home: &Home, options: &Options) -> Result<Started, EmbeddedError> {
     if version.is_none() {
         server::init(home, &binaries, options.durability)?;
     }
-    let port = server::settle_port(home, options.any_port)?;
-    server::spawn(home, &binaries, port, options.durability)
+    let port = server::settle_port(home, options)?;
+    server::spawn(home, &binaries, port, options)
 }
 
 fn find_binaries(home: &Home, options: &Options) -> Result<Binaries, EmbeddedError> {
@@ -351,7 +406,7 @@ mod tests {
     #[test]
     fn the_url_is_read_back_as_it_was_meant_with_blanks_in_the_path_too() {
         let socket_dir = PathBuf::from("/Users/a b/Library/Application Support/trading-core/run");
-        let text = url(&Endpoint { port: 5433, socket_dir: socket_dir.clone() });
+        let text = url(&Endpoint { port: 5433, socket_dir: socket_dir.clone(), tcp: false });
         assert!(!text.contains(' '), "{text}");
         let options = PgConnectOptions::from_str(&text).unwrap();
         assert_eq!(options.get_socket(), Some(&socket_dir));

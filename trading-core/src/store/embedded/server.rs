@@ -9,7 +9,7 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -17,12 +17,13 @@ use nix::fcntl::OFlag;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
-use sqlx::{Connection, PgConnection};
+use sqlx::{ConnectOptions, Connection, PgConnection};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::binaries::Binaries;
-use super::home::{Home, random_text, read_text};
-use super::{DATABASE, Durability, EmbeddedError, USER};
+use super::environment::clean;
+use super::home::{Home, read_text};
+use super::{Durability, EmbeddedError, Options, USER};
 
 /// How long a server may say nothing after its start.
 const ANSWER_WAIT: Duration = Duration::from_secs(60);
@@ -40,6 +41,11 @@ const TAIL_BYTES: u64 = 4_000;
 const LOG_BYTES_MAX: u64 = 8 << 20;
 /// The ports that are tried for a new cluster: beside PostgreSQL's own, below those that the system gives away.
 const PORTS: std::ops::RangeInclusive<u16> = 5433..=5499;
+/// Where it listens, when TCP is asked for.
+const LOOPBACK: &str = "127.0.0.1";
+/// A query over all days locks each day's table and its indexes: room for decades of days. Given at every start, for
+/// clusters that were made before this was known; a line of the operator's in `postgresql.conf` goes before it.
+const LOCKS: &str = "max_locks_per_transaction=1024";
 /// "The database system is starting up".
 const STARTING_UP: &str = "57P03";
 
@@ -89,6 +95,8 @@ pub(super) struct Postmaster {
 pub(super) struct Endpoint {
     pub(super) port: u16,
     pub(super) socket_dir: PathBuf,
+    /// Whether it listens on 127.0.0.1 too.
+    pub(super) tcp: bool,
 }
 
 impl Endpoint {
@@ -100,6 +108,8 @@ impl Endpoint {
             .username(USER)
             .database(database)
             .ssl_mode(PgSslMode::Disable)
+            // Nothing of ours that is worth reading, at any level.
+            .disable_statement_logging()
     }
 
     fn socket(&self) -> PathBuf {
@@ -121,10 +131,12 @@ impl Postmaster {
         let pid = lines.next()?.trim().parse().ok().filter(|pid| *pid > 1)?;
         let port = lines.nth(2).and_then(|line| line.trim().parse().ok());
         // The next line must be there before this one is known to be whole.
-        let socket_dir = lines.next().filter(|line| !line.is_empty() && lines.next().is_some());
-        let endpoint = port
-            .zip(socket_dir)
-            .map(|(port, folder)| Endpoint { port, socket_dir: PathBuf::from(folder) });
+        let socket_dir = lines.next().filter(|line| !line.is_empty());
+        let addresses = lines.next();
+        let endpoint = port.zip(socket_dir).zip(addresses).map(|((port, folder), addresses)| {
+            let tcp = !addresses.trim().is_empty();
+            Endpoint { port, socket_dir: PathBuf::from(folder), tcp }
+        });
         Some(Self { pid, endpoint })
     }
 }
@@ -140,7 +152,7 @@ fn runs_on(pid: i32, data: &Path) -> bool {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => true,
         // Dead and not yet collected by its parent.
         Err(_) if Path::new("/proc/self/cwd").exists() => false,
-        Err(_) => Command::new("ps")
+        Err(_) => clean("ps")
             .args(["-o", "command=", "-p", &pid.to_string()])
             .output()
             .is_ok_and(|output| String::from_utf8_lossy(&output.stdout).contains("postgres")),
@@ -207,19 +219,22 @@ fn best_compression(home: &Home, binaries: &Binaries, data: &Path) -> &'static s
     ["zstd", "lz4"].into_iter().find(known).unwrap_or("on")
 }
 
-/// The port: that of earlier runs, else one that is free.
-pub(super) fn settle_port(home: &Home, any: bool) -> Result<u16, EmbeddedError> {
+/// The port: that of earlier runs, else one that is free. It is in the socket's name too; without TCP nobody can be in
+/// its way.
+pub(super) fn settle_port(home: &Home, options: &Options) -> Result<u16, EmbeddedError> {
     let bind = |port: u16| TcpListener::bind((Ipv4Addr::LOCALHOST, port));
     if let Some(port) = home.saved_port()? {
         return match bind(port) {
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+            Err(error) if options.tcp && error.kind() == io::ErrorKind::AddrInUse => {
                 Err(EmbeddedError::PortInUse { port, file: home.port_file() })
             }
             // Anything else the server itself says better.
             _ => Ok(port),
         };
     }
-    if !any && let Some(port) = PORTS.into_iter().find(|port| bind(*port).is_ok()) {
+    if !options.any_port
+        && let Some(port) = PORTS.into_iter().find(|port| bind(*port).is_ok())
+    {
         return Ok(port);
     }
     bind(0)
@@ -241,20 +256,27 @@ pub(super) fn spawn(
     home: &Home,
     binaries: &Binaries,
     port: u16,
-    durability: Durability,
+    options: &Options,
 ) -> Result<Started, EmbeddedError> {
-    home.make_socket_dir()?;
-    clear_stale(home)?;
+    let folder = home.make_socket_dir()?;
+    clear_stale(home, &folder)?;
     let log = home.open_log(LOG_BYTES_MAX)?;
     let log_from = log.metadata().map_or(0, |about| about.len());
     let errors = log.try_clone().map_err(EmbeddedError::io("open", &home.log()))?;
     // A list in which a name may hold a comma or a blank: quoted.
-    let folder = home.socket_dir().to_string_lossy().replace('"', "\"\"");
+    let quoted = folder.to_string_lossy().replace('"', "\"\"");
     let program = binaries.program("postgres");
     let mut command = home.command(&program);
     command.arg("-D").arg(home.data()).args(["-p", &port.to_string()]);
-    command.arg("-k").arg(format!("\"{folder}\"")).args(["-h", "127.0.0.1"]);
-    if durability == Durability::None {
+    // Over TCP every user of the machine could take all connections without knowing the password.
+    command
+        .arg("-k")
+        .arg(format!("\"{quoted}\""))
+        .args(["-h", if options.tcp { LOOPBACK } else { "" }]);
+    if !says_locks(home) {
+        command.args(["-c", LOCKS]);
+    }
+    if options.durability == Durability::None {
         for setting in ["fsync=off", "synchronous_commit=off", "full_page_writes=off"] {
             command.args(["-c", setting]);
         }
@@ -264,11 +286,19 @@ pub(super) fn spawn(
     Ok(Started { child, log_from })
 }
 
+/// Whether the operator has settled how many locks there are.
+fn says_locks(home: &Home) -> bool {
+    let name = LOCKS.split('=').next().unwrap_or_default();
+    ["postgresql.conf", "postgresql.auto.conf"].iter().any(|file| {
+        let text = fs::read_to_string(home.data().join(file)).unwrap_or_default();
+        text.lines().any(|line| line.trim_start().starts_with(name))
+    })
+}
+
 /// Clears what a dead server left that a live process would be mistaken for. Only under the change lock, and
 /// only when no server runs on this data.
-fn clear_stale(home: &Home) -> Result<(), EmbeddedError> {
+fn clear_stale(home: &Home, folder: &Path) -> Result<(), EmbeddedError> {
     // The folder is this cluster's alone.
-    let folder = home.socket_dir();
     for entry in fs::read_dir(folder).map_err(EmbeddedError::io("list", folder))? {
         let path = entry.map_err(EmbeddedError::io("list", folder))?.path();
         if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(".s.PGSQL.")) {
@@ -399,7 +429,7 @@ fn silent(home: &Home, found: Option<Postmaster>) -> EmbeddedError {
     let (pid, endpoint) = found.map_or((0, None), |found| (found.pid, found.endpoint));
     EmbeddedError::Silent {
         pid,
-        socket: endpoint.map_or_else(|| home.socket_dir().to_owned(), |endpoint| endpoint.socket()),
+        socket: endpoint.map_or_else(|| home.data(), |endpoint| endpoint.socket()),
         waited: ANSWER_WAIT,
         log: home.log(),
         tail: tail(&home.log(), 0),
@@ -417,38 +447,6 @@ fn tail(path: &Path, from: u64) -> String {
         Ok(String::from_utf8_lossy(&bytes).trim().to_owned())
     };
     read().unwrap_or_else(|error| format!("(the log cannot be read: {error})"))
-}
-
-/// Makes the database, and the password for TCP, where they are missing.
-pub(super) async fn furnish(home: &Home, endpoint: &Endpoint) -> Result<(), EmbeddedError> {
-    let refused = |what: &'static str| move |source| EmbeddedError::Refused { what, source };
-    let mut connection = PgConnection::connect_with(&endpoint.options("postgres"))
-        .await
-        .map_err(refused("let us in"))?;
-    let there: bool =
-        sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)")
-            .bind(DATABASE)
-            .fetch_one(&mut connection)
-            .await
-            .map_err(refused("list its databases"))?;
-    if !there {
-        sqlx::raw_sql("CREATE DATABASE trading_core")
-            .execute(&mut connection)
-            .await
-            .map_err(refused("make the database trading_core"))?;
-    }
-    let pgpass = home.pgpass();
-    if !pgpass.exists() {
-        let password = random_text(32)?;
-        // Letters and digits only. First the server, then the file: cut off in between, it is done again.
-        let statement = format!("ALTER ROLE {USER} PASSWORD '{password}'");
-        sqlx::raw_sql(sqlx::AssertSqlSafe(statement))
-            .execute(&mut connection)
-            .await
-            .map_err(refused("set its password"))?;
-        home.write(&pgpass, format!("*:*:*:{USER}:{password}\n").as_bytes())?;
-    }
-    connection.close().await.map_err(refused("say good-bye"))
 }
 
 /// Stops the server: sessions are cut, everything committed is written, the process is gone on return.
@@ -489,8 +487,11 @@ mod tests {
     #[test]
     fn a_whole_pid_file_names_the_process_and_where_it_answers() {
         let found = Postmaster::parse(WHOLE).unwrap();
-        let endpoint = Endpoint { port: 5433, socket_dir: "/data/run".into() };
-        assert_eq!(found, Postmaster { pid: 4711, endpoint: Some(endpoint) });
+        let mut endpoint = Endpoint { port: 5433, socket_dir: "/data/run".into(), tcp: true };
+        assert_eq!(found, Postmaster { pid: 4711, endpoint: Some(endpoint.clone()) });
+        let found = Postmaster::parse(&WHOLE.replace("127.0.0.1", "")).unwrap();
+        endpoint.tcp = false;
+        assert_eq!(found.endpoint, Some(endpoint));
     }
 
     #[test]

@@ -2,7 +2,6 @@
 //! of gaps says so.
 
 mod audit;
-mod lies;
 mod time;
 
 use std::time::Duration;

@@ -77,6 +77,7 @@ impl Scratch {
             data_dir: Some(self.folder.clone()),
             durability: Durability::None,
             any_port: true,
+            tcp: true,
             ..Options::default()
         }
     }

@@ -26,9 +26,29 @@ impl Program {
         arguments: &[&str],
         settings: &[(String, String)],
     ) -> Self {
+        let mut command = command();
+        command.args(arguments);
+        Self::spawn(command, folder, settings)
+    }
+
+    /// As [`Program::start`], by a shell: a command line whose `$0` is the program.
+    pub(crate) fn start_in_shell(
+        folder: &std::path::Path,
+        line: &str,
+        settings: &[(String, String)],
+    ) -> Self {
+        let mut shell = away_from_settings(Command::new("sh"));
+        shell.args(["-c", line, env!("CARGO_BIN_EXE_trading-core")]);
+        Self::spawn(shell, folder, settings)
+    }
+
+    fn spawn(
+        mut command: Command,
+        folder: &std::path::Path,
+        settings: &[(String, String)],
+    ) -> Self {
         let log = folder.join("trading-core.log");
-        let child = command()
-            .args(arguments)
+        let child = command
             .envs(settings.iter().cloned())
             .stdout(Stdio::null())
             .stderr(File::create(&log).unwrap())
@@ -74,9 +94,14 @@ impl Program {
         }
     }
 
+    /// Its process.
+    pub(crate) fn pid(&self) -> Pid {
+        Pid::from_raw(self.child.id().try_into().unwrap())
+    }
+
     /// Sends a signal.
     pub(crate) fn signal(&self, signal: Signal) {
-        kill(Pid::from_raw(self.child.id().try_into().unwrap()), signal).unwrap();
+        kill(self.pid(), signal).unwrap();
     }
 
     /// The most memory it has used, in bytes.
@@ -98,7 +123,10 @@ impl Drop for Program {
 
 /// The program, away from the settings of whoever runs the tests.
 pub(crate) fn command() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_trading-core"));
+    away_from_settings(Command::new(env!("CARGO_BIN_EXE_trading-core")))
+}
+
+fn away_from_settings(mut command: Command) -> Command {
     command.current_dir("/");
     for name in trading_core::config::environment().into_keys() {
         if name.starts_with("TRADING_CORE") || name == "DATABASE_URL" || name == "RUST_LOG" {
