@@ -34,6 +34,13 @@ impl IdSet {
         self.runs.iter().copied()
     }
 
+    /// How many ids.
+    pub(super) fn len(&self) -> u64 {
+        self.runs
+            .iter()
+            .fold(0, |sum, (first, last)| sum.saturating_add(last - first).saturating_add(1))
+    }
+
     /// The lowest and the highest id.
     pub(super) fn bounds(&self) -> Option<(u64, u64)> {
         Some((self.runs.first()?.0, self.runs.last()?.1))

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use rustc_hash::FxHashSet;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
@@ -113,7 +114,12 @@ impl Loader<'_> {
             if !page.unwrap_or(Err(LoadError::Stopped))? {
                 break;
             }
-            if !rules.exact_times {
+            if rules.exact_times {
+                let times = ticks.iter().map(|tick| tick.exchange_at);
+                if let Some(times) = times.clone().min().zip(times.max()) {
+                    only_unknown(&self.gaps, instrument, times, &mut ticks).await?;
+                }
+            } else {
                 only_absent(&self.gaps, instrument, &mut ticks).await?;
             }
             *loaded += u64::try_from(ticks.len()).unwrap_or(u64::MAX);
@@ -157,6 +163,21 @@ pub(super) async fn only_absent(
     let absent = gaps.absent(instrument, bounds, (from, to), RANGES_MAX).await?;
     let absent: IdSet = absent.into_iter().collect();
     ticks.retain(|tick| tick.trade_id.number().is_none_or(|id| absent.contains(id)));
+    Ok(())
+}
+
+/// Of these ticks of one symbol, keeps each whose id is not stored within a minute of these times, and each id once: an
+/// exchange that dates a trade otherwise a second time does not make two of it.
+pub(super) async fn only_unknown(
+    gaps: &Gaps,
+    instrument: Instrument,
+    times: (Timestamp, Timestamp),
+    ticks: &mut Vec<Tick>,
+) -> Result<(), sqlx::Error> {
+    let ids: Vec<String> = ticks.iter().map(|tick| tick.trade_id.to_string()).collect();
+    let unknown = gaps.unknown_ids(instrument, &ids, times).await?;
+    let mut unknown: FxHashSet<String> = unknown.into_iter().collect();
+    ticks.retain(|tick| unknown.remove(&tick.trade_id.to_string()));
     Ok(())
 }
 

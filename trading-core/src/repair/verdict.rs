@@ -1,8 +1,10 @@
 //! What came of a gap: pure, from what is stored, what was refused, and how far the exchange's history was read.
 //!
 //! Only what the history was read over, without a break, can be judged: an id between two that it showed, and which it
-//! did not show, was never issued. Where the history begins too late or ends too early it is asked again first: an
-//! exchange that answers for its past from a cache may know more a little later.
+//! did not show, was never issued. That is believed at once of a few ids. Many of them may as well be an answer with a
+//! hole, from a server that lags behind or has forgotten, and prove nothing until they were skipped in every reading for
+//! an hour; and of a long run the exchange's word alone is never believed. Where the history begins too late or ends too
+//! early it is asked again first: an exchange that answers for its past from a cache may know more a little later.
 
 use std::time::Duration;
 
@@ -13,10 +15,17 @@ use crate::store::postgres::{GapStatus, OpenGap, Part};
 
 /// Attempts before an id that is older than all of the history is given up.
 const OLDER_ATTEMPTS: u32 = 1;
-/// Attempts, and time since the gap was found, before an id that is newer than all of the history is given up.
-const NEWER_ATTEMPTS: u32 = 10;
-/// See [`NEWER_ATTEMPTS`].
-const NEWER_AGE: Duration = Duration::from_secs(3_600);
+/// Attempts, and time since the gap was found, before an id is given up that is newer than all of the history, or that
+/// the history skips or dates in a way that is not believed.
+const PATIENT_ATTEMPTS: u32 = 10;
+/// See [`PATIENT_ATTEMPTS`].
+const PATIENT_AGE: Duration = Duration::from_secs(3_600);
+/// Ids in a row that are taken for never issued when one reading of the history skips them.
+const SKIPPED_AT_ONCE: u64 = 20;
+/// Of the ids that were read over, one in so many may be skipped for that; more are an answer with holes.
+const SKIPPED_ONE_IN: u64 = 5;
+/// Ids in a row that are taken for never issued at all: no exchange is known to skip more.
+const SKIPPED_MAX: u64 = 1_000;
 /// Parts that one gap is split into at once; what lies beyond stays open.
 const PARTS_MAX: usize = 1_000;
 /// Trades may be stamped in another order than they are counted in: so much more time is read again.
@@ -25,6 +34,10 @@ const DISORDER: i64 = 1_000_000;
 const REFUSED: &str = "refused by the database: see rejected_ticks";
 const FORGOTTEN: &str = "the exchange's history begins after it";
 const NOT_ISSUED: &str = "the exchange's history skips it too";
+const SKIPPED: &str = "the exchange's history skips it, and much else";
+const SKIPPED_ALWAYS: &str =
+    "the exchange's history skips more than is believed to have never been issued";
+const MISDATED: &str = "the exchange's history dates it a day or more outside of the gap";
 const CARRIED: &str = "another connection brought it";
 const PERHAPS_CARRIED: &str = "it is not known yet whether another connection brought it";
 
@@ -37,6 +50,8 @@ pub(super) struct Findings {
     pub(super) absent: IdSet,
     /// Not stored, because the database refused them.
     pub(super) refused: IdSet,
+    /// Shown by the history with a time that is not believed, and therefore not sent.
+    pub(super) misdated: IdSet,
     /// What the history said; `None`: it was not asked.
     pub(super) reading: Option<Reading>,
 }
@@ -66,8 +81,8 @@ pub(super) fn of_ids(gap: &OpenGap, ids: (u64, u64), findings: &Findings) -> Vec
             |_| format!("the exchange's history ends at id {high}"),
         ),
     ];
-    let are_spent =
-        [gap.attempts >= OLDER_ATTEMPTS, gap.attempts >= NEWER_ATTEMPTS && gap.age >= NEWER_AGE];
+    let is_patient = gap.attempts >= PATIENT_ATTEMPTS && gap.age >= PATIENT_AGE;
+    let are_spent = [gap.attempts >= OLDER_ATTEMPTS, is_patient];
     let beyond: Vec<_> = [older, newer].into_iter().zip(notes).zip(are_spent).collect();
     for ((ids, note), _) in beyond.iter().filter(|(_, is_spent)| !is_spent) {
         judge.leave_for_later(ids, note);
@@ -76,10 +91,33 @@ pub(super) fn of_ids(gap: &OpenGap, ids: (u64, u64), findings: &Findings) -> Vec
     for ((ids, note), _) in beyond.iter().filter(|(_, is_spent)| *is_spent) {
         judge.close(ids, GapStatus::Unrecoverable, Some(note));
     }
-    judge.close(&findings.absent, GapStatus::NotALoss, Some(NOT_ISSUED));
+    judge.weigh(&findings.misdated, MISDATED, is_patient.then_some(MISDATED));
+    let absent = findings.absent.without(&findings.absent.without(&judge.left));
+    let (few, many, too_many) =
+        weigh_skipped(&absent, range(ids.0.max(low), ids.1.min(high)).len());
+    judge.close(&few, GapStatus::NotALoss, Some(NOT_ISSUED));
+    if is_patient {
+        judge.close(&many, GapStatus::NotALoss, Some(NOT_ISSUED));
+    } else {
+        judge.leave_for_later(&many, SKIPPED);
+    }
+    judge.weigh(&too_many, SKIPPED, is_patient.then_some(SKIPPED_ALWAYS));
     let stored = judge.left.clone();
     judge.close(&stored, GapStatus::Repaired, None);
     judge.into_parts(ids.1)
+}
+
+/// Sorts the ids that a reading of so many ids skipped: those that are taken for never issued at once, those that are
+/// only when every reading skips them, and those that never are.
+fn weigh_skipped(skipped: &IdSet, read: u64) -> (IdSet, IdSet, IdSet) {
+    let length = |(first, last): &(u64, u64)| last - first + 1;
+    let are_many = skipped.len() > (read / SKIPPED_ONE_IN).max(SKIPPED_AT_ONCE);
+    let few = |run: &(u64, u64)| !are_many && length(run) <= SKIPPED_AT_ONCE;
+    (
+        skipped.runs().filter(few).collect(),
+        skipped.runs().filter(|run| !few(run) && length(run) <= SKIPPED_MAX).collect(),
+        skipped.runs().filter(|run| length(run) > SKIPPED_MAX).collect(),
+    )
 }
 
 /// Hands out the ids of a gap, each once.
@@ -105,6 +143,14 @@ impl Judge<'_> {
 
     fn close(&mut self, ids: &IdSet, status: GapStatus, note: Option<&str>) {
         self.take(ids, &self.part(status, note));
+    }
+
+    /// Gives ids up, for this reason, or asks for them once more later.
+    fn weigh(&mut self, ids: &IdSet, note: &str, given_up: Option<&str>) {
+        match given_up {
+            Some(reason) => self.close(ids, GapStatus::Unrecoverable, Some(reason)),
+            None => self.leave_for_later(ids, note),
+        }
     }
 
     /// To be asked for once more later: as one part from end to end.
@@ -244,14 +290,14 @@ mod tests {
         let findings = Findings {
             looked_at: 19,
             absent: absent.iter().copied().collect(),
-            refused: IdSet::default(),
             reading: Some(super::Reading { reach, is_complete }),
+            ..Findings::default()
         };
         let told = |part: Part| {
             let (first, last) = part.ids.unwrap();
             (first, last, part.status, part.attempts)
         };
-        let gap = gap(attempts, NEWER_AGE);
+        let gap = gap(attempts, PATIENT_AGE);
         of_ids(&gap, (10, 19), &findings).into_iter().map(told).collect()
     }
 
@@ -300,12 +346,7 @@ mod tests {
 
     #[test]
     fn what_was_not_looked_at_and_what_was_refused_is_told_apart() {
-        let findings = Findings {
-            looked_at: 15,
-            absent: IdSet::default(),
-            refused: range(11, 12),
-            reading: None,
-        };
+        let findings = Findings { looked_at: 15, refused: range(11, 12), ..Findings::default() };
         let parts = of_ids(&gap(0, Duration::ZERO), (10, 19), &findings);
         let told: Vec<_> = parts
             .iter()
@@ -322,13 +363,76 @@ mod tests {
         );
     }
 
+    /// Of the gap 1 to 100,000, all but these ends are skipped by a reading that went over all of it.
+    fn skipped(ends: u64, attempts: u32) -> Vec<(u64, u64, GapStatus, Option<String>)> {
+        let findings = Findings {
+            looked_at: 100_000,
+            absent: range(1 + ends, 100_000 - ends),
+            reading: Some(super::Reading { reach: Some(reach(0, 100_001)), is_complete: true }),
+            ..Findings::default()
+        };
+        let gap = gap(attempts, PATIENT_AGE);
+        let parts = of_ids(&gap, (1, 100_000), &findings).into_iter();
+        parts
+            .map(|part| (part.ids.unwrap().0, part.ids.unwrap().1, part.status, part.note))
+            .collect()
+    }
+
+    #[test]
+    fn a_history_that_skips_much_proves_nothing_by_itself() {
+        let note = |text: &str| Some(text.to_owned());
+        let once = skipped(100, 0);
+        assert_eq!(once[1], (101, 99_900, Open, note(SKIPPED)));
+        assert_eq!((once[0].2, once[2].2), (Repaired, Repaired));
+        let for_an_hour = skipped(100, PATIENT_ATTEMPTS);
+        assert_eq!(for_an_hour[1], (101, 99_900, Unrecoverable, note(SKIPPED_ALWAYS)));
+        // A run that may have never been issued is believed after an hour, a short one at once.
+        let at_most = skipped((100_000 - SKIPPED_MAX) / 2, PATIENT_ATTEMPTS);
+        assert_eq!((at_most[1].2, at_most[1].3.clone()), (NotALoss, note(NOT_ISSUED)));
+        assert_eq!(skipped((100_000 - SKIPPED_MAX) / 2, 0)[1].2, Open);
+        assert_eq!(skipped((100_000 - SKIPPED_AT_ONCE) / 2, 0)[1].2, NotALoss);
+    }
+
+    #[test]
+    fn a_history_with_holes_everywhere_proves_nothing_by_itself() {
+        let every_second = Findings {
+            looked_at: 99,
+            absent: (0..50).map(|n| (2 * n, 2 * n)).collect(),
+            reading: Some(super::Reading { reach: Some(reach(0, 100)), is_complete: true }),
+            ..Findings::default()
+        };
+        let statuses = |attempts| -> Vec<GapStatus> {
+            let parts = of_ids(&gap(attempts, PATIENT_AGE), (0, 99), &every_second);
+            parts.into_iter().map(|part| part.status).collect()
+        };
+        assert_eq!(statuses(0), [Open, Repaired]);
+        assert_eq!(statuses(PATIENT_ATTEMPTS)[..4], [NotALoss, Repaired, NotALoss, Repaired]);
+    }
+
+    #[test]
+    fn a_trade_that_the_history_dates_elsewhere_is_not_believed_and_not_forgotten() {
+        let findings = Findings {
+            looked_at: 19,
+            absent: range(12, 13),
+            misdated: range(12, 12),
+            reading: Some(super::Reading { reach: Some(reach(9, 20)), is_complete: true }),
+            ..Findings::default()
+        };
+        let of = |attempts| -> Vec<(u64, GapStatus)> {
+            let parts = of_ids(&gap(attempts, PATIENT_AGE), (12, 13), &findings);
+            parts.into_iter().map(|part| (part.ids.unwrap().0, part.status)).collect()
+        };
+        assert_eq!(of(0), [(12, Open), (13, NotALoss)]);
+        assert_eq!(of(PATIENT_ATTEMPTS), [(12, Unrecoverable), (13, NotALoss)]);
+    }
+
     #[test]
     fn more_parts_than_a_transaction_bears_are_left_open_after_a_stored_id() {
         let findings = Findings {
             looked_at: 9_999,
-            absent: (0..5_000).map(|n| (2 * n, 2 * n)).collect(),
-            refused: IdSet::default(),
+            absent: (0..1_666).map(|n| (6 * n, 6 * n)).collect(),
             reading: Some(super::Reading { reach: Some(reach(0, 10_000)), is_complete: true }),
+            ..Findings::default()
         };
         let parts = of_ids(&gap(0, Duration::ZERO), (0, 9_999), &findings);
         assert_eq!(parts.len(), PARTS_MAX + 1);
@@ -379,9 +483,13 @@ mod tests {
             let reach = ends.map(|(low, more)| reach(low, low + more));
             let reading = super::Reading { reach, is_complete: is_complete || reach.is_none() };
             let findings = Findings {
-                looked_at, absent: absent.clone(), refused: refused.clone(), reading: Some(reading),
+                looked_at,
+                absent: absent.clone(),
+                refused: refused.clone(),
+                reading: Some(reading),
+                ..Findings::default()
             };
-            let parts = of_ids(&gap(attempts, NEWER_AGE), (100, 139), &findings);
+            let parts = of_ids(&gap(attempts, PATIENT_AGE), (100, 139), &findings);
             let mut status = BTreeMap::new();
             for part in &parts {
                 let (first, last) = part.ids.unwrap();
@@ -391,13 +499,18 @@ mod tests {
             }
             prop_assert!(status.keys().copied().eq(100..=139), "all of it");
             let is_reached = |id| reach.and_then(|it| it.ids).is_some_and(|(low, high)| (low..=high).contains(&id));
+            // More than a few were skipped: that is believed only after an hour.
+            let is_doubted = absent.runs().map(|(first, last)| last - first + 1).sum::<u64>() > SKIPPED_AT_ONCE;
+            let is_patient = attempts >= PATIENT_ATTEMPTS;
             for (id, status) in status {
                 let (is_absent, is_refused) = (absent.contains(id), refused.contains(id));
                 match status {
                     Repaired => prop_assert!(!is_absent && !is_refused && id <= looked_at),
-                    NotALoss => prop_assert!(is_absent && is_reached(id)),
+                    NotALoss => prop_assert!(is_absent && is_reached(id) && (!is_doubted || is_patient)),
                     Unrecoverable => prop_assert!(is_refused || is_absent && !is_reached(id) && is_complete | reach.is_none()),
-                    Open => prop_assert!(!is_reached(id) || id > looked_at || !is_absent),
+                    Open => prop_assert!(
+                        !is_reached(id) || id > looked_at || !is_absent || is_doubted && !is_patient
+                    ),
                 }
             }
         }

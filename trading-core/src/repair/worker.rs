@@ -13,6 +13,7 @@ use tracing::debug;
 
 use super::admission::Admission;
 use super::ids::IdSet;
+use super::load::only_unknown;
 use super::says::Says;
 use super::verdict::{self, Findings, Reading};
 use super::{RANGES_MAX, RepairContext, RepairVenue, WORKERS};
@@ -28,6 +29,8 @@ use crate::store::postgres::{
 const PAGES_MAX: usize = 100;
 /// Times that a busy exchange is asked for a page before the gap is postponed.
 const BUSY_MAX: usize = 3;
+/// A trade that an exchange's history dates further than this from its gap, in microseconds, is not believed.
+const MISDATED_MICROS: i64 = 86_400_000_000;
 /// How long ticks that were sent may take to be stored.
 const STORED_MAX: Duration = Duration::from_secs(60);
 /// How often it is looked whether they are: at first, and at last.
@@ -76,6 +79,8 @@ impl From<ChannelClosed> for Setback {
 #[derive(Debug, Default)]
 struct Sent {
     ids: IdSet,
+    /// What the history showed with a time that is not believed; these were not sent.
+    misdated: IdSet,
     number: usize,
     /// Of the first and the last of them.
     times: Option<(Timestamp, Timestamp)>,
@@ -89,6 +94,27 @@ impl Sent {
         self.number += 1;
         let (from, to) = self.times.unwrap_or((tick.exchange_at, tick.exchange_at));
         self.times = Some((from.min(tick.exchange_at), to.max(tick.exchange_at)));
+    }
+
+    /// Keeps of a page's ticks those that are absent, each id once, with a time near the gap's.
+    fn choose(
+        &mut self,
+        ticks: &mut Vec<Tick>,
+        absent: &IdSet,
+        (from, to): (Timestamp, Timestamp),
+    ) {
+        let believed = from.plus_micros(-MISDATED_MICROS)..=to.plus_micros(MISDATED_MICROS);
+        ticks.retain(|tick| {
+            let id = tick.trade_id.number().filter(|id| absent.contains(*id));
+            let Some(id) = id.filter(|id| !self.ids.contains(*id)) else { return false };
+            let is_believed = believed.contains(&tick.exchange_at);
+            if is_believed {
+                self.note(tick);
+            } else {
+                self.misdated.insert(id);
+            }
+            is_believed
+        });
     }
 
     /// These times, and those of the ticks: a gap's own may be wrong.
@@ -220,11 +246,17 @@ impl Worker {
         let started = Instant::now();
         let mut findings = self.look(gap, ids, gap.times).await?;
         let mut sent = Sent::default();
+        let mut elsewhere = IdSet::default();
+        if findings.absent.bounds().is_some() {
+            elsewhere = self.stored_elsewhere(gap, &findings.absent).await?;
+            findings.absent = findings.absent.without(&elsewhere);
+        }
         if let Some(wanted) = findings.absent.bounds() {
             let reading = self.fetch(gap, wanted, &findings.absent, &mut sent).await?;
             // The history was read for what was missing then, and proves nothing about anything else.
             let (asked, known) = (findings.absent, (ids.0, findings.looked_at));
             findings = self.stored(gap, known, &sent).await?;
+            findings.absent = findings.absent.without(&elsewhere);
             if findings.absent.without(&asked).bounds().is_some() {
                 return Err(Setback::Passing("more went missing meanwhile".to_owned()));
             }
@@ -237,6 +269,7 @@ impl Worker {
             findings.looked_at = findings.looked_at.min(*last);
         }
         findings.refused = refused.into_iter().collect();
+        findings.misdated = sent.misdated.without(&sent.ids);
         if !self.venue.exchange.history().rules().exact_times {
             self.ask(remove_doubles(&self.context.pool, gap.instrument, times)).await?;
         }
@@ -246,6 +279,13 @@ impl Worker {
         }
         self.says.settled(gap, &parts, sent.number, started.elapsed());
         Ok(())
+    }
+
+    /// Those of these ids that are stored with a time that is not near the gap's.
+    async fn stored_elsewhere(&self, gap: &OpenGap, absent: &IdSet) -> Result<IdSet, Setback> {
+        let Some(ids) = absent.bounds() else { return Ok(IdSet::default()) };
+        let found = self.gaps.stored_elsewhere(gap.instrument, ids, gap.times, RANGES_MAX);
+        Ok(self.ask(found).await?.into_iter().collect())
     }
 
     /// What is missing of a gap, as much of it as can be known at once.
@@ -277,8 +317,7 @@ impl Worker {
             if !self.page(gap, pages.as_mut(), &mut ticks).await? {
                 break;
             }
-            ticks.retain(|tick| tick.trade_id.number().is_some_and(|id| absent.contains(id)));
-            ticks.iter().for_each(|tick| sent.note(tick));
+            sent.choose(&mut ticks, absent, gap.times);
             self.send(gap, &mut ticks).await?;
         }
         let reach = pages.reach();
@@ -352,6 +391,7 @@ impl Worker {
             if !self.page(gap, pages.as_mut(), &mut ticks).await? {
                 break;
             }
+            self.ask(only_unknown(&self.gaps, gap.instrument, gap.times, &mut ticks)).await?;
             ticks.iter().for_each(|tick| sent.note(tick));
             let page = ticks.clone();
             self.send(gap, &mut ticks).await?;

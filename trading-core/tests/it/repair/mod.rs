@@ -2,6 +2,7 @@
 //! of gaps says so.
 
 mod audit;
+mod lies;
 mod time;
 
 use std::time::Duration;

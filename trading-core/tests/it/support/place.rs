@@ -120,6 +120,11 @@ impl Place {
     /// Stores these, as a recorder has; those that were never issued are left out.
     pub(crate) async fn store(&self, ids: impl IntoIterator<Item = u64>) {
         let ticks: Vec<Tick> = ids.into_iter().filter_map(|id| self.tick(id)).collect();
+        self.store_ticks(&ticks).await;
+    }
+
+    /// Stores these ticks.
+    pub(crate) async fn store_ticks(&self, ticks: &[Tick]) {
         let store = PostgresStore::new(self.database.socket());
         for batch in ticks.chunks(10_000) {
             store.write(batch).await.unwrap();

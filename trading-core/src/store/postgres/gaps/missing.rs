@@ -11,6 +11,9 @@ use crate::domain::{Instrument, Tick, Timestamp};
 const SLACK: Duration = Duration::from_secs(60);
 /// So long after a gap was found, what another connection brought may still wait in its recorder's spool.
 const SPOOLED_MAX: Duration = Duration::from_secs(3_600);
+/// A trade that is stored further than [`SLACK`] from its gap, but not further than this, is the same trade with another
+/// time: fetched again it would be a second row.
+const ELSEWHERE: Duration = Duration::from_hours(24);
 /// The numbers of ids `$5` to `$6` of a symbol that are stored, or were refused.
 macro_rules! stored {
     () => {
@@ -82,6 +85,58 @@ impl Gaps {
              GROUP BY run ORDER BY 1 LIMIT $7"
         );
         self.runs(query, instrument, ids, times, limit).await
+    }
+
+    /// Of these ids, the first `limit` runs that are stored up to a day before or after the times of their gap. Reads
+    /// these two days of the symbol's index.
+    ///
+    /// # Errors
+    ///
+    /// When the server cannot be reached or refuses.
+    pub async fn stored_elsewhere(
+        &self,
+        instrument: Instrument,
+        ids: (u64, u64),
+        (from, to): (Timestamp, Timestamp),
+        limit: usize,
+    ) -> Result<Vec<(u64, u64)>, sqlx::Error> {
+        let query = concat!(
+            "SELECT min(id), max(id) FROM (\
+                 SELECT id, id - row_number() OVER (ORDER BY id) AS run FROM (SELECT DISTINCT id FROM (",
+            stored!(),
+            ") AS found) AS ids) AS numbered GROUP BY run ORDER BY 1 LIMIT $7"
+        );
+        let day = i64::try_from(ELSEWHERE.as_micros()).unwrap_or(i64::MAX);
+        let before = (from.plus_micros(-day), from);
+        let after = (to, to.plus_micros(day));
+        let mut found = self.runs(query, instrument, ids, before, limit).await?;
+        found.extend(self.runs(query, instrument, ids, after, limit).await?);
+        Ok(found)
+    }
+
+    /// Of the ticks of one symbol, those whose id is not stored yet within a minute of their gap, at whatever time.
+    ///
+    /// # Errors
+    ///
+    /// When the server cannot be reached or refuses.
+    pub async fn unknown_ids(
+        &self,
+        instrument: Instrument,
+        ids: &[String],
+        (from, to): (Timestamp, Timestamp),
+    ) -> Result<Vec<String>, sqlx::Error> {
+        sqlx::query_scalar(
+            "SELECT id FROM unnest($3::text[]) AS wanted (id) \
+             EXCEPT SELECT trade_id FROM tick_data \
+                 WHERE exchange = $1 AND symbol = $2 AND time BETWEEN $4 AND $5",
+        )
+        .bind(instrument.exchange())
+        .bind(instrument.symbol().as_str())
+        .bind(ids)
+        .bind(from.to_datetime() - SLACK)
+        .bind(to.to_datetime() + SLACK)
+        .fetch_all(&self.pool)
+        .await
     }
 
     async fn runs(
