@@ -32,6 +32,8 @@ pub enum Kind {
     Repeat,
     /// Trades were sent as a frame that cannot be read; they are in the history.
     Malformed,
+    /// Trades were sent with a time that is years off; the history has the true one.
+    Misdated,
 }
 
 /// One line of the journal.

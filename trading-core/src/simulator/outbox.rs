@@ -68,6 +68,16 @@ impl Outbox {
         }
     }
 
+    /// Writes the last text frame again, with this text instead of that one wherever it stands.
+    pub(super) fn replace_in_last(&mut self, from: &str, to: &str) {
+        if let Some(Frame::Text(range)) = self.frames.last_mut() {
+            let replaced = self.text.get(range.clone()).unwrap_or_default().replace(from, to);
+            self.text.truncate(range.start);
+            self.text.push_str(&replaced);
+            range.end = self.text.len();
+        }
+    }
+
     pub(super) const fn is_empty(&self) -> bool {
         self.frames.is_empty()
     }

@@ -545,8 +545,10 @@ fn told(action: Action) -> String {
         Action::Skip(trades) => format!("{trades} trades skipped"),
         Action::Repeat(trades) => format!("{trades} trades repeated"),
         Action::Malformed(trades) => format!("{trades} trades malformed"),
+        Action::Misdate(trades) => format!("{trades} trades dated years ahead"),
         Action::Stall(lasting) => format!("silent for {} ms", lasting.as_millis()),
         Action::Refuse(lasting) => format!("refuses for {} ms", lasting.as_millis()),
+        Action::Ban(lasting) => format!("bans for {} ms", lasting.as_millis()),
         Action::Shutdown(notice) => format!("shuts down in {} ms", notice.as_millis()),
     }
 }

@@ -54,11 +54,15 @@ pub enum Action {
     Repeat(u64),
     /// The next so many trades are sent as broken frames.
     Malformed(u64),
+    /// The next so many trades are sent with a time that is years off.
+    Misdate(u64),
     /// Connections are silent for so long. Of one symbol: its subscriptions are, while heartbeats and other symbols
     /// come; one that is made anew is not.
     Stall(Duration),
     /// New connections are refused for so long.
     Refuse(Duration),
+    /// The exchange refuses new connections and REST requests with a ban that lasts so long, and says so.
+    Ban(Duration),
     /// Open connections are told, where the exchange has words for it, and cut after so long.
     Shutdown(Duration),
 }
@@ -74,7 +78,7 @@ pub enum FaultError {
     Exchange(#[from] UnknownVenue),
     /// The action is not known, or lacks its number or its duration.
     #[error(
-        "fault action {0:?}: cut; skip, repeat or malformed with \"trades\"; stall, refuse or shutdown with \"for\""
+        "fault action {0:?}: cut; skip, repeat, malformed or misdate with \"trades\"; stall, refuse, ban or shutdown with \"for\""
     )]
     Action(String),
     /// Too many actions wait for their trades.
@@ -151,6 +155,7 @@ struct Lasting {
 enum Timed {
     Stall,
     Refuse,
+    Ban,
 }
 
 /// What becomes of one message.
@@ -160,6 +165,7 @@ pub(super) enum Fate {
     Skip,
     Repeat,
     Malform,
+    Misdate,
 }
 
 impl Fate {
@@ -168,6 +174,7 @@ impl Fate {
             Self::Deliver | Self::Skip => Kind::Skip,
             Self::Repeat => Kind::Repeat,
             Self::Malform => Kind::Malformed,
+            Self::Misdate => Kind::Misdated,
         }
     }
 }
@@ -273,9 +280,12 @@ impl FaultsHandle {
                 }
                 return Ok(());
             }
-            Action::Stall(lasting) | Action::Refuse(lasting) => {
-                let timed =
-                    if matches!(action, Action::Stall(_)) { Timed::Stall } else { Timed::Refuse };
+            Action::Stall(lasting) | Action::Refuse(lasting) | Action::Ban(lasting) => {
+                let timed = match action {
+                    Action::Stall(_) => Timed::Stall,
+                    Action::Ban(_) => Timed::Ban,
+                    _ => Timed::Refuse,
+                };
                 state.timed.retain(|lasting| lasting.until > now);
                 if state.timed.len() >= WAITING_MAX {
                     return Err(FaultError::Full);
@@ -296,6 +306,7 @@ impl FaultsHandle {
             Action::Skip(trades) => (Fate::Skip, trades),
             Action::Repeat(trades) => (Fate::Repeat, trades),
             Action::Malformed(trades) => (Fate::Malform, trades),
+            Action::Misdate(trades) => (Fate::Misdate, trades),
         };
         if state.waiting.len() >= WAITING_MAX {
             return Err(FaultError::Full);
@@ -339,6 +350,18 @@ impl FaultsHandle {
     #[must_use]
     pub fn journal(&self) -> Journal {
         self.state().journal.read()
+    }
+
+    /// How long a ban of everybody by this exchange still lasts, in whole seconds, rounded up.
+    pub(super) fn banned_for(&self, venue: Venue, now: Timestamp) -> Option<u64> {
+        let state = self.state();
+        let banned = state.timed.iter().filter(|lasting| {
+            lasting.what == Timed::Ban
+                && lasting.target.exchange.is_none_or(|exchange| exchange == venue)
+                && now < lasting.until
+        });
+        let left = banned.map(|lasting| lasting.until.as_micros() - now.as_micros()).max()?;
+        Some(left.cast_unsigned().div_ceil(1_000_000))
     }
 
     /// What is wrong with the REST sides.
@@ -472,8 +495,10 @@ fn parse(name: &str, order: &Order) -> Result<Action, FaultError> {
         ("skip", _) => Ok(Action::Skip(trades)),
         ("repeat", _) => Ok(Action::Repeat(trades)),
         ("malformed", _) => Ok(Action::Malformed(trades)),
+        ("misdate", _) => Ok(Action::Misdate(trades)),
         ("stall", Some(lasting)) => Ok(Action::Stall(lasting)),
         ("refuse", Some(lasting)) => Ok(Action::Refuse(lasting)),
+        ("ban", Some(lasting)) => Ok(Action::Ban(lasting)),
         ("shutdown", Some(notice)) => Ok(Action::Shutdown(notice)),
         _ => Err(FaultError::Action(name.chars().take(40).collect())),
     }

@@ -5,6 +5,8 @@ use proptest::prelude::*;
 use super::super::harness::{Client, numbers};
 use super::super::session::Turned;
 use super::*;
+use crate::domain::Instrument;
+use crate::exchange::Subscribed;
 
 const SUBSCRIBE: &str = r#"{"method":"SUBSCRIBE","params":["btcusdt@trade"],"id":1}"#;
 
@@ -91,6 +93,52 @@ fn an_action_takes_the_next_trades_that_it_concerns_and_no_others() {
     assert_eq!(ids[0], first + 3);
     assert_eq!(journaled(&client, Kind::Skip), (first..first + 3).collect());
     assert_eq!(client.faults.report().waiting, 1, "OKX's still waits");
+}
+
+#[test]
+fn a_misdated_trade_is_years_ahead_and_all_else_of_it_is_true() {
+    for (venue, path, subscribe) in [
+        (Venue::Binance, "stream", SUBSCRIBE),
+        (
+            Venue::Coinbase,
+            "",
+            r#"{"type":"subscribe","product_ids":["BTC-USD"],"channels":["matches"]}"#,
+        ),
+        (
+            Venue::Kraken,
+            "v2",
+            r#"{"method":"subscribe","params":{"channel":"trade","snapshot":false,"symbol":["BTC/USD"]}}"#,
+        ),
+        (
+            Venue::Okx,
+            "ws/v5/business",
+            r#"{"op":"subscribe","args":[{"channel":"trades-all","instId":"BTC-USDT"}]}"#,
+        ),
+        (Venue::Bybit, "v5/public/spot", r#"{"op":"subscribe","args":["publicTrade.BTCUSDT"]}"#),
+    ] {
+        let exchange = crate::exchange::by_name(venue.name()).unwrap();
+        let instrument = ["BTCUSDT", "BTCUSD"]
+            .map(|symbol| Instrument::intern(venue.name(), &symbol.parse().unwrap()).unwrap());
+        let symbols = Subscribed::new(exchange, instrument);
+        let run = |trades: u64| {
+            let mut client = Client::with_faults(venue, path, "", "");
+            client.say(subscribe);
+            client.faults.act(&Target::default(), Action::Misdate(trades), client.now).unwrap();
+            let mut ticks = Vec::new();
+            for frame in client.wait(2_000) {
+                exchange.decode(&frame, &symbols, Timestamp::EPOCH, &mut ticks).unwrap();
+            }
+            let years_ahead = client.now.plus_micros(10 * 365 * 86_400_000_000);
+            let ahead = ticks.iter().filter(|tick| tick.exchange_at > years_ahead).count();
+            ticks.iter_mut().for_each(|tick| tick.exchange_at = Timestamp::EPOCH);
+            (ticks, ahead, journaled(&client, Kind::Misdated).len())
+        };
+        let (honest, misdated) = (run(0), run(3));
+        assert_eq!((honest.1, honest.2), (0, 0), "{venue:?}");
+        assert_eq!((misdated.1, misdated.2), (3, 3), "{venue:?}");
+        assert!(honest.0.len() > 10, "{venue:?}");
+        assert_eq!(honest.0, misdated.0, "{venue:?}");
+    }
 }
 
 #[test]

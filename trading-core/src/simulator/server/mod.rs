@@ -262,6 +262,11 @@ async fn exchange(
     let Some(venue) = venue else {
         return respond(Reply::not_found());
     };
+    if let Some(seconds) = shared.faults.banned_for(venue, now) {
+        let status = if venue == Venue::Binance { 418 } else { 429 };
+        let reply = Reply::error(status, r#"{"message":"banned: too many requests"}"#);
+        return respond(reply.with_header("retry-after", seconds.to_string()));
+    }
     let Ok(upgrade) = upgrade else {
         if method != Method::GET {
             return respond(Reply::error(405, r#"{"message":"method not allowed"}"#));

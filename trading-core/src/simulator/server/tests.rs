@@ -264,3 +264,20 @@ async fn the_rest_side_can_be_down_or_slow() {
     switch("none").await;
     running.get("/binance/api/v3/time").await;
 }
+
+#[tokio::test]
+async fn a_banned_client_is_told_for_how_long_at_both_doors() {
+    let running = running(10).await;
+    let body = r#"{"action":"ban","exchange":"binance","for":"90s"}"#;
+    assert!(running.http("POST", "/control/faults", body).await.0.is_success());
+    running.pass(30_000);
+    let upgrade = connect_async(format!("{}/binance/ws", running.url)).await.unwrap_err();
+    let WsError::Http(refused) = upgrade else { panic!("{upgrade}") };
+    assert_eq!(refused.status(), 418);
+    assert_eq!(refused.headers()["retry-after"], "60");
+    assert_eq!(running.http("GET", "/binance/api/v3/time", "").await.0, 418);
+    assert_eq!(running.http("GET", "/okx/api/v5/public/time", "").await.0, 200);
+    running.pass(60_000);
+    assert_eq!(running.http("GET", "/binance/api/v3/time", "").await.0, 200);
+    running.connect("binance/ws").await;
+}
