@@ -12,7 +12,7 @@ use rustc_hash::FxBuildHasher;
 use sqlx::PgPool;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::ground::Ground;
 use super::identity::identity;
@@ -25,12 +25,15 @@ use crate::feed::{self, ConnectGate, FeedContext, LivenessRules};
 use crate::pipeline::{Ledger, Onlooker, Pipeline, Spooling, TickSender, channel};
 use crate::repair::{self, RepairContext, RepairVenue};
 use crate::rest::{RestClient, RestError};
-use crate::store::journal::{Journal, journal};
+use crate::store::journal::{Journal, journal, note_all_stored};
 use crate::store::postgres::{self, LastStored};
 use crate::store::spool::Spool;
 
 /// How often old partitions are looked for.
 const RETENTION_INTERVAL: Duration = Duration::from_secs(3_600);
+
+/// How long the database may take to note at the end that all is stored.
+const NOTE_MAX: Duration = Duration::from_secs(2);
 
 /// Why a run ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -203,6 +206,8 @@ pub struct Recorder {
     feeds: CancellationToken,
     ledger: Arc<Ledger>,
     spool: Spool,
+    /// Where it notes at the end that all is stored, and under which name.
+    noted: (PgPool, String),
     /// Raised at two thirds of the deadline: what is not stored goes to the spool.
     hurry: CancellationToken,
     stop_deadline: Duration,
@@ -225,6 +230,7 @@ impl Recorder {
             channel(settings.pipeline.channel_capacity.get(), Arc::clone(&ledger));
         let started_at = Timestamp::now();
         let recorder = identity(started_at);
+        let noted = (pool.clone(), recorder.clone());
         let (journal, journal_writer) = journal(recorder.clone());
         let seed = u64::try_from(started_at.as_micros()).unwrap_or_default();
         let hurry = CancellationToken::new();
@@ -239,6 +245,7 @@ impl Recorder {
             &settings.batch,
         );
         let mut tasks = Tasks::default();
+        let journal_writer = journal_writer.with_held(pipeline.held());
         tasks.spawn("pipeline", pipeline.run());
         tasks.spawn("clock", clock_watch.run(Arc::clone(&ledger), feeds.clone()));
         tasks.spawn("journal", journal_writer.run(pool.clone()));
@@ -260,7 +267,7 @@ impl Recorder {
             tasks.spawn("retention", keep(pool.clone(), retention, feeds.clone()));
         }
         let stop_deadline = settings.pipeline.stop_deadline;
-        Self { tasks, feeds, ledger, spool, hurry, stop_deadline }
+        Self { tasks, feeds, ledger, spool, noted, hurry, stop_deadline }
     }
 
     /// Adds a task that ends by itself when its input does; it is waited for at the stop.
@@ -305,6 +312,15 @@ impl Recorder {
             );
         } else if !in_time && reading.spooled == 0 {
             warn!("Every tick is stored all the same");
+        }
+        if lost == 0 {
+            let (pool, recorder) = &self.noted;
+            match tokio::time::timeout(NOTE_MAX, note_all_stored(pool, recorder)).await {
+                Ok(Ok(())) => {}
+                // The next start takes some of it for lost, and lists more than is missing.
+                Ok(Err(error)) => debug!(%error, "Not noted that all is stored"),
+                Err(_elapsed) => debug!("Not noted that all is stored: no answer"),
+            }
         }
         match unasked {
             _ if lost + reading.spooled > 0 => Outcome::NotStored(lost + reading.spooled),

@@ -41,7 +41,7 @@ pub use gaps::{
     Carried, GapScope, GapStatus, Gaps, LEASE, ListedGap, OpenGap, Part, ask_again, count_gaps,
     database_time, exchanges_with_work, list_gaps, remove_doubles, retry_delay, waiting_gaps,
 };
-pub use latest::{LastStored, ended_without_a_word, last_stored};
+pub use latest::{LastStored, in_doubt_since, last_stored, list_time_until_now};
 pub use maintenance::{
     MaintenanceError, Schema, drop_old_partitions, migrate, schema, upsert_instruments,
 };
