@@ -12,7 +12,7 @@ use super::clock_watch::ClockWatch;
 use super::live::{Database, LiveError, open_spool};
 use super::recorder::Venue;
 use crate::config::Settings;
-use crate::domain::RecorderClock;
+use crate::domain::{RecorderClock, TradeId};
 use crate::exchange::IdRule;
 use crate::store::Remedy;
 use crate::store::postgres::{
@@ -97,8 +97,12 @@ async fn ask(
 
 /// What a killed recorder had in memory only is lost: trades that are older than the newest stored one, where writes
 /// overlap, and all of a symbol of which none was stored yet. Where ids show it the auditor finds the former; where they
-/// prove nothing, the time from then on is in doubt. Of a symbol with nothing stored it is listed here.
-async fn doubt(pool: &PgPool, venue: &Venue, stored: &mut [LastStored]) -> Result<(), sqlx::Error> {
+/// prove nothing, the time from then on is in doubt. Of a symbol with nothing stored, that is listed as a gap in time.
+async fn doubt(
+    pool: &PgPool,
+    venue: &Venue,
+    stored: &mut Vec<LastStored>,
+) -> Result<(), sqlx::Error> {
     let since = in_doubt_since(pool, venue.name(), LAG_MAX).await?;
     for (instrument, _) in venue.spellings() {
         let Some(since) = since.get(instrument.symbol().as_str()) else { continue };
@@ -107,6 +111,12 @@ async fn doubt(pool: &PgPool, venue: &Venue, stored: &mut [LastStored]) -> Resul
                 last.exchange_at = last.exchange_at.min(*since);
             }
             Some(_) => {}
+            // Its first trade ends the gap.
+            None if venue.ids() == IdRule::Unique => stored.push(LastStored {
+                instrument,
+                trade_id: TradeId::from_text(""),
+                exchange_at: *since,
+            }),
             None => list_time_until_now(pool, instrument, *since).await?,
         }
     }

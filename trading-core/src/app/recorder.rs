@@ -245,7 +245,8 @@ impl Recorder {
             &settings.batch,
         );
         let mut tasks = Tasks::default();
-        let journal_writer = journal_writer.with_held(pipeline.held());
+        let held = pipeline.held();
+        let journal_writer = journal_writer.with_held(held.clone());
         tasks.spawn("pipeline", pipeline.run());
         tasks.spawn("clock", clock_watch.run(Arc::clone(&ledger), feeds.clone()));
         tasks.spawn("journal", journal_writer.run(pool.clone()));
@@ -255,8 +256,14 @@ impl Recorder {
             }
         }
         if settings.backfill.enabled {
-            let context =
-                RepairContext { pool: pool.clone(), sender, ledger: Arc::clone(&ledger), recorder };
+            let context = RepairContext {
+                pool: pool.clone(),
+                sender,
+                ledger: Arc::clone(&ledger),
+                recorder,
+                clock,
+                held,
+            };
             let venues: Vec<RepairVenue> = venues.iter().filter_map(Venue::repair).collect();
             let max_age = settings.backfill.max_age;
             let audit = repair::audit(context.clone(), venues.clone(), max_age, feeds.clone());
