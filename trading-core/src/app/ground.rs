@@ -65,7 +65,7 @@ impl Ground {
                 Err(error) => return Err(error),
             }
         };
-        let spool = open_spool(settings, name).await?;
+        let spool = open_spool(settings, name, false).await?;
         let clock = RecorderClock::default();
         let is_here = database.is_on_this_machine();
         let clock_watch = ClockWatch::start(clock.clone(), pool.clone(), is_here, venues).await;

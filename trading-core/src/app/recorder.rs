@@ -27,7 +27,7 @@ use crate::repair::{self, RepairContext, RepairVenue};
 use crate::rest::{RestClient, RestError};
 use crate::store::journal::{Journal, journal, note_all_stored};
 use crate::store::postgres::{self, LastStored};
-use crate::store::spool::Spool;
+use crate::store::spool::{Losses, Spool};
 
 /// How often old partitions are looked for.
 const RETENTION_INTERVAL: Duration = Duration::from_secs(3_600);
@@ -320,7 +320,8 @@ impl Recorder {
         } else if !in_time && reading.spooled == 0 {
             warn!("Every tick is stored all the same");
         }
-        if lost == 0 {
+        let losses = self.tell_losses();
+        if lost + losses.uncounted() == 0 {
             let (pool, recorder) = &self.noted;
             match tokio::time::timeout(NOTE_MAX, note_all_stored(pool, recorder)).await {
                 Ok(Ok(())) => {}
@@ -329,11 +330,25 @@ impl Recorder {
                 Err(_elapsed) => debug!("Not noted that all is stored: no answer"),
             }
         }
+        let not_stored = lost + reading.spooled + losses.uncounted();
         match unasked {
-            _ if lost + reading.spooled > 0 => Outcome::NotStored(lost + reading.spooled),
+            _ if not_stored > 0 || !losses.is_none() => Outcome::NotStored(not_stored),
             Some(name) => Outcome::StageEnded(name),
             None => Outcome::Clean,
         }
+    }
+
+    /// What of the spool could not be stored; what was damaged when it was opened was never counted as received.
+    fn tell_losses(&self) -> Losses {
+        let losses = self.spool.losses();
+        if !losses.is_none() {
+            let dir = self.spool.dir().display();
+            error!(
+                "Not everything in the spool at {dir} could be stored: {losses}; `trading-core spool status` shows what is \
+                 there, `trading-core spool inspect --damaged` what can be read of it"
+            );
+        }
+        losses
     }
 
     /// Whether everything ended before the deadline and without a second signal.
