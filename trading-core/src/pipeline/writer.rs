@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::circuit::StoreCircuit;
+use super::circuit::{StoreCircuit, Trouble};
 use super::ledger::Ledger;
 use crate::config::BatchSettings;
 use crate::domain::Tick;
@@ -220,7 +220,11 @@ impl<S: Store> Writer<S> {
     }
 
     pub(super) fn open_circuit(&self, error: &StoreError, failures: u32) {
-        if !self.circuit.open(Instant::now()) {
+        let trouble = match error {
+            StoreError::Silent(_) => Trouble::Silent,
+            _ => Trouble::Refused,
+        };
+        if !self.circuit.open(Instant::now(), trouble) {
             return;
         }
         let cause = cause_of(error);
@@ -262,8 +266,7 @@ impl<S: Store> Writer<S> {
         if matches!(error, SpoolError::Full { .. }) {
             warn!("Spool full at {dir}: {error}; {then}{unsaid}");
         } else {
-            let remedy = error.remedy();
-            error!(cause, "Spool not written at {dir}: {error}{remedy}; {then}{unsaid}");
+            error!(cause, "Spool not written at {dir}: {error}; {then}{unsaid}");
         }
     }
 }
