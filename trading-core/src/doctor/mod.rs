@@ -105,6 +105,8 @@ impl fmt::Display for Diagnosis {
                 Level::Warn => "warn",
                 Level::Fail => "FAIL",
             };
+            // A database's words begin no line.
+            let found = found.replace('\n', "\n      ");
             writeln!(f, "{level}  {area:<width$}  {found}")?;
             if let Some(remedy) = remedy {
                 writeln!(f, "      {:<width$}  do: {remedy}", "")?;

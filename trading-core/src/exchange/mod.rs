@@ -26,7 +26,9 @@ pub use kraken::Kraken;
 pub use okx::Okx;
 
 use self::history::History;
-use crate::domain::{DecimalError, Instrument, Symbol, Tick, Timestamp, TimestampError};
+use crate::domain::{
+    DecimalError, Instrument, Lines, Symbol, Tick, Timestamp, TimestampError, escaped,
+};
 
 /// Every venue, by name.
 #[must_use]
@@ -278,10 +280,11 @@ impl DecodeError {
     }
 }
 
-/// The venue's words for logs: control characters removed, cut to 200 characters.
+/// The venue's words for logs: on one line, with nothing that a terminal obeys, cut to 200 characters.
 #[must_use]
 pub fn reason_text(text: &str) -> String {
-    text.chars().filter(|character| !character.is_control()).take(200).collect()
+    let start: String = text.chars().take(200).collect();
+    escaped(&start, Lines::One).chars().take(200).collect()
 }
 
 #[cfg(test)]

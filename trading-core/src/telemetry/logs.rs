@@ -1,16 +1,20 @@
 //! The log: which events, in which form.
 
-use std::fmt;
-use std::io::IsTerminal;
+use std::fmt::{self, Write as _};
+use std::io::{self, IsTerminal};
 
 use clap::ValueEnum;
+use tracing::field::Field;
 use tracing::{Event, Subscriber};
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::fmt::format::{FormatEvent, FormatFields, Writer};
+use tracing_subscriber::field::MakeExt as _;
+use tracing_subscriber::fmt::format::{FormatEvent, FormatFields, Writer, debug_fn};
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use tracing_subscriber::fmt::{FmtContext, MakeWriter};
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
+
+use crate::domain::{Escaper, Lines, escaped};
 
 /// The form of a log line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
@@ -127,6 +131,7 @@ where
         .with_ansi(colours)
         // Else a closed standard error would be reported to standard error, which panics.
         .log_internal_errors(false)
+        .fmt_fields(debug_fn(field).delimited(" "))
         .event_format(Line { target: options.verbose > 0 })
         .with_writer(writer)
         .finish())
@@ -145,8 +150,42 @@ where
         .with_current_span(false)
         .with_env_filter(filter(options)?)
         .log_internal_errors(false)
-        .with_writer(writer)
+        .with_writer(Escaping(writer))
         .finish())
+}
+
+/// The message, or `name=value`. Texts of databases and venues are in both: they forge no line and move no cursor.
+fn field(writer: &mut Writer<'_>, field: &Field, value: &dyn fmt::Debug) -> fmt::Result {
+    if field.name() != "message" {
+        write!(writer, "{}=", field.name())?;
+    }
+    write!(Escaper { inner: writer, lines: Lines::One }, "{value:?}")
+}
+
+/// JSON escapes half of what a terminal obeys; this does the other half, in a form that JSON reads.
+struct Escaping<W>(W);
+
+impl<'a, W: MakeWriter<'a>> MakeWriter<'a> for Escaping<W> {
+    type Writer = Escaping<W::Writer>;
+
+    fn make_writer(&'a self) -> Self::Writer {
+        Escaping(self.0.make_writer())
+    }
+}
+
+impl<W: io::Write> io::Write for Escaping<W> {
+    /// Takes whole lines, as the log writes them.
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        match std::str::from_utf8(line) {
+            Ok(text) => self.0.write_all(escaped(text, Lines::Many).as_bytes())?,
+            Err(_) => self.0.write_all(line)?,
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
 }
 
 /// `time LEVEL message fields`, then the fields of the spans. The library's own format puts spans between
@@ -278,6 +317,31 @@ mod tests {
         let text = said(&options, false, contract_line);
         assert!(text.contains("DEBUG not said"), "{text}");
         assert!(text.contains("(trading_core::telemetry::logs::tests)"), "{text}");
+    }
+
+    fn hostile_line() {
+        let span = tracing::info_span!("feed", venue = %"okx\u{202e}");
+        let _inside = span.enter();
+        let cause = "boom \x1b[31mRED\n2026-11-27T00:00:00.000000Z ERROR forged\r\u{9b}1m币安";
+        tracing::warn!(%cause, "Store away: {cause}");
+    }
+
+    #[test]
+    fn texts_of_others_forge_no_line_and_reach_no_terminal() {
+        for colours in [false, true] {
+            let text = said(&LogOptions::default(), colours, hostile_line);
+            assert_eq!(text.lines().count(), 1, "{text}");
+            let shown =
+                r"boom \u001b[31mRED\n2026-11-27T00:00:00.000000Z ERROR forged\r\u009b1m币安";
+            let end = format!("Store away: {shown} cause={shown} venue=okx\\u202e\n");
+            assert!(text.ends_with(&end), "{text}");
+        }
+        let options = LogOptions { format: LogFormat::Json, ..LogOptions::default() };
+        let text = said(&options, false, hostile_line);
+        assert_eq!(text.lines().count(), 1, "{text}");
+        assert!(!text.trim_end().chars().any(char::is_control), "{text}");
+        let read: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert!(read["cause"].as_str().unwrap().ends_with("forged\r\u{9b}1m币安"), "{read}");
     }
 
     #[test]

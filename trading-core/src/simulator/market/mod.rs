@@ -116,6 +116,13 @@ impl Market {
         self.listings.get(&(venue, symbol.to_owned()))
     }
 
+    /// Whether there are trades of this symbol on this exchange.
+    #[must_use]
+    pub fn lists(&self, exchange: &str, symbol: &Symbol) -> bool {
+        let listing = exchange.parse().ok().and_then(|venue| self.listing(venue, symbol.as_str()));
+        listing.is_some()
+    }
+
     /// A symbol as the venue's own WebSocket frames spell it, exactly.
     pub(super) fn spelled(&self, venue: Venue, spelling: &str) -> Option<&Arc<Listing>> {
         let canonical = spelling.replace(['-', '/'], "");
