@@ -15,7 +15,7 @@ use super::recorder::venues;
 use super::signals::StopSignals;
 use super::tasks::Tasks;
 use crate::config::Settings;
-use crate::domain::{Instrument, Timestamp};
+use crate::domain::{Instrument, RecorderClock, Timestamp};
 use crate::pipeline::{Ledger, LedgerReading, Pipeline, channel};
 use crate::repair::{self, LoadError, RepairContext, RepairVenue, Reread};
 use crate::store::postgres::{
@@ -191,11 +191,18 @@ async fn fill(
     let pipeline =
         Pipeline::new(receiver, store, Arc::clone(&ledger), Vec::new(), None, pipeline, batch);
     let mut tasks = Tasks::default();
+    let held = pipeline.held();
     tasks.spawn("pipeline", pipeline.run());
 
     let recorder = identity(Timestamp::now());
-    let context =
-        RepairContext { pool: pool.clone(), sender, ledger: Arc::clone(&ledger), recorder };
+    let context = RepairContext {
+        pool: pool.clone(),
+        sender,
+        ledger: Arc::clone(&ledger),
+        recorder,
+        clock: RecorderClock::default(),
+        held,
+    };
     let asked = recorded.iter().filter_map(super::Venue::repair).collect::<Vec<_>>();
     let work = Work { context, options, stop };
     let done = work.of_all(&asked).await;

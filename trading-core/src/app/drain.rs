@@ -10,7 +10,7 @@ use super::live::{Database, LiveError, open_spool};
 use super::signals::StopSignals;
 use crate::config::Settings;
 use crate::store::postgres::{MaintenanceError, PostgresStore, database_name};
-use crate::store::spool::{self, Spool, SpoolError};
+use crate::store::spool::{self, Losses, SlotStatus, Spool, SpoolError};
 use crate::store::{Store as _, StoreError, Written};
 use crate::telemetry::Progress;
 
@@ -19,8 +19,8 @@ use crate::telemetry::Progress;
 pub struct Drained {
     /// What the store said of those that were written.
     pub written: Written,
-    /// Ticks that could not be read; their files are set aside.
-    pub unreadable: u64,
+    /// What could not be read, and what was left alone.
+    pub losses: Losses,
     /// Ticks that still wait, for another database or after a signal; those of a running recorder are not counted.
     pub left: u64,
     /// The spool.
@@ -53,7 +53,7 @@ impl Drained {
     /// Whether everything that could be stored is.
     #[must_use]
     pub const fn is_complete(&self) -> bool {
-        self.left == 0 && self.unreadable == 0
+        self.left == 0 && self.losses.is_none()
     }
 }
 
@@ -64,8 +64,8 @@ impl fmt::Display for Drained {
             f,
             "{stored} ticks stored, {duplicates} were there already, {rejected} set aside as refused"
         )?;
-        if self.unreadable > 0 {
-            write!(f, "; {} could not be read", self.unreadable)?;
+        if !self.losses.is_none() {
+            write!(f, "; {}", self.losses)?;
         }
         match self.left {
             0 => write!(f, "; nothing is left to drain in {}", self.dir.display()),
@@ -74,7 +74,8 @@ impl fmt::Display for Drained {
     }
 }
 
-/// Stores what waits in the spool for the database of the settings and what no running recorder holds.
+/// Stores what waits in the spool for the database of the settings and what no running recorder holds. With `damaged`
+/// also what can be read of the files that were set aside, and of those that no longer say for which database they wait.
 ///
 /// # Errors
 ///
@@ -82,16 +83,23 @@ impl fmt::Display for Drained {
 pub async fn drain_spool(
     settings: &Settings,
     pg_bin: Option<PathBuf>,
+    damaged: bool,
 ) -> Result<Drained, DrainError> {
     let mut signals = StopSignals::listen().map_err(LiveError::Signals)?;
     let dir = spool::folder(&settings.spool, &settings.database).map_err(LiveError::from)?;
-    let mut drained = Drained { written: Written::default(), unreadable: 0, left: 0, dir };
-    if waiting(&drained.dir, settings)? == 0 {
+    let mut drained =
+        Drained { written: Written::default(), losses: Losses::default(), left: 0, dir };
+    let status = spool::status(&drained.dir, settings.spool.max_bytes).map_err(LiveError::from)?;
+    let free = |slot: &&SlotStatus| !slot.held;
+    let mut slots = status.slots.iter().filter(free);
+    // No database is made for nothing.
+    if !slots.any(|slot| slot.segments > 0 || (damaged && slot.damaged > 0)) {
+        drained.losses.skipped = status.skipped;
         return Ok(drained);
     }
     let database = Database::open(settings, pg_bin).await?;
     let done = tokio::select! {
-        done = with_database(settings, &database, &mut drained) => done,
+        done = with_database(settings, &database, damaged, &mut drained) => done,
         signal = signals.next() => {
             warn!("{signal}: stopped; what is not stored stays in the spool");
             Ok(())
@@ -112,16 +120,19 @@ fn waiting(dir: &std::path::Path, settings: &Settings) -> Result<u64, SpoolError
 async fn with_database(
     settings: &Settings,
     database: &Database,
+    damaged: bool,
     drained: &mut Drained,
 ) -> Result<(), DrainError> {
     let pool = database.migrated_pool(1).await?;
     let named = named(&pool).await;
     pool.close().await;
-    let spool = open_spool(settings, named?).await?;
+    let spool = open_spool(settings, named?, damaged).await?;
+    drained.losses = spool.losses();
     let store = database.store();
     let total = spool.backlog().ticks;
     let progress = Progress::start("Draining the spool", "ticks", Some(total));
     let done = empty(&spool, &store, settings.batch.max_coalesced.get(), &progress, drained).await;
+    drained.losses = spool.losses();
     if done.is_ok() {
         progress.finish();
     }
@@ -150,7 +161,6 @@ async fn empty(
         drained.written.stored += written.stored;
         drained.written.duplicates += written.duplicates;
         drained.written.rejected += written.rejected;
-        drained.unreadable += oldest.unreadable;
         spool.remove(oldest.position).await?;
         progress.advance(written.stored + written.duplicates + written.rejected);
     }

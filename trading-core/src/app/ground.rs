@@ -12,12 +12,12 @@ use super::clock_watch::ClockWatch;
 use super::live::{Database, LiveError, open_spool};
 use super::recorder::Venue;
 use crate::config::Settings;
-use crate::domain::RecorderClock;
+use crate::domain::{RecorderClock, TradeId};
 use crate::exchange::IdRule;
 use crate::store::Remedy;
 use crate::store::postgres::{
-    LastStored, MaintenanceError, Origin, OriginError, PostgresStore, claim, ended_without_a_word,
-    last_stored, upsert_instruments,
+    LastStored, MaintenanceError, Origin, OriginError, PostgresStore, claim, in_doubt_since,
+    last_stored, list_time_until_now, upsert_instruments,
 };
 use crate::store::spool::Spool;
 
@@ -26,9 +26,8 @@ const ATTEMPTS_MAX: u32 = 5;
 /// See [`ATTEMPTS_MAX`].
 const ATTEMPT_DELAY: Duration = Duration::from_secs(1);
 
-/// How far apart the oldest tick may be that is not written yet and the newest that is: the time of a batch, and that of
-/// a write with its retries.
-const OVERLAP_MICROS: i64 = 30_000_000;
+/// A trade is stamped by its exchange no longer before it is received, but for one that hangs.
+const LAG_MAX: Duration = Duration::from_secs(5);
 
 /// Everything a recorder needs of the database and the disk.
 #[derive(Debug)]
@@ -66,7 +65,7 @@ impl Ground {
                 Err(error) => return Err(error),
             }
         };
-        let spool = open_spool(settings, name).await?;
+        let spool = open_spool(settings, name, false).await?;
         let clock = RecorderClock::default();
         let is_here = database.is_on_this_machine();
         let clock_watch = ClockWatch::start(clock.clone(), pool.clone(), is_here, venues).await;
@@ -90,26 +89,35 @@ async fn ask(
     upsert_instruments(&pool, &instruments).await?;
     let recorded: Vec<_> = instruments.iter().map(|(instrument, _)| *instrument).collect();
     let mut stored = last_stored(&pool, &recorded).await.map_err(MaintenanceError::from)?;
-    for venue in venues.iter().filter(|venue| venue.ids() == IdRule::Unique) {
-        doubt(&pool, venue.name(), &mut stored).await.map_err(MaintenanceError::from)?;
+    for venue in venues {
+        doubt(&pool, venue, &mut stored).await.map_err(MaintenanceError::from)?;
     }
     Ok((pool, name, stored))
 }
 
-/// Writes overlap, so that a kill can lose trades that are older than the newest stored one. Where ids show that, the
-/// auditor finds it; where they prove nothing, the time before the newest one is in doubt too.
+/// What a killed recorder had in memory only is lost: trades that are older than the newest stored one, where writes
+/// overlap, and all of a symbol of which none was stored yet. Where ids show it the auditor finds the former; where they
+/// prove nothing, the time from then on is in doubt. Of a symbol with nothing stored, that is listed as a gap in time.
 async fn doubt(
     pool: &PgPool,
-    exchange: &str,
-    stored: &mut [LastStored],
+    venue: &Venue,
+    stored: &mut Vec<LastStored>,
 ) -> Result<(), sqlx::Error> {
-    let own = |last: &&mut LastStored| last.instrument.exchange() == exchange;
-    let Some(newest) = stored.iter_mut().filter(own).map(|last| last.exchange_at).max() else {
-        return Ok(());
-    };
-    if ended_without_a_word(pool, exchange, newest).await? {
-        for last in stored.iter_mut().filter(own) {
-            last.exchange_at = last.exchange_at.plus_micros(-OVERLAP_MICROS);
+    let since = in_doubt_since(pool, venue.name(), LAG_MAX).await?;
+    for (instrument, _) in venue.spellings() {
+        let Some(since) = since.get(instrument.symbol().as_str()) else { continue };
+        match stored.iter_mut().find(|last| last.instrument == instrument) {
+            Some(last) if venue.ids() == IdRule::Unique => {
+                last.exchange_at = last.exchange_at.min(*since);
+            }
+            Some(_) => {}
+            // Its first trade ends the gap.
+            None if venue.ids() == IdRule::Unique => stored.push(LastStored {
+                instrument,
+                trade_id: TradeId::from_text(""),
+                exchange_at: *since,
+            }),
+            None => list_time_until_now(pool, instrument, *since).await?,
         }
     }
     Ok(())

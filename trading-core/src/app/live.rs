@@ -266,14 +266,26 @@ async fn start_recorder(
     Ok((pool, recorder))
 }
 
-/// Opens the spool for the batches of the database of this name, and says what earlier runs left in it.
-pub(super) async fn open_spool(settings: &Settings, name: String) -> Result<Spool, LiveError> {
+/// Opens the spool for the batches of the database of this name, and says what earlier runs left in it. With `salvage`
+/// what was set aside is drained too.
+pub(super) async fn open_spool(
+    settings: &Settings,
+    name: String,
+    salvage: bool,
+) -> Result<Spool, LiveError> {
     let dir = spool::folder(&settings.spool, &settings.database)?;
-    let (spool, found) = Spool::open(dir, settings.spool.max_bytes, name).await?;
-    let Found { backlog, foreign, .. } = found;
+    let max_bytes = settings.spool.max_bytes;
+    let (spool, found) = match salvage {
+        false => Spool::open(dir, max_bytes, name).await?,
+        true => Spool::salvage(dir, max_bytes, name).await?,
+    };
+    let Found { backlog, foreign, losses, .. } = found;
     for foreign in foreign {
-        let (folder, database) = (foreign.folder.display(), foreign.database);
+        let (folder, database) = (foreign.folder.display(), foreign.database.escape_debug());
         warn!("Left alone: {folder} in the spool waits for another database ({database})");
+    }
+    for skipped in &losses.skipped {
+        warn!("In the spool {skipped}");
     }
     if backlog.batches > 0 {
         info!(

@@ -12,7 +12,7 @@ use rustc_hash::FxBuildHasher;
 use sqlx::PgPool;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::ground::Ground;
 use super::identity::identity;
@@ -26,12 +26,15 @@ use crate::pipeline::{Ledger, Onlooker, Pipeline, Spooling, TickSender, channel}
 use crate::repair::{self, RepairContext, RepairVenue};
 use crate::rest::{RestClient, RestError};
 use crate::simulator::Market;
-use crate::store::journal::{Journal, journal};
+use crate::store::journal::{Journal, journal, note_all_stored};
 use crate::store::postgres::{self, LastStored};
-use crate::store::spool::Spool;
+use crate::store::spool::{Losses, Spool};
 
 /// How often old partitions are looked for.
 const RETENTION_INTERVAL: Duration = Duration::from_secs(3_600);
+
+/// How long the database may take to note at the end that all is stored.
+const NOTE_MAX: Duration = Duration::from_secs(2);
 
 /// Why a run ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -213,6 +216,8 @@ pub struct Recorder {
     feeds: CancellationToken,
     ledger: Arc<Ledger>,
     spool: Spool,
+    /// Where it notes at the end that all is stored, and under which name.
+    noted: (PgPool, String),
     /// Raised at two thirds of the deadline: what is not stored goes to the spool.
     hurry: CancellationToken,
     stop_deadline: Duration,
@@ -235,6 +240,7 @@ impl Recorder {
             channel(settings.pipeline.channel_capacity.get(), Arc::clone(&ledger));
         let started_at = Timestamp::now();
         let recorder = identity(started_at);
+        let noted = (pool.clone(), recorder.clone());
         let (journal, journal_writer) = journal(recorder.clone());
         let seed = u64::try_from(started_at.as_micros()).unwrap_or_default();
         let hurry = CancellationToken::new();
@@ -249,6 +255,8 @@ impl Recorder {
             &settings.batch,
         );
         let mut tasks = Tasks::default();
+        let held = pipeline.held();
+        let journal_writer = journal_writer.with_held(held.clone());
         tasks.spawn("pipeline", pipeline.run());
         tasks.spawn("clock", clock_watch.run(Arc::clone(&ledger), feeds.clone()));
         tasks.spawn("journal", journal_writer.run(pool.clone()));
@@ -258,8 +266,14 @@ impl Recorder {
             }
         }
         if settings.backfill.enabled {
-            let context =
-                RepairContext { pool: pool.clone(), sender, ledger: Arc::clone(&ledger), recorder };
+            let context = RepairContext {
+                pool: pool.clone(),
+                sender,
+                ledger: Arc::clone(&ledger),
+                recorder,
+                clock,
+                held,
+            };
             let venues: Vec<RepairVenue> = venues.iter().filter_map(Venue::repair).collect();
             let max_age = settings.backfill.max_age;
             let audit = repair::audit(context.clone(), venues.clone(), max_age, feeds.clone());
@@ -270,7 +284,7 @@ impl Recorder {
             tasks.spawn("retention", keep(pool.clone(), retention, feeds.clone()));
         }
         let stop_deadline = settings.pipeline.stop_deadline;
-        Self { tasks, feeds, ledger, spool, hurry, stop_deadline }
+        Self { tasks, feeds, ledger, spool, noted, hurry, stop_deadline }
     }
 
     /// Adds a task that ends by itself when its input does; it is waited for at the stop.
@@ -316,11 +330,35 @@ impl Recorder {
         } else if !in_time && reading.spooled == 0 {
             warn!("Every tick is stored all the same");
         }
+        let losses = self.tell_losses();
+        if lost + losses.uncounted() == 0 {
+            let (pool, recorder) = &self.noted;
+            match tokio::time::timeout(NOTE_MAX, note_all_stored(pool, recorder)).await {
+                Ok(Ok(())) => {}
+                // The next start takes some of it for lost, and lists more than is missing.
+                Ok(Err(error)) => debug!(%error, "Not noted that all is stored"),
+                Err(_elapsed) => debug!("Not noted that all is stored: no answer"),
+            }
+        }
+        let not_stored = lost + reading.spooled + losses.uncounted();
         match unasked {
-            _ if lost + reading.spooled > 0 => Outcome::NotStored(lost + reading.spooled),
+            _ if not_stored > 0 || !losses.is_none() => Outcome::NotStored(not_stored),
             Some(name) => Outcome::StageEnded(name),
             None => Outcome::Clean,
         }
+    }
+
+    /// What of the spool could not be stored; what was damaged when it was opened was never counted as received.
+    fn tell_losses(&self) -> Losses {
+        let losses = self.spool.losses();
+        if !losses.is_none() {
+            let dir = self.spool.dir().display();
+            error!(
+                "Not everything in the spool at {dir} could be stored: {losses}; `trading-core spool status` shows what is \
+                 there, `trading-core spool inspect --damaged` what can be read of it"
+            );
+        }
+        losses
     }
 
     /// Whether everything ended before the deadline and without a second signal.

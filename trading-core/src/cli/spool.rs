@@ -21,7 +21,15 @@ pub enum SpoolCommand {
         /// Print no more ticks than this
         #[arg(long, value_name = "N", default_value = "100", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
         limit: u32,
+        /// Print instead what can be read of the files that were set aside as damaged
+        #[arg(long)]
+        damaged: bool,
     },
     /// Store what waits, except what a running recorder holds and drains itself
-    Drain,
+    Drain {
+        /// Store also what can be read of the files that were set aside as damaged, and of those that no longer say for
+        /// which database they wait; the files stay
+        #[arg(long)]
+        damaged: bool,
+    },
 }

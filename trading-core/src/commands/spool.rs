@@ -24,24 +24,26 @@ pub(crate) fn spool(cli: &Cli, command: &SpoolCommand, environment: &Environment
                 Ok(status) => output::result(&status.to_string()),
                 Err(error) => failed(&error),
             },
-            SpoolCommand::Inspect { json, limit } => {
+            SpoolCommand::Inspect { json, limit, damaged } => {
                 let limit = usize::try_from(*limit).unwrap_or(usize::MAX);
-                match spool::inspect(&dir, limit) {
+                match spool::inspect(&dir, limit, *damaged) {
                     Ok(ticks) if ticks.is_empty() => ExitCode::Clean,
                     Ok(ticks) => output::result(&listed(&ticks, *json)),
                     Err(error) => failed(&error),
                 }
             }
-            SpoolCommand::Drain => match drain_spool(&settings, pg_bin(environment)).await {
-                Ok(drained) => match output::result(&drained.to_string()) {
-                    ExitCode::Clean if !drained.is_complete() => ExitCode::Loss,
-                    code => code,
-                },
-                Err(error) => match (failed(&error), error) {
-                    (_, DrainError::Store { .. }) => ExitCode::Loss,
-                    (code, _) => code,
-                },
-            },
+            SpoolCommand::Drain { damaged } => {
+                match drain_spool(&settings, pg_bin(environment), *damaged).await {
+                    Ok(drained) => match output::result(&drained.to_string()) {
+                        ExitCode::Clean if !drained.is_complete() => ExitCode::Loss,
+                        code => code,
+                    },
+                    Err(error) => match (failed(&error), error) {
+                        (_, DrainError::Store { .. }) => ExitCode::Loss,
+                        (code, _) => code,
+                    },
+                }
+            }
         }
     })
 }

@@ -143,6 +143,9 @@ fn judge_leftovers(status: &spool::Status) -> Vec<Check> {
         let found = format!("{damaged} damaged files are set aside in {}", status.dir.display());
         checks.push(Check::warn("spool", found, "`trading-core spool status` says more"));
     }
+    for skipped in &status.skipped {
+        checks.push(Check::warn("spool", skipped.to_string(), "move it elsewhere"));
+    }
     if status.ticks > 0 {
         let found = format!("{} ticks wait in it", status.ticks);
         checks.push(Check::warn(

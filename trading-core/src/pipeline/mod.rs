@@ -39,7 +39,7 @@ pub use ledger::{Ledger, LedgerReading};
 pub use tap::{Chunk, Delivery, Onlooker, TapReceiver, TapSender, tap};
 
 use crate::config::{BatchSettings, PipelineSettings};
-use crate::domain::Tick;
+use crate::domain::{HeldSince, Tick, steady_micros};
 use crate::store::Store;
 use crate::store::spool::Spool;
 use drain::Drain;
@@ -70,6 +70,11 @@ pub struct Pipeline<S> {
     writers_max: usize,
     writes: JoinSet<(u64, Vec<Tick>)>,
     stored: StoredThrough,
+    /// When the channel was last seen empty: what waits in it was received later.
+    emptied_at: i64,
+    /// Since when the batcher holds its oldest tick.
+    batched_since: Option<i64>,
+    held: HeldSince,
     /// What empties the spool, where there is one, until it runs.
     drain: Option<Drain<S>>,
     draining: JoinSet<()>,
@@ -112,6 +117,9 @@ impl<S: Store> Pipeline<S> {
             writers_max: batch.writers.get(),
             writes: JoinSet::new(),
             stored: StoredThrough::default(),
+            emptied_at: steady_micros(),
+            batched_since: None,
+            held: HeldSince::default(),
             drain,
             draining: JoinSet::new(),
             spares: Vec::new(),
@@ -120,6 +128,12 @@ impl<S: Store> Pipeline<S> {
             health_interval: pipeline.health_interval,
             input_ended: false,
         }
+    }
+
+    /// Since when it holds ticks that are nowhere else.
+    #[must_use]
+    pub fn held(&self) -> HeldSince {
+        self.held.clone()
     }
 
     /// Runs until every sender of the channel has gone and everything they sent is written or spooled.
@@ -136,6 +150,7 @@ impl<S: Store> Pipeline<S> {
                 finish.cancel();
             }
             self.dispatch_due();
+            self.note_held();
             let writer_is_free = self.writer_is_free();
             let room = self.batcher.room(writer_is_free);
             self.writer.press(room == 0 && !writer_is_free);
@@ -173,7 +188,19 @@ impl<S: Store> Pipeline<S> {
             let chunk: Chunk = self.incoming.as_slice().into();
             self.onlookers.iter_mut().for_each(|onlooker| onlooker.tap.offer(&chunk));
         }
+        self.batched_since.get_or_insert(self.emptied_at);
         self.batcher.append(&mut self.incoming, Instant::now());
+    }
+
+    /// Says since when ticks are held: by those under way, in the batcher and in the channel.
+    fn note_held(&mut self) {
+        let is_empty = self.ticks.utilization().used == 0;
+        let waiting = (!is_empty).then_some(self.emptied_at);
+        self.held
+            .set([self.stored.since(), self.batched_since, waiting].into_iter().flatten().min());
+        if is_empty {
+            self.emptied_at = steady_micros();
+        }
     }
 
     /// Gives the batch to a free writer when it is full or due, or when nothing more will come.
@@ -182,7 +209,8 @@ impl<S: Store> Pipeline<S> {
         if self.writer_is_free() && (is_last || self.batcher.is_due(Instant::now())) {
             let batch = self.batcher.take(self.spares.pop().unwrap_or_default());
             let writer = Arc::clone(&self.writer);
-            let number = self.stored.begin(batch.len());
+            let since = self.batched_since.take().unwrap_or(self.emptied_at);
+            let number = self.stored.begin(batch.len(), since);
             self.writes.spawn(async move { (number, writer.write(batch).await) });
         }
     }

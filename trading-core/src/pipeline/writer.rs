@@ -266,7 +266,8 @@ impl<S: Store> Writer<S> {
         if matches!(error, SpoolError::Full { .. }) {
             warn!("Spool full at {dir}: {error}; {then}{unsaid}");
         } else {
-            error!(cause, "Spool not written at {dir}: {error}; {then}{unsaid}");
+            let remedy = error.remedy();
+            error!(cause, "Spool not written at {dir}: {error}{remedy}; {then}{unsaid}");
         }
     }
 }

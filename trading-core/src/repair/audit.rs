@@ -2,7 +2,7 @@
 //! dropped, rows that somebody deleted.
 //!
 //! Where the last look ended is kept in `checked_until`; the first look at a symbol begins with its first stored trade
-//! within `backfill.max_age`. Only trades older than half a minute are judged, and only while nothing waits for the store:
+//! within `backfill.max_age`. Only trades older than half a minute, and than all that the pipeline holds, are judged, and only while nothing waits for the store:
 //! what is on its way is not missing.
 
 use std::time::Duration;
@@ -26,8 +26,10 @@ use crate::store::postgres::{
 
 /// How often the ids are looked through.
 const INTERVAL: Duration = Duration::from_secs(30);
-/// Younger trades may still be on their way: three times what a write may take before it is given up.
+/// Younger trades may still be on their way, in another recorder: in this one, what the pipeline holds.
 const YOUNG: i64 = 30_000_000;
+/// So much later than it was made a trade may be received.
+const LATE: i64 = 5_000_000;
 
 /// Looks through what is stored of these venues, now and every half minute, until it is stopped.
 pub async fn audit(
@@ -45,7 +47,7 @@ pub async fn audit(
     };
     let rounds = async {
         loop {
-            auditor.round(&venues, Timestamp::now()).await;
+            auditor.round(&venues, auditor.context.clock.now()).await;
             sleep(INTERVAL).await;
         }
     };
@@ -86,7 +88,9 @@ impl Auditor {
         now: Timestamp,
     ) -> Result<(), sqlx::Error> {
         let pool = &self.context.pool;
-        let until = now.plus_micros(-YOUNG);
+        // Some writes may end long before others that began earlier.
+        let young = YOUNG.max(self.context.held.age_micros().saturating_add(LATE));
+        let until = now.plus_micros(-young);
         let mut mark = match checked_until(pool, instrument).await? {
             Some(mark) => mark,
             None => {

@@ -36,12 +36,12 @@ pub use load::{LoadError, Loaded, load};
 pub use quarantine::{Reread, reread_quarantined};
 pub use worker::repair_all;
 
-use crate::domain::{Instrument, Tick};
+use crate::domain::{HeldSince, Instrument, RecorderClock, Tick};
 use crate::exchange::Exchange;
 use crate::pipeline::{ChannelClosed, Ledger, TickSender};
 use crate::rest::RestClient;
 use crate::store::Remedy;
-use crate::store::postgres::{GapScope, exchanges_with_work};
+use crate::store::postgres::{GapScope, exchanges_with_work, release_held};
 use crate::telemetry::RepeatLimiter;
 use worker::Worker;
 
@@ -69,6 +69,10 @@ pub struct RepairContext {
     pub ledger: Arc<Ledger>,
     /// Which run of which process this is; no other has this name.
     pub recorder: String,
+    /// Whether this machine's clock is off: then nothing is given up.
+    pub clock: RecorderClock,
+    /// Since when the pipeline holds what is not stored.
+    pub held: HeldSince,
 }
 
 impl RepairContext {
@@ -125,7 +129,7 @@ pub async fn run(
         .collect();
     let names: Vec<&'static str> = venues.iter().map(|venue| venue.exchange.name()).collect();
     let loops = workers.iter().map(|worker| attend(worker, woken.clone(), &stop));
-    let look = look_for_work(&context.pool, &names, max_age, &wake);
+    let look = look_for_work(&context, &names, max_age, &wake);
     // A worker that is stopped still sends on what it has begun to send.
     futures_util::join!(join_all(loops), stop.run_until_cancelled(look));
 }
@@ -159,13 +163,20 @@ async fn attend(
 
 /// Calls the workers of the exchanges that have open gaps.
 async fn look_for_work(
-    pool: &PgPool,
+    RepairContext { pool, clock, .. }: &RepairContext,
     exchanges: &[&'static str],
     max_age: Duration,
     wake: &watch::Sender<Vec<String>>,
 ) {
     let mut away = RepeatLimiter::new(AWAY_INTERVAL);
+    // An earlier run may have held some, by a clock that was off.
+    let mut holds = true;
     loop {
+        if clock.is_off() {
+            holds = true;
+        } else if holds {
+            holds = release_held(pool, exchanges, verdict::HELD).await.is_err();
+        }
         match exchanges_with_work(pool, exchanges, Some(max_age)).await {
             Ok(names) if names.is_empty() => {}
             Ok(names) => {

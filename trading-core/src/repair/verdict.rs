@@ -39,6 +39,8 @@ const SKIPPED_ALWAYS: &str =
     "the exchange's history skips more than is believed to have never been issued";
 const MISDATED: &str = "the exchange's history dates it a day or more outside of the gap";
 const CARRIED: &str = "another connection brought it";
+/// The note of what was not given up because the clock was off.
+pub(super) const HELD: &str = "held: this machine's clock is off, and nothing is given up by it";
 const PERHAPS_CARRIED: &str = "it is not known yet whether another connection brought it";
 
 /// What is known about the ids of a gap.
@@ -252,6 +254,16 @@ pub(super) fn await_carrier(part: &mut Part) {
     part.attempts += 1;
 }
 
+/// Gives nothing up while this machine's clock is off: it is judged anew when that is right.
+pub(super) fn hold(parts: &mut [Part]) {
+    let is_final = |status| matches!(status, GapStatus::Unrecoverable | GapStatus::NotALoss);
+    for part in parts.iter_mut().filter(|part| is_final(part.status)) {
+        part.status = GapStatus::Open;
+        part.note = Some(HELD.to_owned());
+        part.attempts += 1;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
@@ -342,6 +354,24 @@ mod tests {
         assert_eq!(upwards, [(10, 15, Repaired, 3), (16, 19, Open, 0)]);
         let downwards = judged(&[(10, 13)], 3, Some(reach(15, 21)), false);
         assert_eq!(downwards, [(10, 14, Open, 0), (15, 19, Repaired, 3)]);
+    }
+
+    #[test]
+    fn nothing_is_given_up_while_the_clock_is_off() {
+        let findings = Findings {
+            looked_at: 19,
+            absent: range(12, 13),
+            refused: range(15, 15),
+            reading: Some(super::Reading { reach: Some(reach(9, 20)), is_complete: true }),
+            ..Findings::default()
+        };
+        let mut parts = of_ids(&gap(3, PATIENT_AGE), (10, 19), &findings);
+        let statuses = |parts: &[Part]| parts.iter().map(|part| part.status).collect::<Vec<_>>();
+        assert_eq!(statuses(&parts), [Repaired, NotALoss, Repaired, Unrecoverable, Repaired]);
+        hold(&mut parts);
+        assert_eq!(statuses(&parts), [Repaired, Open, Repaired, Open, Repaired]);
+        assert_eq!((parts[1].note.as_deref(), parts[1].attempts), (Some(HELD), 4));
+        assert_eq!((parts[0].note.as_deref(), parts[0].attempts), (None, 3));
     }
 
     #[test]

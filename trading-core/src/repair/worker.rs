@@ -18,11 +18,13 @@ use super::says::Says;
 use super::verdict::{self, Findings, Reading};
 use super::{RANGES_MAX, RepairContext, RepairVenue, WORKERS};
 use crate::domain::{Tick, Timestamp};
+use crate::exchange::IdRule;
 use crate::exchange::history::{Pages, Reach, Span};
 use crate::pipeline::ChannelClosed;
 use crate::rest::RestError;
 use crate::store::postgres::{
-    Carried, GapScope, GapStatus, Gaps, LEASE, OpenGap, remove_doubles, retry_delay, waiting_gaps,
+    Carried, GapScope, GapStatus, Gaps, LEASE, OpenGap, look_again, remove_doubles, retry_delay,
+    waiting_gaps,
 };
 
 /// Pages after which what was done is noted and the rest becomes a gap of its own.
@@ -273,7 +275,10 @@ impl Worker {
         if !self.venue.exchange.history().rules().exact_times {
             self.ask(remove_doubles(&self.context.pool, gap.instrument, times)).await?;
         }
-        let parts = verdict::of_ids(gap, ids, &findings);
+        let mut parts = verdict::of_ids(gap, ids, &findings);
+        if self.context.clock.is_off() {
+            verdict::hold(&mut parts);
+        }
         if !self.ask(self.gaps.settle(gap, &parts)).await? {
             return Err(Setback::Lost);
         }
@@ -370,8 +375,15 @@ impl Worker {
                 Carried::No => {}
             }
         }
+        if self.context.clock.is_off() {
+            verdict::hold(&mut parts);
+        }
         if !self.ask(self.gaps.settle(gap, &parts)).await? {
             return Err(Setback::Lost);
+        }
+        if self.venue.exchange.ids() == IdRule::Consecutive {
+            // The ids show whether something is missing between what was fetched and what came since.
+            self.ask(look_again(&self.context.pool, gap.instrument, gap.times.0)).await?;
         }
         self.says.settled(gap, &parts, sent.number, started.elapsed());
         Ok(())

@@ -6,6 +6,7 @@
 
 pub mod embedded;
 mod error;
+mod folder;
 pub mod journal;
 pub mod postgres;
 pub mod spool;

@@ -17,8 +17,9 @@ use crate::rest::{RestClient, RestError};
 use crate::telemetry::Progress;
 
 use super::error::VerifyError;
+use super::findings::{Finding, Findings, Kind, grouped};
 use super::read::{instant, moment};
-use super::report::{Finding, Findings, Kind, Report, grouped};
+use super::report::Report;
 
 const MINUTE_MICROS: i64 = 60_000_000;
 /// Times that a venue which is busy or cannot be reached is asked for one answer.
@@ -79,7 +80,8 @@ pub async fn compare(
     Ok(())
 }
 
-type Compared = Vec<(String, String, u64, Findings)>;
+/// Exchange, symbol, the minutes that were compared and those that were to be, and what was found.
+type Compared = Vec<(String, String, (u64, u64), Findings)>;
 
 async fn ask(
     pool: &PgPool,
@@ -95,51 +97,59 @@ async fn ask(
     });
     for symbol in symbols {
         let mut findings = Findings::of_one();
-        let minutes = match &client {
+        let looked = match &client {
             Some(Ok((exchange, base, client))) => {
-                let instrument = instrument(pool, &name, &symbol).await?;
-                let stored = stored(pool, &name, &symbol, comparison).await?;
-                match (instrument, stored) {
-                    (Some(instrument), Some((span, stored))) => {
-                        match candles(*exchange, base, client, instrument, span).await {
-                            Ok(candles) => {
-                                differences(&name, &symbol, &stored, &candles, &mut findings)
-                            }
-                            Err(error) => {
-                                findings.push(not_compared(&name, &symbol, &error.to_string()));
-                                0
-                            }
-                        }
-                    }
-                    (None, _) => {
-                        findings.push(not_compared(
-                            &name,
-                            &symbol,
-                            "its base and quote are not known",
-                        ));
-                        0
-                    }
-                    // Less than a whole minute is stored.
-                    (_, None) => 0,
-                }
+                let venue = Venue { exchange: *exchange, base, client };
+                venue.look(pool, &name, &symbol, comparison, &mut findings).await?
             }
-            Some(Err(error)) => {
-                findings.push(not_compared(&name, &symbol, &error.to_string()));
-                0
-            }
-            None => {
-                findings.push(not_compared(
-                    &name,
-                    &symbol,
-                    "no exchange of this name can be asked",
-                ));
-                0
-            }
+            Some(Err(error)) => Err((0, error.to_string())),
+            None => Err((0, "no exchange of this name can be asked".to_owned())),
         };
+        let minutes = looked.unwrap_or_else(|(asked, why)| {
+            findings.push(not_compared(&name, &symbol, &why));
+            (0, asked)
+        });
         compared.push((name.clone(), symbol, minutes, findings));
         progress.advance(1);
     }
     Ok(compared)
+}
+
+/// An exchange that can be asked.
+struct Venue<'a> {
+    exchange: &'a dyn Exchange,
+    base: &'a str,
+    client: &'a RestClient,
+}
+
+impl Venue<'_> {
+    /// How many minutes were compared, of how many; or how many were to be, and why none was.
+    async fn look(
+        &self,
+        pool: &PgPool,
+        name: &str,
+        symbol: &str,
+        comparison: &Comparison,
+        findings: &mut Findings,
+    ) -> Result<Result<(u64, u64), (u64, String)>, VerifyError> {
+        let Some(instrument) = instrument(pool, name, symbol).await? else {
+            return Ok(Err((0, "its base and quote are not known".to_owned())));
+        };
+        let Some((span, stored)) = stored(pool, name, symbol, comparison).await? else {
+            let why = "no whole minute of it is stored in this time".to_owned();
+            return Ok(Err((0, why)));
+        };
+        let asked = u64::try_from((span.1 - span.0) / MINUTE_MICROS).unwrap_or_default();
+        let candles = match candles(self.exchange, self.base, self.client, instrument, span).await {
+            Ok(candles) => candles,
+            Err(error) => return Ok(Err((asked, error.to_string()))),
+        };
+        let compared = differences(name, symbol, &stored, &candles, findings);
+        Ok(match compared {
+            0 => Err((asked, "the exchange tells no candles of this time".to_owned())),
+            _ => Ok((compared, asked)),
+        })
+    }
 }
 
 /// The instrument as it was recorded.
@@ -251,7 +261,7 @@ async fn patient(client: &RestClient, url: &str) -> Result<String, RestError> {
     }
 }
 
-/// Adds each minute that differs, and says how many were compared.
+/// Adds each minute that differs, and says how many were compared: none where the exchange told nothing.
 fn differences(
     exchange: &str,
     symbol: &str,
@@ -261,7 +271,6 @@ fn differences(
 ) -> u64 {
     let (Some((first, _)), Some((last, _))) = (candles.first_key_value(), candles.last_key_value())
     else {
-        findings.push(not_compared(exchange, symbol, "the exchange tells no candles of this time"));
         return 0;
     };
     let mut minutes = 0;
@@ -308,7 +317,7 @@ fn not_compared(exchange: &str, symbol: &str, why: &str) -> Finding {
         last_id: None,
         from: None,
         to: None,
-        text: format!("not compared with the exchange: {why}"),
+        text: format!("not looked at against the exchange: {why}"),
     }
 }
 
@@ -381,6 +390,5 @@ mod tests {
         );
         let mut findings = Findings::of_one();
         assert_eq!(differences("okx", "BTCUSDT", &stored, &Minutes::new(), &mut findings), 0);
-        assert_eq!(findings.listed()[0].kind, Kind::NotCompared);
     }
 }

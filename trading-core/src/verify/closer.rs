@@ -7,7 +7,7 @@ use crate::exchange::IdRule;
 
 use super::Scope;
 use super::error::VerifyError;
-use super::ids::{Span, Suspect, hull};
+use super::ids::{Ids, Span, Suspect, hull};
 use super::judge::{Doubled, Named};
 use super::read::{Key, instant};
 use super::snapshot::Snapshot;
@@ -40,7 +40,7 @@ pub(super) async fn doubled(
     if tally.rule == IdRule::Consecutive {
         let mut found: Vec<u64> = Vec::new();
         let mut span: Option<Span> = None;
-        for (more, at) in tally.ids.doubled() {
+        for (more, at) in tally.counts().flat_map(Ids::doubled) {
             found.extend(more);
             span = Some(span.map_or(at, |span| hull(span, at)));
             if found.len() >= DOUBLED_IDS_MAX {
@@ -70,7 +70,7 @@ pub(super) async fn doubled(
     .await?;
     let count = |number: i64| u64::try_from(number).unwrap_or_default();
     let extra = match tally.rule {
-        IdRule::Consecutive => tally.ids.doubled_rows(),
+        IdRule::Consecutive => tally.counts().map(Ids::doubled_rows).sum(),
         IdRule::Unique => rows.first().map_or(0, |row| count(row.4)),
     };
     let doubled = rows.into_iter().map(|(id, extra, from, to, _)| Doubled {
@@ -88,6 +88,9 @@ pub(super) async fn against_time(
     tally: &mut Tally,
     scope: &Scope,
 ) -> Result<Named, VerifyError> {
+    if !tally.ids.suspects().is_empty() {
+        tally.earlier = tally.ids.take_earlier();
+    }
     let suspects = tally.ids.suspects();
     let mut named = Named::default();
     if suspects.len() > SUSPECTS_MAX {
@@ -146,7 +149,7 @@ pub(super) async fn out_of_session(
     let times = |spans: &[Span], which: fn(&Span) -> Timestamp| -> Vec<DateTime<Utc>> {
         spans.iter().map(|span| which(span).to_datetime()).collect()
     };
-    let sessions = tally.coverage.spans();
+    let sessions = tally.connected.claimed.spans();
     let mut look = snapshot.look().await?;
     let (count, from, to): (i64, Option<DateTime<Utc>>, Option<DateTime<Utc>>) = sqlx::query_as(
         "SELECT count(*), min(received_at), max(received_at) \

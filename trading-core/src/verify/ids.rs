@@ -17,6 +17,9 @@ const DISORDER_MAX: Duration = Duration::from_secs(1);
 /// Blocks kept per symbol that are not whole. A symbol with more is missing trades everywhere.
 const LOOSE_MAX: usize = 500_000;
 
+/// Rows that make a count of their own; fewer are rows with altered ids.
+const COUNT_MIN: u64 = 2;
+
 /// First and last exchange time of some rows.
 pub(super) type Span = (Timestamp, Timestamp);
 /// First and last of some ids, both included.
@@ -218,6 +221,48 @@ impl Ids {
             found
         });
         in_runs.sum::<u64>() + in_loose.sum::<u64>()
+    }
+
+    /// When its rows were traded.
+    pub(super) fn time(&self) -> Option<Span> {
+        self.pieces().into_iter().map(|(_, _, at)| at).reduce(hull)
+    }
+
+    /// Takes out what was counted before the exchange began anew, latest count first: higher ids, all of them traded
+    /// before all lower ones. A single row is no count.
+    pub(super) fn take_earlier(&mut self) -> Vec<Self> {
+        let mut earlier = Vec::new();
+        while let Some(first) = self.begun_anew() {
+            earlier.push(Self {
+                runs: self.runs.split_off(&first),
+                loose: self.loose.split_off(&first),
+                loose_max: self.loose_max,
+                is_scattered: self.is_scattered,
+            });
+        }
+        earlier.reverse();
+        earlier
+    }
+
+    /// The first block of the highest ids that belong to an earlier count.
+    fn begun_anew(&self) -> Option<u64> {
+        let pieces = self.pieces();
+        // Of the pieces up to each one: rows, and the earliest time.
+        let mut lower = Vec::with_capacity(pieces.len());
+        let mut sum = (0, Timestamp::MAX);
+        for (_, rows, at) in &pieces {
+            sum = (sum.0 + rows, sum.1.min(at.0));
+            lower.push(sum);
+        }
+        let (mut rows, mut latest) = (0, EPOCH);
+        for ((ids, count, at), below) in pieces.iter().skip(1).zip(&lower).rev() {
+            rows += count;
+            latest = latest.max(at.1);
+            if latest <= below.1 && rows >= COUNT_MIN && below.0 >= COUNT_MIN {
+                return Some(ids.0 / BLOCK_LEN);
+            }
+        }
+        None
     }
 
     /// What lies against time: of two pieces that contradict each other, the one with fewer rows, or else with its rows
@@ -426,6 +471,24 @@ mod tests {
         ids.set_aside(200, 1);
         assert_eq!(ranges(&ids), [(0, 199), (201, 639)]);
         assert_eq!(ids.doubled_rows(), 0);
+    }
+
+    #[test]
+    fn ids_that_begin_anew_are_two_counts_and_none_of_their_rows_is_blamed() {
+        let old = (1_000..1_011).map(|id| (id, id));
+        let new = (60..142).map(|id| (id, 2_000 + id));
+        let newest = (10..20).map(|id| (id, 5_000 + id));
+        let rows: Vec<(u64, u64)> = old.chain(new).chain(newest).collect();
+        let mut ids = read(&rows, 7);
+        // The third count shares a block with the second: they are not told apart, and not in order.
+        assert_eq!(ids.take_earlier().len(), 1);
+        let mut ids = read(&rows[..93], 7);
+        let earlier = ids.take_earlier();
+        assert_eq!(earlier.iter().map(ranges).collect::<Vec<_>>(), [[(1_000, 1_010)]]);
+        assert_eq!((ranges(&ids), ids.suspects()), (vec![(60, 141)], Vec::new()));
+        // One row is a row with an altered id.
+        let mut one = read(&[(9_000, 1), (1, 2), (2, 3), (3, 4)], 9);
+        assert!(one.take_earlier().is_empty());
     }
 
     #[test]

@@ -5,13 +5,21 @@ use std::time::Duration;
 use crate::domain::Timestamp;
 use crate::exchange::IdRule;
 
-use super::coverage::Coverage;
+use super::away::Away;
+use super::findings::{Finding, Findings, Kind, grouped};
 use super::gaps::{GapRow, GapStatus, Listed, unlisted};
 use super::ids::{IdRange, Ids, Present, Span, hull};
-use super::report::{Finding, Findings, Kind, Missing, SymbolReport, grouped};
+use super::report::{Missing, SymbolReport};
+use super::sessions::Connected;
+use super::tables::Rejected;
 
 /// The exchange's clock and ours may differ by so much where a time without a connection is looked for in `tick_gaps`.
 const CLOCKS_APART_MAX: Duration = Duration::from_secs(5);
+
+/// A recorder's connections are noted as alive every ten seconds.
+const SEEN_LATE_MAX_MICROS: i64 = 15_000_000;
+/// Trades may be stamped against their order by so much where a time without a connection is held against `tick_gaps`.
+const STAMPS_APART_MAX_MICROS: i64 = 500_000;
 
 /// What is looked at: from here, up to there without it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,6 +65,8 @@ pub(super) struct Evidence {
     pub(super) at: Option<Span>,
     /// Its ids, where they are consecutive; rows of `against_time` are out of it.
     pub(super) ids: Ids,
+    /// Its ids of before the exchange counted anew, latest count first.
+    pub(super) earlier: Vec<Ids>,
     /// Rows beside the first of each trade.
     pub(super) doubled_rows: u64,
     /// Some of them.
@@ -70,13 +80,36 @@ pub(super) struct Evidence {
     /// Live rows outside every session, and when they were received.
     pub(super) out_of_session: Option<(u64, Span)>,
     /// When its exchange was connected for it.
-    pub(super) coverage: Coverage,
+    pub(super) connected: Connected,
+    /// Times without a connection, where ids prove nothing.
+    pub(super) away: Vec<Away>,
     /// What `tick_gaps` says.
     pub(super) gaps: Vec<GapRow>,
-    /// Rows of `rejected_ticks`.
-    pub(super) rejected: u64,
-    /// Their ids, ascending, where they are numbers.
-    pub(super) rejected_ids: Vec<u64>,
+    /// What the table refused.
+    pub(super) rejected: Rejected,
+}
+
+impl Evidence {
+    /// All its counts, the one that goes on first.
+    fn counts(&self) -> impl Iterator<Item = &Ids> {
+        std::iter::once(&self.ids).chain(&self.earlier)
+    }
+
+    /// The lowest and the highest id.
+    fn ends(&self) -> Option<IdRange> {
+        self.counts()
+            .filter_map(Ids::ends)
+            .reduce(|one, other| (one.0.min(other.0), one.1.max(other.1)))
+    }
+
+    /// How many different ids of a range are stored.
+    fn present_in(&self, ids: IdRange) -> u64 {
+        self.counts().map(|count| count.present_in(ids)).sum()
+    }
+
+    fn is_scattered(&self) -> bool {
+        self.counts().any(Ids::is_scattered)
+    }
 }
 
 /// Says what there is to say of one symbol.
@@ -90,16 +123,18 @@ pub(super) fn judge(evidence: &Evidence, window: Window) -> (SymbolReport, Findi
     };
     match evidence.rule {
         IdRule::Unique => judge.disconnects(),
-        IdRule::Consecutive if evidence.ids.is_scattered() => judge.scattered(),
+        IdRule::Consecutive if evidence.is_scattered() => judge.scattered(),
         IdRule::Consecutive => {
-            judge.holes();
+            evidence.counts().for_each(|ids| judge.holes(ids));
+            judge.counted_anew();
             judge.listed_outside();
             judge.rows_with_ids();
         }
     }
     judge.rows_with_times();
     judge.single_rows();
-    let ends = evidence.ids.ends();
+    judge.refused();
+    let ends = evidence.ends();
     let report = SymbolReport {
         exchange: evidence.exchange.clone(),
         symbol: evidence.symbol.clone(),
@@ -115,8 +150,9 @@ pub(super) fn judge(evidence: &Evidence, window: Window) -> (SymbolReport, Findi
         holes: judge.holes,
         missing: judge.missing,
         duplicates: evidence.doubled_rows,
-        rejected: evidence.rejected,
+        rejected: evidence.rejected.rows.saturating_add(evidence.rejected.only_counted),
         minutes_compared: 0,
+        minutes_asked: 0,
         complete: judge.findings.is_empty(),
     };
     (report, judge.findings)
@@ -154,11 +190,10 @@ impl Judge<'_> {
     }
 
     /// Every id between the first and the last that is not stored, held against what is listed.
-    fn holes(&mut self) {
-        let evidence = self.evidence;
-        let listed = Listed::new(&evidence.gaps);
+    fn holes(&mut self, ids: &Ids) {
+        let listed = Listed::new(&self.evidence.gaps);
         let mut before: Option<Present> = None;
-        for present in evidence.ids.present() {
+        for present in ids.present() {
             if let Some(before) = before
                 && before.ids.1 + 1 < present.ids.0
             {
@@ -185,6 +220,34 @@ impl Judge<'_> {
         self.tell(Kind::Scattered, 1, None, self.evidence.at, text);
     }
 
+    /// Where the exchange began to count anew, nothing says what it traded in between.
+    fn counted_anew(&mut self) {
+        let mut later = &self.evidence.ids;
+        for earlier in &self.evidence.earlier {
+            if let Some(((_, last), (first, _))) = earlier.ends().zip(later.ends()) {
+                let at =
+                    earlier.time().zip(later.time()).map(|(before, after)| (before.1, after.0));
+                let text = format!(
+                    "the exchange counts anew: after id {last} comes id {first}, and what it traded between them is not \
+                     known"
+                );
+                self.tell(
+                    Kind::CountedAnew,
+                    1,
+                    Some((last.to_string(), first.to_string())),
+                    at,
+                    text,
+                );
+            }
+            later = earlier;
+        }
+    }
+
+    /// Whether a part of what a row of `tick_gaps` speaks of lies in the window.
+    fn is_touched(&self, row: &GapRow) -> bool {
+        self.window.from <= row.at.1 && row.at.0 < self.window.to
+    }
+
     /// Whether the window holds all of what a row of `tick_gaps` speaks of.
     fn is_whole(&self, row: &GapRow) -> bool {
         self.window.from <= row.at.0 && row.at.1 < self.window.to
@@ -199,7 +262,7 @@ impl Judge<'_> {
         let last = ids().map(|(_, last)| last).max();
         let Some((first, last)) = first.zip(last) else { return };
         let listed = Listed::new(&rows);
-        let outside = match self.evidence.ids.ends() {
+        let outside = match self.evidence.ends() {
             None => vec![(first, last)],
             Some((begin, end)) => {
                 let before = (first < begin).then(|| (first, last.min(begin - 1)));
@@ -209,17 +272,17 @@ impl Judge<'_> {
         };
         let parts = outside.into_iter().flat_map(|ids| listed.parts(ids));
         for (ids, status) in parts.filter(|(_, status)| status.is_some()) {
-            *self.missing.of(status) += len(ids);
+            self.missing.add(status, len(ids));
         }
     }
 
     fn hole(&mut self, ids: IdRange, status: Option<GapStatus>, at: Span) {
         // What `tick_gaps` says of it is told row by row.
         if status.is_some() {
-            *self.missing.of(status) += len(ids);
+            self.missing.add(status, len(ids));
             return;
         }
-        let rejected = &self.evidence.rejected_ids;
+        let rejected = &self.evidence.rejected.ids;
         let start = rejected.partition_point(|id| *id < ids.0);
         let mut from = ids.0;
         let inside =
@@ -237,45 +300,57 @@ impl Judge<'_> {
             return;
         }
         let count = len(ids);
-        self.missing.unlisted += count;
+        self.missing.add(None, count);
         let text = format!("{} not stored, and not listed in tick_gaps", trades(count));
         self.tell(Kind::UnlistedHole, count, Some(texts(ids)), Some(at), text);
     }
 
     /// Whether each row of `tick_gaps` says the truth about its ids.
     fn rows_with_ids(&mut self) {
-        let ends = self.evidence.ids.ends();
+        let ends = self.evidence.ends();
         for row in &self.evidence.gaps {
             let Some(ids) = row.ids else { continue };
-            let is_whole = self.is_whole(row);
+            let (is_whole, is_touched) = (self.is_whole(row), self.is_touched(row));
             let inside = ends.and_then(|ends| overlap(ids, ends));
             // Of a row that reaches out of the window, what lies between stored trades can be judged.
-            let Some(judged) = (if is_whole { Some(ids) } else { inside }) else { continue };
-            let missing = |ids: IdRange| len(ids).saturating_sub(self.evidence.ids.present_in(ids));
-            let count = missing(judged);
-            if count == 0 {
-                if is_whole && row.status == GapStatus::Open {
-                    let text =
-                        format!("gap {} is listed as open, and everything in it is stored", row.id);
-                    self.tell(Kind::StoredOpenGap, 1, Some(texts(ids)), Some(row.at), text);
-                }
+            let is_known = is_whole || (is_touched && inside == Some(ids));
+            let judged = if is_whole { Some(ids) } else { inside };
+            let missing = |ids: IdRange| len(ids).saturating_sub(self.evidence.present_in(ids));
+            let count = judged.map_or(0, missing);
+            if count == 0 && row.status == GapStatus::Open && is_known {
+                let text =
+                    format!("gap {} is listed as open, and everything in it is stored", row.id);
+                self.tell(Kind::StoredOpenGap, 1, Some(texts(ids)), Some(row.at), text);
+            }
+            let is_in_doubt = count == 0 && is_touched && !is_known;
+            if count == 0 && !is_in_doubt {
                 continue;
             }
             let (kind, says) = match row.status {
                 GapStatus::NotALoss => continue,
+                GapStatus::Repaired if is_in_doubt => continue,
                 GapStatus::Open => (Kind::OpenGap, "is open"),
                 GapStatus::Unrecoverable => (Kind::UnrecoverableGap, "is unrecoverable"),
                 GapStatus::Repaired => (Kind::UntrueRepair, "is listed as repaired"),
             };
-            let text = format!("gap {} {says}: {} not stored", row.id, trades(count));
+            let text = if is_in_doubt {
+                let (id, count) = (row.id, grouped(len(ids)));
+                format!(
+                    "gap {id} {says}, and reaches into this time: its {count} trades may be missing here"
+                )
+            } else {
+                format!("gap {} {says}: {} not stored", row.id, trades(count))
+            };
             self.tell(kind, 1, Some(texts(ids)), Some(row.at), text);
         }
     }
 
-    /// Rows of `tick_gaps` that know the time only: what they say is taken for true.
+    /// Rows of `tick_gaps` that know the time only, and those whose ids prove nothing: what they say is taken for true.
     fn rows_with_times(&mut self) {
-        for row in self.evidence.gaps.iter().filter(|row| row.ids.is_none()) {
-            if row.at.1 < self.window.from || row.at.0 >= self.window.to {
+        let judged_by_ids =
+            self.evidence.rule == IdRule::Consecutive && !self.evidence.is_scattered();
+        for row in &self.evidence.gaps {
+            if (row.ids.is_some() && judged_by_ids) || !self.is_touched(row) {
                 continue;
             }
             let (kind, says) = match row.status {
@@ -291,16 +366,68 @@ impl Judge<'_> {
 
     /// Where ids prove nothing, each time without a connection must be listed.
     fn disconnects(&mut self) {
-        let Some(at) = self.evidence.at.filter(|_| !self.evidence.coverage.spans().is_empty())
-        else {
-            return;
-        };
-        let connected = self.evidence.coverage.spans().first().map_or(at.0, |(from, _)| *from);
-        for away in self.evidence.coverage.outside((at.0.max(connected), at.1)) {
-            for span in unlisted(&self.evidence.gaps, away, moved) {
-                let text = "nothing was connected, and tick_gaps does not list it".to_owned();
-                self.tell(Kind::UnlistedDisconnect, 1, None, Some(span), text);
+        let evidence = self.evidence;
+        let (least, still) = (STAMPS_APART_MAX_MICROS, |at: Timestamp, _| at);
+        let mut told: Option<Span> = None;
+        for away in &evidence.away {
+            // Listed is what lies between the trades beside it; or, where the clocks agree, the time itself.
+            let mut open = unlisted(&evidence.gaps, away.between, still);
+            open.retain(|span| micros(*span) > least);
+            let own = unlisted(&evidence.gaps, away.at, still);
+            let is_listed = own.iter().all(|span| micros(*span) <= least);
+            if is_listed || told == Some(away.between) {
+                continue;
             }
+            told = Some(away.between);
+            for span in open {
+                self.unlisted_disconnect(span);
+            }
+        }
+        // After the last one nothing may be stored but what is listed.
+        let end = evidence.connected.proven.spans().last().map(|span| span.1);
+        let end = end.map(|end| end.plus_micros(SEEN_LATE_MAX_MICROS));
+        if let Some((end, (_, last))) = end.zip(evidence.at)
+            && end < last
+        {
+            for span in unlisted(&evidence.gaps, (end, last), moved) {
+                self.unlisted_disconnect(span);
+            }
+        }
+    }
+
+    fn unlisted_disconnect(&mut self, at: Span) {
+        if at.1 < self.window.from || at.0 >= self.window.to {
+            return;
+        }
+        let text = "nothing was connected, and tick_gaps does not list it".to_owned();
+        self.tell(Kind::UnlistedDisconnect, 1, None, Some(at), text);
+    }
+
+    /// Trades that the table refused and that are not stored otherwise, wherever they lie.
+    fn refused(&mut self) {
+        let evidence = self.evidence;
+        let Rejected { unnumbered, only_counted, ids, .. } = &evidence.rejected;
+        let is_counted = evidence.rule == IdRule::Consecutive;
+        let is_stored = |id: u64| is_counted && evidence.present_in((id, id)) > 0;
+        let loose: Vec<u64> = ids.iter().copied().filter(|id| !is_stored(*id)).collect();
+        if is_counted {
+            let listed = Listed::new(&evidence.gaps);
+            let is_outside = |id: &u64| evidence.ends().is_none_or(|it| *id < it.0 || *id > it.1);
+            let is_listed = |id: u64| listed.parts((id, id)).iter().any(|(_, it)| it.is_some());
+            let outside = loose.iter().filter(|id| is_outside(id) && !is_listed(**id)).count();
+            self.missing.rejected += u64::try_from(outside).unwrap_or(u64::MAX);
+        }
+        let kept = u64::try_from(loose.len()).unwrap_or(u64::MAX).saturating_add(*unnumbered);
+        if kept > 0 {
+            let text = format!("{} refused by the table: see rejected_ticks", trades(kept));
+            self.tell(Kind::Rejected, kept, None, None, text);
+        }
+        if *only_counted > 0 {
+            let text = format!(
+                "{} refused by the table, and only counted: see rejected_overflow",
+                trades(*only_counted)
+            );
+            self.tell(Kind::Rejected, *only_counted, None, None, text);
         }
     }
 
@@ -338,14 +465,6 @@ impl Judge<'_> {
             let text = format!("{} received while no session stood", live_rows(count));
             self.tell(Kind::OutOfSession, count, None, Some(at), text);
         }
-        let loose = match evidence.rule {
-            IdRule::Consecutive => self.missing.rejected,
-            IdRule::Unique => evidence.rejected,
-        };
-        if loose > 0 {
-            let text = format!("{} refused by the table: see rejected_ticks", trades(loose));
-            self.tell(Kind::Rejected, loose, None, None, text);
-        }
     }
 
     /// Counts what is not told one by one.
@@ -361,6 +480,11 @@ impl Judge<'_> {
 fn moved(at: Timestamp, times: i64) -> Timestamp {
     let micros = i64::try_from(CLOCKS_APART_MAX.as_micros()).unwrap_or(i64::MAX);
     at.plus_micros(micros.saturating_mul(times))
+}
+
+/// How long a span is, in microseconds.
+const fn micros(span: Span) -> i64 {
+    span.1.as_micros() - span.0.as_micros()
 }
 
 fn overlap(one: IdRange, other: IdRange) -> Option<IdRange> {

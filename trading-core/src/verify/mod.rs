@@ -11,25 +11,34 @@
 //! - Where an exchange counts its trades, each id between the first and the last stored one is stored, by one row, or it
 //!   is told, with what `tick_gaps` says of it; and no row of `tick_gaps` says what is not so.
 //! - Where it does not, each id is stored by one row, and each time without a connection is listed.
-//! - Each live row was received while a session of its exchange carried its symbol.
+//! - Each live row was received while a session of its exchange carried its symbol; and what came over the sessions that
+//!   have ended is stored, or was refused: rows that were deleted at the ends, where no id misses them, are counted there.
+//! - Nothing that another table knows better is passed over: trades that the table refused, gaps that only reach into the
+//!   time, days that were detached.
 //!
-//! Not promised: what came before the first stored trade or after the last, and that a stored price is the exchange's;
-//! for that there are the exchange's own candles. It locks nothing that recording needs, and the newest seconds, in which
-//! trades may still be on their way between two writers, can be left out.
+//! Not promised: what came before the first connection, and that a stored price is the exchange's; for that there are the
+//! exchange's own candles. It locks nothing that recording needs, and the newest seconds, in which trades may still be
+//! on their way between two writers, can be left out.
 
+mod away;
 mod candles;
 mod closer;
 mod coverage;
+mod deliveries;
 mod error;
+mod findings;
 mod gaps;
 mod ids;
 mod judge;
 mod read;
 mod report;
+mod sessions;
 mod snapshot;
+mod tables;
 mod tally;
+mod text;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use sqlx::PgPool;
@@ -37,22 +46,27 @@ use tokio::time::Instant;
 
 pub use candles::{Comparison, compare};
 pub use error::VerifyError;
-pub use report::{Finding, Kind, Missing, Quarantined, Report, SymbolReport};
+pub use findings::{Finding, Kind};
+pub use report::{Missing, Quarantined, Report, Sessions, SymbolReport, Verdict};
 
 use crate::domain::{Symbol, Timestamp};
 use crate::exchange::{self, Exchange, IdRule};
 use crate::telemetry::Progress;
 
+use findings::{Findings, grouped};
 use gaps::GapRow;
 use judge::{Evidence, Window, judge};
-use read::Key;
-use report::{Findings, grouped};
+use read::{Day, Key};
+use sessions::{Asked, Connected, Deliveries, Session};
 use snapshot::Snapshot;
+use tables::{Detached, Rejected};
 use tally::Tally;
 
 /// Bytes of a page of PostgreSQL, as nearly every server is built; for progress only.
 const PAGE_BYTES: u64 = 8_192;
 const MIB: u64 = 1_024 * 1_024;
+/// What came over a connection that ended so long ago is stored, or in a spool.
+const SETTLED_MICROS: i64 = 60_000_000;
 
 /// What is to be proven.
 #[derive(Debug, Clone)]
@@ -102,22 +116,30 @@ pub async fn is_recording(pool: &PgPool) -> Result<bool, VerifyError> {
 pub async fn verify(pool: &PgPool, scope: &Scope, looks: usize) -> Result<Report, VerifyError> {
     let since = Instant::now();
     let snapshot = Snapshot::take(pool).await?;
-    let small = Small::read(&snapshot, scope).await?;
-    let days = read::days(&snapshot, scope).await?;
-    let tallies = first_look(&snapshot, &days, scope, &small, looks).await?;
-    let rows = tallies.values().map(|tally| tally.rows).sum();
-    let begin = days.first().map_or(Timestamp::EPOCH, read::Day::begin);
-    let window = Window { from: scope.from.unwrap_or(begin), to: scope.to };
+    let all_days = read::days(&snapshot).await?;
+    let kept_from = kept_from(&all_days);
+    let window = Window { from: scope.from.unwrap_or(kept_from), to: scope.to };
+    let mut small = Small::read(&snapshot, scope, &all_days, kept_from).await?;
+    let days = read::wanted(&all_days, scope);
+    let tallies = first_look(&snapshot, &days, scope, &mut small, looks).await?;
+    let rows: u64 = tallies.values().map(|tally| tally.rows).sum();
 
     let mut report = Report {
         complete: false,
+        verdict: Verdict::NotComplete,
         from: scope.from,
+        known_from: known_from(&small, &tallies, window),
         to: scope.to,
         settle_seconds: scope.settle_seconds,
         rows,
         days: u64::try_from(days.len()).unwrap_or(u64::MAX),
         open_sessions: small.open_sessions,
+        sessions: Sessions {
+            judged: small.deliveries.judged,
+            not_judged: small.deliveries.not_judged,
+        },
         symbols: Vec::new(),
+        without_rows: without_rows(&small.connected, &tallies, scope, window),
         quarantined: Vec::new(),
         counts: BTreeMap::new(),
         findings: Vec::new(),
@@ -125,7 +147,17 @@ pub async fn verify(pool: &PgPool, scope: &Scope, looks: usize) -> Result<Report
         seconds: 0.0,
     };
     let mut findings = Findings::of_all();
+    for detached in &small.detached {
+        findings.push(of_detached(detached));
+    }
     findings.append(unread_frames(&small.quarantined));
+    let dropped_until = small
+        .first_connected
+        .filter(|first| *first < kept_from)
+        .map_or(Timestamp::EPOCH, |_| kept_from);
+    let short = small.deliveries.short();
+    let short = deliveries::unexplained(&snapshot, short, dropped_until).await?;
+    let nothing = nothing_stored(&snapshot, &tallies, scope).await?;
     let symbols = closer_looks(&snapshot, tallies, small, scope, looks).await?;
     if read::is_any_dropped(&snapshot, &days).await? {
         return Err(VerifyError::DayDropped);
@@ -136,42 +168,147 @@ pub async fn verify(pool: &PgPool, scope: &Scope, looks: usize) -> Result<Report
         report.symbols.push(symbol);
         findings.append(found);
     }
+    for (finding, delivery) in short {
+        let carried = |it: &&mut SymbolReport| {
+            it.exchange == delivery.exchange && delivery.symbols.contains(&it.symbol)
+        };
+        report.symbols.iter_mut().filter(carried).for_each(|it| it.complete = false);
+        findings.push(finding);
+    }
     for (exchange, frames) in symbols.quarantined {
         report.quarantined.push(Quarantined { exchange, frames });
     }
-    if rows == 0 {
-        findings.push(finding(
-            Kind::NothingStored,
-            "",
-            1,
-            "nothing is stored of what was asked for".to_owned(),
-        ));
-    }
+    findings.append(nothing);
     report.tell(findings);
     report.seconds = since.elapsed().as_secs_f64();
     Ok(report)
 }
 
+/// Where the oldest day begins that is still there: what is older was dropped, as retention does, and is no loss.
+fn kept_from(days: &[Day]) -> Timestamp {
+    let own = days.iter().filter(|day| !day.is_default);
+    own.map(Day::begin).min().unwrap_or(Timestamp::EPOCH)
+}
+
+/// The first time of the window that any table knows of.
+fn known_from(small: &Small, tallies: &BTreeMap<Key, Tally>, window: Window) -> Option<Timestamp> {
+    let sessions = small.first_connected.into_iter();
+    let gaps = small.gaps.values().flatten().map(|gap| gap.at.0);
+    let rows = tallies.values().filter_map(|tally| Some(tally.at?.0));
+    let first = sessions.chain(gaps).chain(rows).min()?;
+    Some(first.max(window.from)).filter(|first| *first < window.to)
+}
+
+/// Symbols that were connected in the window, and of which nothing is stored in it.
+fn without_rows(
+    connected: &BTreeMap<Key, Connected>,
+    tallies: &BTreeMap<Key, Tally>,
+    scope: &Scope,
+    window: Window,
+) -> Vec<String> {
+    let is_empty = |(key, connected): &(&Key, &Connected)| {
+        let mut spans = connected.claimed.spans().iter();
+        spans.any(|span| span.1 >= window.from && span.0 < window.to)
+            && (scope.symbols.is_empty() || scope.symbols.iter().any(|it| it.as_str() == key.1))
+            && tallies.get(*key).is_none_or(|tally| tally.rows == 0)
+    };
+    let empty = connected.iter().filter(is_empty);
+    empty.map(|(key, _)| format!("{}:{}", key.0, key.1)).collect()
+}
+
+/// What was asked for by name and is not there.
+async fn nothing_stored(
+    snapshot: &Snapshot,
+    tallies: &BTreeMap<Key, Tally>,
+    scope: &Scope,
+) -> Result<Findings, VerifyError> {
+    let mut findings = Findings::of_all();
+    let is_stored = |is_meant: &dyn Fn(&Key) -> bool| {
+        tallies.iter().any(|(key, tally)| tally.rows > 0 && is_meant(key))
+    };
+    if !is_stored(&|_| true) {
+        let mut look = snapshot.look().await?;
+        let text = if tables::is_any_newer(&mut look, scope).await? {
+            "nothing is stored of what was asked for that is old enough to be judged: what is stored is newer"
+        } else {
+            "nothing is stored of what was asked for"
+        };
+        findings.push(finding(Kind::NothingStored, "", 1, text.to_owned()));
+        return Ok(findings);
+    }
+    for exchange in &scope.exchanges {
+        if !is_stored(&|key| key.0 == *exchange) {
+            let text = "nothing is stored of this exchange in the asked time".to_owned();
+            findings.push(finding(Kind::NothingStored, exchange, 1, text));
+        }
+    }
+    for symbol in &scope.symbols {
+        if !is_stored(&|key| key.1 == symbol.as_str()) {
+            let text = format!("nothing is stored of {symbol} in the asked time");
+            findings.push(finding(Kind::NothingStored, "", 1, text));
+        }
+    }
+    Ok(findings)
+}
+
+/// A table that no query of `tick_data` sees.
+fn of_detached(Detached { name, is_read }: &Detached) -> Finding {
+    let text = if *is_read {
+        format!(
+            "the table {name} holds ticks of this time and is no part of tick_data: attach it again (`ALTER TABLE tick_data \
+             ATTACH PARTITION`), or, where its day is there, store them (`INSERT INTO tick_data SELECT * FROM {name} ON \
+             CONFLICT DO NOTHING`) and drop or rename it"
+        )
+    } else {
+        format!(
+            "the table {name} is no part of tick_data, and this role may not look whether it holds ticks (`GRANT SELECT`)"
+        )
+    };
+    finding(Kind::Detached, "", 1, text)
+}
+
 /// What the ticks are held against.
 struct Small {
-    sessions: BTreeMap<Key, coverage::Coverage>,
+    connected: BTreeMap<Key, Connected>,
+    deliveries: Deliveries,
+    first_connected: Option<Timestamp>,
     gaps: BTreeMap<Key, Vec<GapRow>>,
-    rejected: BTreeMap<Key, (u64, Vec<u64>)>,
+    rejected: BTreeMap<Key, Rejected>,
     quarantined: Vec<(String, u64)>,
+    detached: Vec<Detached>,
     open_sessions: u64,
 }
 
 impl Small {
-    async fn read(snapshot: &Snapshot, scope: &Scope) -> Result<Self, VerifyError> {
+    async fn read(
+        snapshot: &Snapshot,
+        scope: &Scope,
+        days: &[Day],
+        kept_from: Timestamp,
+    ) -> Result<Self, VerifyError> {
         let mut look = snapshot.look().await?;
+        let sessions = tables::sessions(&mut look, scope).await?;
+        let now = tables::now(&mut look).await?;
+        let symbols: BTreeSet<String> =
+            scope.symbols.iter().map(|it| it.as_str().to_owned()).collect();
+        // While somebody records, the scope ends where nothing is on its way any more; an earlier end was asked for.
+        let settled = scope.to.max(now.plus_micros(-SETTLED_MICROS));
+        let asked = Asked { from: scope.from, to: scope.to, settled, symbols: &symbols, days };
         Ok(Self {
-            sessions: read::sessions(&mut look, scope).await?,
-            gaps: read::gaps(&mut look, scope).await?,
-            rejected: read::rejected(&mut look, scope).await?,
-            quarantined: read::quarantined(&mut look, scope).await?,
-            open_sessions: read::open_sessions(&mut look).await?,
+            deliveries: Deliveries::new(&sessions, asked),
+            connected: sessions::connected(&sessions, now),
+            first_connected: sessions.iter().map(first_of).min(),
+            gaps: tables::gaps(&mut look, scope).await?,
+            rejected: tables::rejected(&mut look, scope, scope.from.unwrap_or(kept_from)).await?,
+            quarantined: tables::quarantined(&mut look, scope).await?,
+            detached: tables::detached(&mut look, scope).await?,
+            open_sessions: tables::open_sessions(&mut look).await?,
         })
     }
+}
+
+const fn first_of(session: &Session) -> Timestamp {
+    session.connected_at
 }
 
 /// What the ids of an exchange prove; of one that is not known, nothing.
@@ -183,9 +320,12 @@ async fn first_look(
     snapshot: &Snapshot,
     days: &[read::Day],
     scope: &Scope,
-    small: &Small,
+    small: &mut Small,
     looks: usize,
 ) -> Result<BTreeMap<Key, Tally>, VerifyError> {
+    let connected = &small.connected;
+    let tally =
+        |key: &Key| Tally::new(rule(&key.0), connected.get(key).cloned().unwrap_or_default());
     let counting = exchange::all().into_iter().filter(|it| it.ids() == IdRule::Consecutive);
     let consecutive: Vec<&str> = counting.map(Exchange::name).collect();
     let parts = read::parts(days, scope);
@@ -202,20 +342,18 @@ async fn first_look(
     let mut tallies: BTreeMap<Key, Tally> = BTreeMap::new();
     while let Some((mib, groups)) = reading.try_next().await? {
         for group in groups {
+            if let Some(received) = group.received {
+                small.deliveries.count(&group.exchange, &group.symbol, received, group.live);
+            }
             let key = (group.exchange.clone(), group.symbol.clone());
-            let tally = tallies.entry(key).or_insert_with_key(|key| {
-                Tally::new(rule(&key.0), small.sessions.get(key).cloned().unwrap_or_default())
-            });
-            tally.add(&group);
+            tallies.entry(key).or_insert_with_key(tally).add(&group);
         }
         progress.advance(mib);
     }
     progress.finish();
-    // A symbol of which only gaps are known has its say too.
-    for key in small.gaps.keys() {
-        tallies.entry(key.clone()).or_insert_with(|| {
-            Tally::new(rule(&key.0), small.sessions.get(key).cloned().unwrap_or_default())
-        });
+    // A symbol of which only gaps or refused trades are known has its say too.
+    for key in small.gaps.keys().chain(small.rejected.keys()) {
+        tallies.entry(key.clone()).or_insert_with_key(tally);
     }
     Ok(tallies)
 }
@@ -263,13 +401,14 @@ async fn look_closer(
     key: Key,
     mut tally: Tally,
     gaps: Vec<GapRow>,
-    (rejected, rejected_ids): (u64, Vec<u64>),
+    rejected: Rejected,
 ) -> Result<Evidence, VerifyError> {
     let against_time = closer::against_time(snapshot, &key, &mut tally, scope).await?;
     let (doubled_rows, doubled) = closer::doubled(snapshot, &key, &tally, scope).await?;
     let odd_ids = closer::odd_ids(snapshot, &key, &tally, scope).await?;
     let out_of_domain = closer::out_of_domain(snapshot, &key, &tally, scope).await?;
     let out_of_session = closer::out_of_session(snapshot, &key, &tally, scope).await?;
+    let away = away::away(snapshot, &key, &tally.holes, scope).await?;
     let (exchange, symbol) = key;
     Ok(Evidence {
         exchange,
@@ -278,16 +417,17 @@ async fn look_closer(
         rows: tally.rows,
         at: tally.at,
         ids: tally.ids,
+        earlier: tally.earlier,
         doubled_rows,
         doubled,
         against_time,
         odd_ids,
         out_of_domain,
         out_of_session,
-        coverage: tally.coverage,
+        connected: tally.connected,
+        away,
         gaps,
         rejected,
-        rejected_ids,
     })
 }
 

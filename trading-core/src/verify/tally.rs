@@ -2,8 +2,10 @@
 
 use crate::exchange::IdRule;
 
-use super::coverage::{Coverage, joined};
+use super::away::Holes;
+use super::coverage::joined;
 use super::ids::{Block, Ids, Span, hull};
+use super::sessions::Connected;
 
 /// Times that are looked at again, per symbol; when there are more they are taken together.
 const DOUBTFUL_MAX: usize = 4_096;
@@ -25,6 +27,10 @@ pub(super) struct Group {
     pub(super) received: Option<Span>,
     /// How many hold a value that cannot be.
     pub(super) out_of_domain: u64,
+    /// Which 64 seconds the live rows were received in, where ids are no count.
+    pub(super) bucket: Option<i64>,
+    /// How many are live.
+    pub(super) live: u64,
 }
 
 /// One symbol so far.
@@ -33,13 +39,17 @@ pub(super) struct Tally {
     /// What its ids prove.
     pub(super) rule: IdRule,
     /// When it was connected.
-    pub(super) coverage: Coverage,
+    pub(super) connected: Connected,
+    /// Times without a connection, where ids prove nothing.
+    pub(super) holes: Holes,
     /// How many rows.
     pub(super) rows: u64,
     /// When they were traded.
     pub(super) at: Option<Span>,
     /// Their ids, where they are consecutive.
     pub(super) ids: Ids,
+    /// Its ids of before the exchange counted anew, latest count first.
+    pub(super) earlier: Vec<Ids>,
     /// Rows whose id is no number where it should be.
     pub(super) odd_ids: u64,
     /// Rows with values that cannot be.
@@ -49,13 +59,19 @@ pub(super) struct Tally {
 }
 
 impl Tally {
-    pub(super) fn new(rule: IdRule, coverage: Coverage) -> Self {
+    pub(super) fn new(rule: IdRule, connected: Connected) -> Self {
+        let holes = match rule {
+            IdRule::Unique => Holes::between(connected.proven.spans()),
+            IdRule::Consecutive => Holes::default(),
+        };
         Self {
             rule,
-            coverage,
+            connected,
+            holes,
             rows: 0,
             at: None,
             ids: Ids::default(),
+            earlier: Vec::new(),
             odd_ids: 0,
             out_of_domain: 0,
             doubtful: Vec::new(),
@@ -72,14 +88,23 @@ impl Tally {
                 self.ids.add(number, Block { bits, rows: group.rows, at: group.at });
             }
             (IdRule::Consecutive, None) => self.odd_ids += group.rows,
-            (IdRule::Unique, _) => {}
+            (IdRule::Unique, _) => {
+                if let Some((bucket, received)) = group.bucket.zip(group.received) {
+                    self.holes.add(bucket, received, group.at);
+                }
+            }
         }
-        if group.received.is_some_and(|received| !self.coverage.covers(received)) {
+        if group.received.is_some_and(|received| !self.connected.claimed.covers(received)) {
             self.doubtful.push(group.at);
             if self.doubtful.len() > DOUBTFUL_MAX {
                 self.doubtful = thinned(&joined(std::mem::take(&mut self.doubtful)));
             }
         }
+    }
+
+    /// All its counts of ids.
+    pub(super) fn counts(&self) -> impl Iterator<Item = &Ids> {
+        std::iter::once(&self.ids).chain(&self.earlier)
     }
 
     /// Exchange times in which live rows may lie outside every session; none overlap.
@@ -98,6 +123,7 @@ fn thinned(spans: &[Span]) -> Vec<Span> {
 mod tests {
     use super::*;
     use crate::domain::Timestamp;
+    use crate::verify::coverage::Coverage;
 
     fn group(second: i64) -> Group {
         let at = Timestamp::from_millis(second * 1_000).unwrap();
@@ -109,12 +135,14 @@ mod tests {
             at: (at, at),
             received: Some((at, at)),
             out_of_domain: 0,
+            bucket: None,
+            live: 1,
         }
     }
 
     #[test]
     fn times_in_doubt_stay_bounded_and_none_is_lost() {
-        let mut tally = Tally::new(IdRule::Unique, Coverage::default());
+        let mut tally = Tally::new(IdRule::Unique, Connected::default());
         for second in 0..20_000 {
             tally.add(&group(second * 10));
         }
@@ -130,7 +158,9 @@ mod tests {
     #[test]
     fn what_was_received_in_a_session_is_in_no_doubt() {
         let (from, to) = (group(10).at.0, group(20).at.0);
-        let mut tally = Tally::new(IdRule::Unique, Coverage::new([(from, Some(to))]));
+        let claimed = Coverage::new([(from, Some(to))]);
+        let connected = Connected { claimed, ..Connected::default() };
+        let mut tally = Tally::new(IdRule::Unique, connected);
         (10..=20).for_each(|second| tally.add(&group(second)));
         assert_eq!(tally.doubtful(), []);
         tally.add(&group(21));

@@ -7,13 +7,16 @@ use sqlx::PgPool;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
-use trading_core::domain::{Instrument, Side, Source, Tick, Timestamp, TradeId};
+use trading_core::domain::{
+    HeldSince, Instrument, Side, Source, Tick, Timestamp, TradeId, steady_micros,
+};
 use trading_core::store::Store as _;
 use trading_core::store::journal::{
     GapCause, GapRecord, Journal, QuarantinedFrame, SessionEnd, SessionStart, journal,
+    note_all_stored,
 };
 use trading_core::store::postgres::{
-    LastStored, PostgresStore, ended_without_a_word, last_stored, migrate,
+    LastStored, PostgresStore, in_doubt_since, last_stored, list_time_until_now, migrate,
 };
 
 use crate::support::postgres::{TestDatabase, database};
@@ -90,13 +93,11 @@ async fn a_connection_has_a_row_while_it_stands_and_its_end_is_written_over_it()
     let session = writing.journal.session(start("binance-1"));
     let open = until(&database.pool, |sessions| !sessions.is_empty()).await;
     assert_eq!(open, [("one".to_owned(), None, 0)]);
-    let is_in_doubt =
-        async |since| ended_without_a_word(&database.pool, "binance", since).await.unwrap();
-    assert!(is_in_doubt(Timestamp::now()).await, "it has not ended");
+    assert!(doubted(&database.pool).await.is_some(), "it has not ended");
     writing.journal.session_ended(session, end());
     let closed = until(&database.pool, |sessions| sessions[0].1.is_some()).await;
     assert_eq!(closed, [("one".to_owned(), Some("closed by the exchange".to_owned()), 3)]);
-    assert!(!is_in_doubt(at(0)).await, "what it had taken is written");
+    assert_eq!(doubted(&database.pool).await, None, "what it had taken is written");
     writing.end().await;
 }
 
@@ -130,12 +131,44 @@ async fn the_connections_of_a_recorder_that_died_are_closed_by_the_next_one() {
     .await
     .unwrap();
     assert!(is_now, "it ended when that was noticed");
-    let is_in_doubt =
-        async |since| ended_without_a_word(&database.pool, "binance", since).await.unwrap();
-    let now = Timestamp::now();
-    assert!(is_in_doubt(now.plus_micros(-60_000_000)).await, "what was in its memory is lost");
-    assert!(!is_in_doubt(now.plus_micros(60_000_000)).await, "what is stored since is whole");
+    let since = doubted(&database.pool).await.expect("what was in its memory is lost");
     writing.end().await;
+    list_time_until_now(&database.pool, bitcoin(), since).await.unwrap();
+    assert_eq!(doubted(&database.pool).await, None, "it is listed");
+}
+
+/// Since when trades may have been in the memory only of a recorder that has died.
+async fn doubted(pool: &PgPool) -> Option<Timestamp> {
+    let since = in_doubt_since(pool, "binance", Duration::from_secs(5)).await.unwrap();
+    since.get("BTCUSDT").copied()
+}
+
+#[tokio::test]
+async fn what_a_recorder_holds_in_memory_is_in_doubt_from_its_oldest_tick_on_until_it_ends_in_order()
+ {
+    let database = migrated().await;
+    let held = HeldSince::default();
+    let hour = 3_600_000_000;
+    held.set(Some(steady_micros() - hour));
+    let (journal, writer) = journal("one".to_owned());
+    let running = writer.with_held(held.clone()).run(database.pool.clone());
+    let running = tokio::runtime::Handle::current().spawn(running);
+    let standing = journal.session(start("binance-1"));
+    // What this one brought is held as well, though it has ended in order.
+    let gone = journal.session(start("binance-2"));
+    journal.session_ended(gone, SessionEnd { ended_at: Timestamp::now(), ..end() });
+    until(&database.pool, |sessions| sessions.len() == 2 && sessions[1].1.is_some()).await;
+    let ago = |since: Timestamp| Timestamp::now().as_micros() - since.as_micros();
+    let one_hour = |since| (hour..hour + 60_000_000).contains(&ago(since));
+    assert!(doubted(&database.pool).await.is_some_and(one_hour), "an hour, and what it took here");
+    journal.session_ended(standing, SessionEnd { ended_at: Timestamp::now(), ..end() });
+    drop(journal);
+    tokio::time::timeout(PATIENCE, running).await.unwrap().unwrap();
+    assert!(doubted(&database.pool).await.is_some_and(one_hour), "the pipeline still holds it");
+    note_all_stored(&database.pool, "another").await.unwrap();
+    assert!(doubted(&database.pool).await.is_some());
+    note_all_stored(&database.pool, "one").await.unwrap();
+    assert_eq!(doubted(&database.pool).await, None);
 }
 
 #[tokio::test]

@@ -16,6 +16,7 @@ mod embedded;
 mod embedded_program;
 mod feed;
 mod journal;
+mod killed;
 mod paper;
 mod recorder;
 mod repair;

@@ -1,7 +1,8 @@
 //! A database that goes away: what comes in waits on disk, is found again after a kill, and is stored once.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::Output;
 use std::time::Duration;
 
@@ -265,6 +266,99 @@ async fn what_a_stop_during_an_outage_leaves_is_stored_by_drain() {
     for (symbol, ids) in stored_by(&scratch, &market(40)).await {
         assert_eq!(missing(&ids, *ids.last().unwrap()), Vec::<u64>::new(), "{symbol:?}");
     }
+}
+
+/// Segments that wait, the oldest first.
+fn segments(scratch: &Scratch) -> Vec<PathBuf> {
+    let slot = spool_dir(scratch).join("1");
+    let entries = fs::read_dir(slot).unwrap().map(|entry| entry.unwrap().path());
+    let mut files: Vec<_> =
+        entries.filter(|path| path.extension().is_some_and(|end| end == "segment")).collect();
+    files.sort_unstable();
+    files
+}
+
+/// Where the records of a file begin, by their lengths.
+fn records(bytes: &[u8]) -> Vec<usize> {
+    let mut at = 8;
+    let mut places = Vec::new();
+    while let Some(length) = bytes.get(at..at + 4) {
+        places.push(at);
+        at += 16 + usize::try_from(u32::from_le_bytes(length.try_into().unwrap())).unwrap();
+    }
+    places
+}
+
+#[tokio::test]
+async fn a_damaged_and_odd_spool_gives_all_that_can_be_read_and_says_what_it_could_not() {
+    let scratch = Scratch::new("");
+    let folder = tempfile::tempdir().unwrap();
+    let more = [setting("SIMULATE__RATE", "40"), setting("PIPELINE__STOP_DEADLINE", "3s")];
+    let settings =
+        settings(&scratch, &[&more[..], &[setting("SPOOL__MAX_BYTES", "2MiB")]].concat());
+    prepared(&scratch).await;
+    let mut program = Program::start(folder.path(), &["live", "--simulate"], &settings);
+    program.logged("Look at it").await;
+    command::stop(&scratch.options()).await.unwrap();
+    program.logged("Store circuit OPEN").await;
+    let deadline = Instant::now() + PATIENCE;
+    while segments(&scratch).len() < 4 {
+        assert!(Instant::now() < deadline, "{}", program.log());
+        sleep(Duration::from_millis(200)).await;
+    }
+    program.stop().await;
+    drop(program);
+    let before = spooled_ids(&settings);
+    let all: usize = before.values().map(BTreeSet::len).sum();
+
+    // One bit of a frame, one of a head, and things that are no files.
+    let files = segments(&scratch);
+    let flip = |path: &Path, at: usize| {
+        let mut bytes = fs::read(path).unwrap();
+        let place = records(&bytes)[at] + usize::from(at == 0) * 20;
+        bytes[place] ^= 1;
+        fs::write(path, bytes).unwrap();
+    };
+    let hit = fs::read(&files[0]).unwrap();
+    let ticks_hit = hit.get(records(&hit)[1] + 4..).unwrap().first_chunk::<4>().unwrap();
+    let ticks_hit = usize::try_from(u32::from_le_bytes(*ticks_hit)).unwrap();
+    flip(&files[0], 1);
+    flip(&files[1], 0);
+    let odd = files[0].with_file_name("0000000098.segment");
+    nix::unistd::mkfifo(&odd, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let seen = status(&settings);
+    assert_eq!(seen["ticks"], all - ticks_hit, "{seen}");
+    assert!(seen["skipped"][0]["why"].as_str().unwrap().contains("a named pipe"), "{seen}");
+
+    let drained = spool(&settings, &["drain"]);
+    let told = String::from_utf8_lossy(&drained.stdout).into_owned();
+    assert_eq!(drained.status.code(), Some(70), "{told}");
+    assert!(told.contains("could not be read; kept in ") && told.contains(".damaged"), "{told}");
+    assert!(told.contains("0000000098.segment was left alone: it is a named pipe"), "{told}");
+    assert!(told.contains("nothing is left to drain"), "{told}");
+    let stored: usize = stored_by(&scratch, &market(40)).await.values().map(BTreeSet::len).sum();
+    assert!(stored >= all - ticks_hit, "{stored} of {all}");
+
+    // What can be read of the files that were set aside is shown, and stored again, once.
+    let shown = answer(&settings, &["inspect", "--damaged", "--limit", "1000000"]);
+    assert!(shown.lines().count() > ticks_hit, "{}", shown.lines().count());
+    assert!(answer(&settings, &["inspect"]).is_empty());
+    let again = spool(&settings, &["drain", "--damaged"]);
+    let told = String::from_utf8_lossy(&again.stdout).into_owned();
+    assert_eq!(again.status.code(), Some(70), "{told}");
+    assert!(told.starts_with("0 ticks stored, "), "{told}");
+
+    // A recorder starts all the same, names what is odd, and ends with 70 as long as it is there.
+    let again = tempfile::tempdir().unwrap();
+    let mut program = Program::start(again.path(), &["live", "--simulate"], &settings);
+    let line = program.logged("WARN In the spool").await;
+    assert!(line.contains("0000000098.segment was left alone"), "{line}");
+    program.logged("Look at it").await;
+    let ended = program.stop().await;
+    assert_eq!(ended.code(), Some(70), "{}", program.log());
+    assert!(program.log().contains("Not everything in the spool at "), "{}", program.log());
+    fs::remove_file(odd).unwrap();
+    assert!(spool(&settings, &["drain"]).status.success());
 }
 
 /// A trigger that refuses every row, as somebody might make one.

@@ -16,8 +16,9 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tracing::{debug, info, warn};
 
 use super::{Remedy, StoreError};
-use crate::domain::{Instrument, Timestamp};
+use crate::domain::{HeldSince, Instrument, Timestamp};
 use write::Key;
+pub use write::note_all_stored;
 
 /// How the reason begins with which a dead recorder's connections are closed.
 pub const WITHOUT_A_WORD: &str = "its recorder ended without a word";
@@ -148,6 +149,7 @@ pub struct Journal {
 #[derive(Debug)]
 pub struct JournalWriter {
     recorder: String,
+    held: HeldSince,
     gaps: mpsc::Receiver<Note>,
     sessions: mpsc::Receiver<Note>,
     frames: mpsc::Receiver<Note>,
@@ -167,6 +169,7 @@ pub fn journal(recorder: String) -> (Journal, JournalWriter) {
     let dropped = Arc::new(AtomicU64::new(0));
     let writer = JournalWriter {
         recorder,
+        held: HeldSince::default(),
         gaps: gaps_receiver,
         sessions: sessions_receiver,
         frames: frames_receiver,
@@ -218,6 +221,12 @@ impl Journal {
 }
 
 impl JournalWriter {
+    /// Notes with the connections how far what they brought is stored; without it, all of it counts as stored.
+    #[must_use]
+    pub fn with_held(self, held: HeldSince) -> Self {
+        Self { held, ..self }
+    }
+
     /// Writes until the last [`Journal`] has gone and every note is written or dropped.
     pub async fn run(mut self, pool: PgPool) {
         let mut refresh = tokio::time::interval(REFRESH_INTERVAL);
@@ -276,7 +285,7 @@ impl JournalWriter {
         // The end of one may have found the queue full.
         self.open.retain(|(_, alive)| alive.strong_count() > 0);
         let open = self.open.iter().map(|(key, _)| key);
-        let refreshed = write::refresh_sessions(pool, &self.recorder, open).await;
+        let refreshed = write::refresh_sessions(pool, &self.recorder, &self.held, open).await;
         let closed = match refreshed {
             Ok(()) => write::close_dead_sessions(pool).await,
             Err(error) => Err(error),
@@ -294,7 +303,7 @@ impl JournalWriter {
     /// Tries for as long as the error can pass; once nothing more will come, only so often.
     async fn write_patiently(&mut self, pool: &PgPool, note: &Note) -> Result<(), StoreError> {
         loop {
-            let written = write::note(pool, &self.recorder, note).await;
+            let written = write::note(pool, &self.recorder, &self.held, note).await;
             let Err(error) = written.map_err(StoreError::from) else {
                 return Ok(());
             };

@@ -1,12 +1,20 @@
 //! The journal's statements. Each may be done twice: what a lost answer leaves in doubt is written again.
 
+use std::time::Duration;
+
 use sqlx::PgPool;
 use sqlx::types::chrono::{DateTime, Utc};
+
+use crate::domain::{APART_MICROS, HeldSince};
 
 use super::{GapRecord, Note, QuarantinedFrame, SessionEnd, SessionStart, WITHOUT_A_WORD};
 
 /// Different unreadable frames that are kept per exchange; of those kept already, repeats are counted for ever.
 const QUARANTINED_MAX: i64 = 10_000;
+/// Our clock may be ahead of the database's by so much: further it is corrected.
+const CLOCKS_APART: Duration = Duration::from_micros(APART_MICROS);
+/// From the socket to where it is counted as held, a tick needs less than this.
+const ON_ITS_WAY: Duration = Duration::from_secs(2);
 /// A recorder that has not refreshed its connections for so long is dead: six refreshes are missing.
 const DEAD_AFTER: &str = "60 seconds";
 
@@ -28,11 +36,16 @@ impl Key {
     }
 }
 
-pub(super) async fn note(pool: &PgPool, recorder: &str, note: &Note) -> Result<(), sqlx::Error> {
+pub(super) async fn note(
+    pool: &PgPool,
+    recorder: &str,
+    held: &HeldSince,
+    note: &Note,
+) -> Result<(), sqlx::Error> {
     match note {
         Note::Gap(gap) => write_gap(pool, gap).await,
-        Note::Started(start, _) => write_session(pool, recorder, start, None).await,
-        Note::Ended(start, end) => write_session(pool, recorder, start, Some(end)).await,
+        Note::Started(start, _) => write_session(pool, recorder, held, start, None).await,
+        Note::Ended(start, end) => write_session(pool, recorder, held, start, Some(end)).await,
         Note::Frame(frame) => write_frame(pool, frame).await,
     }
 }
@@ -42,18 +55,20 @@ pub(super) async fn note(pool: &PgPool, recorder: &str, note: &Note) -> Result<(
 async fn write_session(
     pool: &PgPool,
     recorder: &str,
+    held: &HeldSince,
     start: &SessionStart,
     end: Option<&SessionEnd>,
 ) -> Result<(), sqlx::Error> {
     let count = |read: fn(&SessionEnd) -> i64| end.map_or(0, read);
     sqlx::query(
         "INSERT INTO feed_sessions (recorder, exchange, feed, connected_at, seen_at, symbols, ended_at, reason, frames, \
-             ticks, duplicates, malformed) \
-         VALUES ($1, $2, $3, $4, now(), $5, $6, $7, $8, $9, $10, $11) \
+             ticks, duplicates, malformed, stored_until) \
+         VALUES ($1, $2, $3, $4, now(), $5, CASE WHEN $6::timestamptz IS NOT NULL THEN greatest($4, least($6, now() + $12)) END, $7, $8, $9, $10, $11, now() - $13) \
          ON CONFLICT (recorder, exchange, feed, connected_at) DO UPDATE SET \
              seen_at = EXCLUDED.seen_at, ended_at = EXCLUDED.ended_at, reason = EXCLUDED.reason, \
              frames = EXCLUDED.frames, ticks = EXCLUDED.ticks, duplicates = EXCLUDED.duplicates, \
-             malformed = EXCLUDED.malformed \
+             malformed = EXCLUDED.malformed, \
+             stored_until = greatest(feed_sessions.stored_until, EXCLUDED.stored_until) \
          WHERE EXCLUDED.ended_at IS NOT NULL",
     )
     .bind(recorder)
@@ -67,6 +82,8 @@ async fn write_session(
     .bind(count(|end| end.ticks))
     .bind(count(|end| end.duplicates))
     .bind(count(|end| end.malformed))
+    .bind(CLOCKS_APART)
+    .bind(not_stored(held))
     .execute(pool)
     .await
     .map(|_done| ())
@@ -76,13 +93,15 @@ async fn write_session(
 pub(super) async fn refresh_sessions<'a>(
     pool: &PgPool,
     recorder: &str,
+    held: &HeldSince,
     open: impl Iterator<Item = &'a Key> + Clone + Send,
 ) -> Result<(), sqlx::Error> {
     let exchanges: Vec<&str> = open.clone().map(|key| key.exchange).collect();
     let feeds: Vec<&str> = open.clone().map(|key| key.feed.as_str()).collect();
     let times: Vec<DateTime<Utc>> = open.map(|key| key.connected_at).collect();
     sqlx::query(
-        "UPDATE feed_sessions SET seen_at = now(), ended_at = NULL, reason = NULL \
+        "UPDATE feed_sessions SET seen_at = now(), ended_at = NULL, reason = NULL, \
+             stored_until = greatest(stored_until, now() - $5) \
          FROM unnest($2::text[], $3::text[], $4::timestamptz[]) AS open (exchange, feed, connected_at) \
          WHERE feed_sessions.recorder = $1 AND feed_sessions.exchange = open.exchange \
              AND feed_sessions.feed = open.feed AND feed_sessions.connected_at = open.connected_at",
@@ -91,9 +110,40 @@ pub(super) async fn refresh_sessions<'a>(
     .bind(exchanges)
     .bind(feeds)
     .bind(times)
+    .bind(not_stored(held))
+    .execute(pool)
+    .await?;
+    // What those brought that have ended meanwhile may be held still.
+    sqlx::query(
+        "UPDATE feed_sessions SET stored_until = now() - $2 \
+         WHERE recorder = $1 AND ended_at IS NOT NULL AND stored_until < ended_at AND stored_until < now() - $2",
+    )
+    .bind(recorder)
+    .bind(not_stored(held))
     .execute(pool)
     .await
     .map(|_done| ())
+}
+
+/// Notes that everything which this recorder has taken is in the store, or in its spool: it ends in order.
+///
+/// # Errors
+///
+/// When the server cannot be reached or refuses.
+pub async fn note_all_stored(pool: &PgPool, recorder: &str) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "UPDATE feed_sessions SET stored_until = greatest(stored_until, ended_at) \
+         WHERE recorder = $1 AND ended_at IS NOT NULL",
+    )
+    .bind(recorder)
+    .execute(pool)
+    .await
+    .map(|_done| ())
+}
+
+/// What of the past may be in memory only.
+fn not_stored(held: &HeldSince) -> Duration {
+    Duration::from_micros(held.age_micros().unsigned_abs()) + ON_ITS_WAY
 }
 
 /// Closes the connections of every recorder that has died, and says how many.
@@ -116,7 +166,7 @@ macro_rules! gap_sql {
     ($known_by:literal) => {
         concat!(
             "INSERT INTO tick_gaps (exchange, symbol, first_id, last_id, from_time, to_time, cause, opened_at) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT ",
+             VALUES ($1, $2, $3, $4, $5, $6, $7, now()) ON CONFLICT ",
             $known_by,
             " DO UPDATE SET status = 'open', closed_at = NULL, retry_at = now() WHERE tick_gaps.status = 'repaired'",
         )
@@ -124,7 +174,7 @@ macro_rules! gap_sql {
 }
 
 /// A gap that was found before is one gap: open still, or open again when it had been repaired, for what is missing
-/// again was lost again.
+/// again was lost again. It is as old as its row, by the database's clock: by that it is given up one day.
 async fn write_gap(pool: &PgPool, gap: &GapRecord) -> Result<(), sqlx::Error> {
     let (by_ids, by_time) = (
         gap_sql!("(exchange, symbol, first_id, last_id) WHERE first_id IS NOT NULL"),
@@ -138,7 +188,6 @@ async fn write_gap(pool: &PgPool, gap: &GapRecord) -> Result<(), sqlx::Error> {
         .bind(gap.from.to_datetime())
         .bind(gap.to.to_datetime())
         .bind(gap.cause.as_str())
-        .bind(gap.seen_at.to_datetime())
         .execute(pool)
         .await
         .map(|_done| ())

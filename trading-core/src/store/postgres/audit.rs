@@ -227,6 +227,33 @@ pub async fn note_audit(
     transaction.commit().await
 }
 
+/// Has the stored ids of a symbol looked through again from the first trade at or after this time on: older ones than
+/// where the look began, or ended, may have come since.
+///
+/// # Errors
+///
+/// When the server cannot be reached or refuses.
+pub async fn look_again(
+    pool: &PgPool,
+    instrument: Instrument,
+    from: Timestamp,
+) -> Result<(), sqlx::Error> {
+    let Some(Mark { id, time }) = first_stored(pool, instrument, from).await? else {
+        return Ok(());
+    };
+    sqlx::query(
+        "UPDATE checked_until SET trade_id = $3, time = $4 \
+         WHERE exchange = $1 AND symbol = $2 AND time > $4",
+    )
+    .bind(instrument.exchange())
+    .bind(instrument.symbol().as_str())
+    .bind(id.to_string())
+    .bind(time.to_datetime())
+    .execute(pool)
+    .await
+    .map(|_done| ())
+}
+
 fn instant(time: DateTime<Utc>) -> Option<Timestamp> {
     Timestamp::from_micros(time.timestamp_micros()).ok()
 }

@@ -1,11 +1,17 @@
 //! What is stored last of each symbol: where recording goes on.
 
+use std::collections::BTreeMap;
+use std::time::Duration;
+
 use rustc_hash::FxHashMap;
 use sqlx::PgPool;
 use sqlx::types::chrono::{DateTime, Utc};
 
 use crate::domain::{Instrument, Timestamp, TradeId};
-use crate::store::journal::WITHOUT_A_WORD;
+use crate::store::journal::{GapCause, WITHOUT_A_WORD};
+
+/// What a recorder of an earlier version, which noted nothing, may have held with its usual settings.
+const UNNOTED: Duration = Duration::from_secs(30);
 
 /// The newest stored trade of a symbol.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,24 +61,60 @@ pub async fn last_stored(
     Ok(last.collect())
 }
 
-/// Whether a connection to an exchange that lived at or after a time has not ended in order: it stands, or its recorder
-/// was killed, perhaps with ticks in memory that are older than the newest stored one.
+/// From when on what came of each symbol of an exchange may have been in the memory only of a recorder that did not end in
+/// order: it was killed, or it stands. A time that was listed as a gap since then is not told again. `lag`: so much older
+/// than its receipt a trade may be.
 ///
 /// # Errors
 ///
 /// When the server cannot be reached or refuses.
-pub async fn ended_without_a_word(
+pub async fn in_doubt_since(
     pool: &PgPool,
     exchange: &str,
-    since: Timestamp,
-) -> Result<bool, sqlx::Error> {
-    sqlx::query_scalar(
-        "SELECT EXISTS (SELECT FROM feed_sessions WHERE exchange = $1 \
-             AND (ended_at IS NULL OR starts_with(reason, $2) AND ended_at >= $3))",
+    lag: Duration,
+) -> Result<BTreeMap<String, Timestamp>, sqlx::Error> {
+    let rows: Vec<(String, DateTime<Utc>)> = sqlx::query_as(
+        "SELECT symbol, min(since) FROM (\
+             SELECT unnest(symbols) AS symbol, seen_at, \
+                 coalesce(stored_until, seen_at - $4) - $3 AS since FROM feed_sessions \
+             WHERE exchange = $1 AND (ended_at IS NULL OR stored_until < ended_at \
+                 OR stored_until IS NULL AND starts_with(reason, $2))) AS session \
+         WHERE NOT EXISTS (SELECT FROM tick_gaps AS gap \
+             WHERE gap.exchange = $1 AND gap.symbol = session.symbol AND gap.first_id IS NULL \
+                 AND gap.opened_at >= session.seen_at AND session.since BETWEEN gap.from_time AND gap.to_time) \
+         GROUP BY symbol",
     )
     .bind(exchange)
     .bind(WITHOUT_A_WORD)
-    .bind(since.to_datetime())
-    .fetch_one(pool)
+    .bind(lag)
+    .bind(UNNOTED)
+    .fetch_all(pool)
+    .await?;
+    let since = |(symbol, time): (String, DateTime<Utc>)| {
+        Some((symbol, Timestamp::from_micros(time.timestamp_micros()).ok()?))
+    };
+    Ok(rows.into_iter().filter_map(since).collect())
+}
+
+/// Lists a gap of which only the time is known, from then to now, once.
+///
+/// # Errors
+///
+/// When the server cannot be reached or refuses.
+pub async fn list_time_until_now(
+    pool: &PgPool,
+    instrument: Instrument,
+    from: Timestamp,
+) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "INSERT INTO tick_gaps (exchange, symbol, from_time, to_time, cause) \
+         SELECT $1, $2, least($3, now()), now(), $4 ON CONFLICT DO NOTHING",
+    )
+    .bind(instrument.exchange())
+    .bind(instrument.symbol().as_str())
+    .bind(from.to_datetime())
+    .bind(GapCause::NotRunning.as_str())
+    .execute(pool)
     .await
+    .map(|_done| ())
 }

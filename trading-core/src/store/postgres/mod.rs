@@ -34,14 +34,15 @@ use sqlx::postgres::PgConnectOptions;
 use tokio::time::Instant;
 
 pub use audit::{
-    AuditStep, Hole, Mark, audit_step, checked_until, first_stored, listed, note_audit,
+    AuditStep, Hole, Mark, audit_step, checked_until, first_stored, listed, look_again, note_audit,
 };
 pub use connections::is_local_socket;
 pub use gaps::{
     Carried, GapScope, GapStatus, Gaps, LEASE, ListedGap, OpenGap, Part, ask_again, count_gaps,
-    database_time, exchanges_with_work, list_gaps, remove_doubles, retry_delay, waiting_gaps,
+    database_time, exchanges_with_work, list_gaps, release_held, remove_doubles, retry_delay,
+    waiting_gaps,
 };
-pub use latest::{LastStored, ended_without_a_word, last_stored};
+pub use latest::{LastStored, in_doubt_since, last_stored, list_time_until_now};
 pub use maintenance::{
     MaintenanceError, Schema, drop_old_partitions, migrate, schema, upsert_instruments,
 };

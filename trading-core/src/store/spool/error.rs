@@ -39,6 +39,37 @@ pub enum SpoolError {
 }
 
 impl SpoolError {
+    /// Whether a file may not grow any further, though the disk has room.
+    pub(super) fn is_file_limit(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::FileTooLarge)
+    }
+
+    /// What the system said, where it said something.
+    pub(super) fn cause(&self) -> String {
+        match self {
+            Self::Io { source, .. } => source.to_string(),
+            other => other.to_string(),
+        }
+    }
+
+    /// What its operator can do about a disk that does not take more; empty where nobody knows.
+    #[must_use]
+    pub fn remedy(&self) -> &'static str {
+        let Self::Io { source, .. } = self else { return "" };
+        match source.kind() {
+            io::ErrorKind::StorageFull => "; make room on that disk",
+            io::ErrorKind::QuotaExceeded => "; raise this user's quota on that disk, or make room",
+            io::ErrorKind::FileTooLarge => {
+                "; raise the limit of a file's size (`ulimit -f`, LimitFSIZE=)"
+            }
+            io::ErrorKind::ReadOnlyFilesystem => {
+                "; that disk can only be read: mount it for writing"
+            }
+            io::ErrorKind::PermissionDenied => "; let this user write there",
+            _ => "; look at that disk",
+        }
+    }
+
     /// Wraps what the system said.
     pub(super) fn io(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self + use<> {
         let path = path.to_owned();

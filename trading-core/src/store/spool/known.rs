@@ -1,12 +1,11 @@
 //! What names the database at an address, as the last start found it: a recorder that starts before its database spools
 //! for that one meanwhile.
 
-use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use super::SpoolError;
-use super::files::{Files, sync_folder};
+use super::{SpoolError, slot};
+use crate::store::folder::{Folder, is_missing};
 
 /// Longer than any name; a longer file is none of ours.
 const BYTES_MAX: u64 = 4_096;
@@ -20,34 +19,33 @@ pub fn remember(dir: &Path, address: &str, name: &str) -> Result<(), SpoolError>
     if recall(dir, address).as_deref() == Some(name) {
         return Ok(());
     }
-    let files = Files::at(dir)?;
-    let path = path(dir, address);
-    let staging = path.with_extension("staging");
-    match fs::remove_file(&staging) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            return Err(SpoolError::io("remove", &staging)(error));
-        }
-        _ => {}
-    }
+    let folder = slot::open_dir(dir)?;
+    let name_of_file = file_name(address);
+    let staging = format!("{name_of_file}.staging");
     let write = || {
-        let mut file = files.create(&staging)?;
+        match folder.remove(&staging) {
+            Err(error) if !is_missing(&error) => return Err(error),
+            _ => {}
+        }
+        let mut file = folder.create(&staging)?;
         file.write_all(format!("{address}\n{name}\n").as_bytes())?;
         file.sync_all()?;
-        fs::rename(&staging, &path)
+        folder.rename(&staging, &name_of_file)?;
+        folder.sync()
     };
-    write().map_err(SpoolError::io("write", &path))?;
-    sync_folder(dir)
+    write().map_err(SpoolError::io("write", &dir.join(&name_of_file)))
 }
 
 /// What names the database at this address; `None`: it was never reached, or what was noted cannot be read.
 #[must_use]
 pub fn recall(dir: &Path, address: &str) -> Option<String> {
     let mut text = String::new();
-    File::open(path(dir, address)).ok()?.take(BYTES_MAX).read_to_string(&mut text).ok()?;
+    let file = Folder::open(dir).ok()?.read(&file_name(address)).ok()?;
+    file.take(BYTES_MAX).read_to_string(&mut text).ok()?;
     let name = text.strip_prefix(address)?.strip_prefix('\n')?.strip_suffix('\n')?;
     Some(name.to_owned())
 }
 
-fn path(dir: &Path, address: &str) -> PathBuf {
-    dir.join(format!("{:08x}.database", crc32fast::hash(address.as_bytes())))
+fn file_name(address: &str) -> String {
+    format!("{:08x}.database", crc32fast::hash(address.as_bytes()))
 }

@@ -14,10 +14,12 @@
 //! Promised:
 //!
 //! - What was appended is there after a kill of the process or of the machine, and comes back exactly.
-//! - A torn tail is cut off, a damaged record passed over, its file set aside and never deleted; both are told.
+//! - A torn tail is cut off. Damage costs the records that it touches; its file is set aside and never deleted; both are
+//!   told.
+//! - What is no file of ours is left alone and named, and keeps nothing else from being drained.
 //! - It never takes more than its limit: what does not fit stays with the caller.
-//! - Each process has a slot of its own, and whoever starts next takes over those of dead ones; a slot whose ticks
-//!   belong to another database is left alone, and named.
+//! - Each process has a slot of its own, and whoever starts next takes over those of dead ones; what waits there for
+//!   another database, or was written by a later version, is left alone, and named.
 //!
 //! Not promised: that a batch is drained only once. Writing it again stores nothing twice.
 
@@ -26,6 +28,7 @@ mod files;
 mod known;
 mod queue;
 mod record;
+mod recover;
 mod segment;
 mod slot;
 mod survey;
@@ -38,14 +41,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::watch;
 
 pub use error::SpoolError;
+pub use files::Skipped;
 pub use known::{recall, remember};
+pub use recover::Losses;
 pub use slot::{Foreign, SpoolNames};
 pub use survey::{SlotStatus, Status, inspect, status};
 
 use crate::config::{DatabaseSettings, DatabaseUrl, SpoolSettings};
 use crate::domain::Tick;
 use crate::store::embedded::default_data_dir;
-use queue::{Queue, Remarks};
+use queue::Queue;
 
 /// Processes that may use one spool at a time.
 pub const SLOTS_MAX: u32 = 64;
@@ -70,8 +75,8 @@ pub struct Found {
     pub foreign: Vec<Foreign>,
     /// Bytes cut off because a crash had cut them short; nobody was told that they were written.
     pub torn_bytes: u64,
-    /// Bytes set aside because they are not what was written.
-    pub damaged_bytes: u64,
+    /// What cannot be read, and what was left alone.
+    pub losses: Losses,
 }
 
 /// The batches that wait longest.
@@ -93,12 +98,19 @@ pub struct Position {
     to: u64,
     records: u64,
     ticks: u64,
+    /// Of these ticks, those that cannot be read.
+    unreadable: u64,
 }
 
 impl Oldest {
     const fn starting(path: PathBuf, at: u64) -> Self {
-        let position = Position { path, from: at, to: at, records: 0, ticks: 0 };
+        let position = Position { path, from: at, to: at, records: 0, ticks: 0, unreadable: 0 };
         Self { position, ticks: Vec::new(), unreadable: 0 }
+    }
+
+    const fn pass_unread(&mut self, ticks: u64) {
+        self.unreadable = self.unreadable.saturating_add(ticks);
+        self.position.unreadable = self.unreadable;
     }
 }
 
@@ -120,6 +132,7 @@ pub fn folder(spool: &SpoolSettings, database: &DatabaseSettings) -> Result<Path
 pub struct Spool {
     queue: Arc<Mutex<Queue>>,
     backlog: Arc<watch::Sender<Backlog>>,
+    losses: Arc<watch::Sender<Losses>>,
     dir: Arc<Path>,
     max_bytes: u64,
 }
@@ -135,15 +148,39 @@ impl Spool {
         max_bytes: u64,
         database: impl Into<SpoolNames>,
     ) -> Result<(Self, Found), SpoolError> {
+        Self::open_what(dir, max_bytes, database.into(), false).await
+    }
+
+    /// The same, and what can still be read of the files that were set aside, and of those that no longer say for which
+    /// database they wait, is drained too. They stay where they are.
+    ///
+    /// # Errors
+    ///
+    /// As [`Spool::open`].
+    pub async fn salvage(
+        dir: PathBuf,
+        max_bytes: u64,
+        database: impl Into<SpoolNames>,
+    ) -> Result<(Self, Found), SpoolError> {
+        Self::open_what(dir, max_bytes, database.into(), true).await
+    }
+
+    async fn open_what(
+        dir: PathBuf,
+        max_bytes: u64,
+        names: SpoolNames,
+        salvage: bool,
+    ) -> Result<(Self, Found), SpoolError> {
         let shared: Arc<Path> = dir.clone().into();
-        let names = database.into();
-        let (queue, Remarks { foreign, torn, damaged }) =
-            aside(&shared, move || Queue::open(&dir, max_bytes, names)).await?;
+        let opened = aside(&shared, move || Queue::open(&dir, max_bytes, names, salvage));
+        let (queue, foreign) = opened.await?;
         let backlog = queue.backlog();
-        let found = Found { backlog, foreign, torn_bytes: torn, damaged_bytes: damaged };
+        let losses = queue.losses().clone();
+        let found = Found { backlog, foreign, torn_bytes: queue.torn(), losses };
         let spool = Self {
             queue: Arc::new(Mutex::new(queue)),
             backlog: Arc::new(watch::Sender::new(backlog)),
+            losses: Arc::new(watch::Sender::new(found.losses.clone())),
             dir: shared,
             max_bytes,
         };
@@ -191,6 +228,12 @@ impl Spool {
         *self.backlog.borrow()
     }
 
+    /// What could not be read since it was opened, and what was left alone.
+    #[must_use]
+    pub fn losses(&self) -> Losses {
+        self.losses.borrow().clone()
+    }
+
     /// Waits until something waits, or nothing does. Cancel-safe.
     pub async fn until_empty_is(&self, empty: bool) {
         let mut backlog = self.backlog.subscribe();
@@ -215,9 +258,17 @@ impl Spool {
         work: impl FnOnce(&mut Queue) -> Result<T, SpoolError> + Send + 'static,
     ) -> Result<T, SpoolError> {
         let (queue, backlog) = (Arc::clone(&self.queue), Arc::clone(&self.backlog));
+        let losses = Arc::clone(&self.losses);
         aside(&self.dir, move || {
             let mut queue = queue.lock().unwrap_or_else(PoisonError::into_inner);
             let done = work(&mut queue);
+            losses.send_if_modified(|told| {
+                let is_news = told != queue.losses();
+                if is_news {
+                    told.clone_from(queue.losses());
+                }
+                is_news
+            });
             backlog.send_replace(queue.backlog());
             done
         })

@@ -5,47 +5,60 @@
 //! crash stores nothing twice.
 
 use std::collections::VecDeque;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use tracing::{error, warn};
 
-use super::files::{self, Files};
-use super::record;
-use super::segment::{Beginning, Contents, Frame, Head, Place, Reader, frame};
+use super::files;
+use super::record::{self, Encoded};
+use super::recover::{Losses, Remarks, clear_away, set_aside, take_over};
+use super::segment::{Frame, Head, Reader, Step, frame};
 use super::slot::{self, Foreign, Slot, SpoolNames};
 use super::{Backlog, Oldest, Position, SpoolError};
 use crate::domain::Tick;
+use crate::store::folder::{Folder, is_missing};
 
 /// Bytes of a segment that is full: small enough that a drained part of the spool soon gives its room back.
 const SEGMENT_BYTES_MAX: u64 = 8 << 20;
 /// A small spool has small segments, for the same reason.
 const SEGMENTS_MIN: u64 = 8;
 
+/// Names that are tried for a new file: those before may be taken by what is not ours.
+const NAMES_TRIED: u32 = 1_000;
+
 /// One file of the queue.
 #[derive(Debug)]
-struct Segment {
-    path: PathBuf,
-    since: i64,
+pub(super) struct Segment {
+    pub(super) folder: Folder,
+    pub(super) name: String,
+    pub(super) since: i64,
     /// Bytes that it takes on disk.
-    bytes: u64,
+    pub(super) bytes: u64,
     /// The end of its last record.
-    end: u64,
+    pub(super) end: u64,
     /// The first record that is not drained yet.
-    cursor: u64,
+    pub(super) cursor: u64,
     /// Records and ticks from there on.
-    records: u64,
-    ticks: u64,
+    pub(super) records: u64,
+    pub(super) ticks: u64,
+    /// Ticks before that, which could not be read.
+    pub(super) unreadable: u64,
     /// Something in it cannot be read: it is set aside in the end, not deleted.
-    damaged: bool,
+    pub(super) damaged: bool,
+}
+
+impl Segment {
+    pub(super) fn path(&self) -> PathBuf {
+        self.folder.path().join(&self.name)
+    }
 }
 
 /// The queue.
 #[derive(Debug)]
 pub(super) struct Queue {
-    files: Files,
     dir: PathBuf,
     database: String,
     max_bytes: u64,
@@ -56,49 +69,58 @@ pub(super) struct Queue {
     /// The last segment, while it is written to.
     open: Option<File>,
     bytes: u64,
-}
-
-/// What [`Queue::open`] came upon beside ticks.
-#[derive(Debug, Default)]
-pub(super) struct Remarks {
-    pub(super) foreign: Vec<Foreign>,
-    pub(super) torn: u64,
-    pub(super) damaged: u64,
+    /// Bytes that were cut off when it was opened.
+    torn: u64,
+    losses: Losses,
+    /// It was said that files may not grow to their full size.
+    told_limit: bool,
 }
 
 impl Queue {
-    /// Claims slots and looks through what they hold.
+    /// Claims slots and looks through what they hold; gives what waits there for other databases. With `salvage` what was
+    /// set aside waits too.
     pub(super) fn open(
         dir: &Path,
         max_bytes: u64,
         names: impl Into<SpoolNames>,
-    ) -> Result<(Self, Remarks), SpoolError> {
-        let files = Files::at(dir)?;
+        salvage: bool,
+    ) -> Result<(Self, Vec<Foreign>), SpoolError> {
         let names = names.into();
-        let claimed = slot::claim(files, dir, &names)?;
-        let mut remarks = Remarks { foreign: claimed.foreign, ..Remarks::default() };
+        let claimed = slot::claim(&slot::open_dir(dir)?, &names, salvage)?;
+        let losses = Losses { skipped: claimed.skipped, ..Losses::default() };
+        let mut remarks = Remarks { torn: 0, losses };
+        let (mut slots, mut segments) = (Vec::new(), Vec::new());
+        for (slot, files) in claimed.slots {
+            segments.extend(
+                files.iter().filter_map(|file| take_over(&slot.folder, file, &mut remarks)),
+            );
+            slots.push(slot);
+        }
+        segments.sort_by(|one, other| (one.since, &one.name).cmp(&(other.since, &other.name)));
         let mut queue = Self {
-            files,
             dir: dir.to_owned(),
             database: names.database,
             max_bytes,
-            slots: Vec::new(),
-            segments: VecDeque::new(),
+            slots,
+            bytes: segments.iter().map(|segment| segment.bytes).sum(),
+            segments: segments.into(),
             open: None,
-            bytes: 0,
+            torn: remarks.torn,
+            losses: remarks.losses,
+            told_limit: false,
         };
-        let mut segments = Vec::new();
-        for (slot, listing) in claimed.slots {
-            let newest = listing.segments.last().map(|(number, _)| *number);
-            for (number, path) in listing.segments {
-                segments.extend(take_over(path, Some(number) == newest, &mut remarks)?);
-            }
-            queue.slots.push(slot);
-        }
-        segments.sort_by(|one, other| (one.since, &one.path).cmp(&(other.since, &other.path)));
-        queue.bytes = segments.iter().map(|segment| segment.bytes).sum();
-        queue.segments = segments.into();
-        Ok((queue, remarks))
+        queue.release_slots();
+        Ok((queue, claimed.foreign))
+    }
+
+    /// Bytes that were cut off because a crash had cut them short.
+    pub(super) const fn torn(&self) -> u64 {
+        self.torn
+    }
+
+    /// What could not be given back.
+    pub(super) const fn losses(&self) -> &Losses {
+        &self.losses
     }
 
     /// What waits.
@@ -116,6 +138,26 @@ impl Queue {
         if records.is_empty() {
             return Ok(());
         }
+        self.look_after_place();
+        let begun = self.open.is_some() && self.segments.back().is_some_and(|it| it.records > 0);
+        match self.append_records(batch, &records) {
+            // Where files may not grow to their full size, smaller ones take as much.
+            Err(error) if begun && error.is_file_limit() => {
+                if !std::mem::replace(&mut self.told_limit, true) {
+                    let dir = self.dir.display();
+                    warn!(
+                        "Files of the spool at {dir} may not grow to their full size ({error}: {}); it makes more of them. \
+                         `ulimit -f` or LimitFSIZE= sets that limit",
+                        error.cause()
+                    );
+                }
+                self.append_records(batch, &records)
+            }
+            done => done,
+        }
+    }
+
+    fn append_records(&mut self, batch: &[Tick], records: &[Encoded]) -> Result<(), SpoolError> {
         let mut bytes = Vec::new();
         records.iter().for_each(|record| frame(record, &mut bytes));
         let written = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
@@ -125,7 +167,7 @@ impl Queue {
         };
         let done = file.write_all_at(&bytes, segment.end).and_then(|()| file.sync_data());
         if let Err(source) = done {
-            let path = segment.path.clone();
+            let path = segment.path();
             self.take_back();
             return Err(SpoolError::Io { what: "write to", path, source });
         }
@@ -137,11 +179,28 @@ impl Queue {
         Ok(())
     }
 
+    /// Nothing is written to a file or into a folder that somebody has removed, or put another disk over.
+    fn look_after_place(&mut self) {
+        if let (Some(file), Some(segment)) = (&self.open, self.segments.back())
+            && !segment.folder.holds(&segment.name, file)
+        {
+            // What is lost with it is counted when its turn comes.
+            self.open = None;
+        }
+        if self.slots.first().is_some_and(|slot| !slot.is_in_place()) {
+            self.open = None;
+        }
+    }
+
     /// Makes sure that so many bytes fit below the limit, and that the last segment is open and not full.
     fn make_room(&mut self, batch: &[Tick], written: u64) -> Result<(), SpoolError> {
         let full = SEGMENT_BYTES_MAX.min(self.max_bytes / SEGMENTS_MIN);
         let is_full = self.segments.back().is_none_or(|segment| segment.bytes >= full);
         let goes_on = self.open.is_some() && !is_full;
+        if !goes_on {
+            self.open = None;
+            self.move_if_gone()?;
+        }
         let head = Head::new(&self.database, batch);
         let head_bytes = head.to_bytes().map_err(SpoolError::io("begin a file in", &self.dir))?;
         let bytes = if goes_on { 0 } else { u64::try_from(head_bytes.len()).unwrap_or(u64::MAX) };
@@ -151,54 +210,64 @@ impl Queue {
         if goes_on {
             return Ok(());
         }
-        self.open = None;
         let Some(slot) = self.slots.first_mut() else { return Ok(()) };
-        let path = files::segment_path(&slot.folder, slot.next);
-        slot.next += 1;
-        let make = || {
-            let file = self.files.create(&path)?;
-            file.write_all_at(&head_bytes, 0)?;
-            file.sync_all()?;
-            Ok(file)
-        };
-        let made = make().map_err(SpoolError::io("make", &path)).and_then(|made| {
-            files::sync_folder(&slot.folder)?;
-            Ok(made)
-        });
-        let file = match made {
-            Ok(file) => file,
-            Err(error) => {
-                // Not there, or without a record: the next start clears it away where it cannot be done now.
-                drop(fs::remove_file(&path));
-                return Err(error);
-            }
-        };
+        let (file, name) = begin(slot, &head_bytes)?;
         self.open = Some(file);
         self.bytes += bytes;
         self.segments.push_back(Segment {
-            path,
+            folder: slot.folder.clone(),
+            name,
             since: head.since,
             bytes,
             end: bytes,
             cursor: bytes,
             records: 0,
             ticks: 0,
+            unreadable: 0,
             damaged: false,
         });
         Ok(())
+    }
+
+    /// Takes a new slot where ours is no more.
+    fn move_if_gone(&mut self) -> Result<(), SpoolError> {
+        if self.slots.first().is_some_and(Slot::is_in_place) {
+            return Ok(());
+        }
+        let slot = slot::claim_new(&slot::open_dir(&self.dir)?)?;
+        let (dir, place) = (self.dir.display(), slot.folder.path().display());
+        error!("The spool's place at {dir} was removed by somebody else; it goes on in {place}");
+        self.slots.insert(0, slot);
+        // What is gone takes no room. Its ticks are counted when their turn comes.
+        for segment in &mut self.segments {
+            if !segment.folder.has(&segment.name) {
+                self.bytes = self.bytes.saturating_sub(std::mem::take(&mut segment.bytes));
+            }
+        }
+        self.release_slots();
+        Ok(())
+    }
+
+    /// Lets go of slots of which nothing is left to drain: what else is in them may be another database's.
+    fn release_slots(&mut self) {
+        let segments = &self.segments;
+        let mut is_first = true;
+        self.slots.retain(|slot| {
+            std::mem::take(&mut is_first)
+                || segments.iter().any(|segment| segment.folder.is_same(&slot.folder))
+        });
     }
 
     /// After a write that failed: nothing of it stays, and the next batch begins a new segment.
     fn take_back(&mut self) {
         let (Some(file), Some(segment)) = (self.open.take(), self.segments.back()) else { return };
         if let Err(error) = file.set_len(segment.end) {
-            warn!(%error, path = %segment.path.display(), "Half a batch was left in the spool; it is not read");
+            warn!(%error, path = %segment.path().display(), "Half a batch was left in the spool; it is not read");
         }
-        if segment.records == 0 {
-            let segment = self.segments.pop_back();
-            if let Some(segment) = segment {
-                self.settle(&segment);
-            }
+        if segment.records == 0
+            && let Some(segment) = self.segments.pop_back()
+        {
+            self.settle(&segment);
         }
     }
 
@@ -208,12 +277,12 @@ impl Queue {
         if segment.records == 0 {
             return Ok(None);
         }
-        let path = segment.path.clone();
+        let path = segment.path();
         let mut oldest = Oldest::starting(path.clone(), segment.cursor);
-        match Reader::open(&path) {
+        match Reader::open(&segment.folder, &segment.name) {
             Ok(reader) => gather(&reader, segment, &mut oldest, ticks_max)
                 .map_err(SpoolError::io("read", &path))?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Err(error) if is_missing(&error) => {
                 error!(path = %path.display(), ticks = segment.ticks, "A part of the spool was removed by somebody else");
                 pass_rest(&mut oldest, segment);
                 // What is written to a file without a name is lost too.
@@ -227,14 +296,16 @@ impl Queue {
     }
 
     /// Removes what [`Queue::oldest`] gave.
-    pub(super) fn remove(&mut self, position: &Position) {
+    pub(super) fn remove(&mut self, oldest: &Position) {
         let Some(segment) = self.segments.front_mut() else { return };
-        if segment.path != position.path || segment.cursor != position.from {
+        if segment.path() != oldest.path || segment.cursor != oldest.from {
             return;
         }
-        segment.cursor = position.to;
-        segment.records = segment.records.saturating_sub(position.records);
-        segment.ticks = segment.ticks.saturating_sub(position.ticks);
+        segment.cursor = oldest.to;
+        segment.records = segment.records.saturating_sub(oldest.records);
+        segment.ticks = segment.ticks.saturating_sub(oldest.ticks);
+        segment.unreadable = segment.unreadable.saturating_add(oldest.unreadable);
+        self.losses.counted = self.losses.counted.saturating_add(oldest.unreadable);
         if segment.records > 0 {
             return;
         }
@@ -243,20 +314,54 @@ impl Queue {
         }
         if let Some(segment) = self.segments.pop_front() {
             self.settle(&segment);
+            self.release_slots();
         }
     }
 
     /// A segment that is drained goes; one that was damaged is set aside.
     fn settle(&mut self, segment: &Segment) {
-        let path = &segment.path;
+        let path = segment.path();
         self.bytes = self.bytes.saturating_sub(segment.bytes);
-        let gone = if segment.damaged { set_aside(path) } else { remove_file(path) };
+        let gone = if segment.damaged {
+            set_aside(segment, &mut self.losses)
+        } else {
+            clear_away(&segment.folder, &segment.name)
+        };
         if let Err(error) = gone
-            && path.exists()
+            && segment.folder.has(&segment.name)
         {
             // It is drained again after the next start, which stores nothing twice.
             warn!(%error, path = %path.display(), "A drained part of the spool was not removed");
         }
+    }
+}
+
+/// Makes a segment in a slot, durably.
+fn begin(slot: &mut Slot, head: &[u8]) -> Result<(File, String), SpoolError> {
+    let mut tried = 0;
+    loop {
+        let name = files::segment_name(slot.next);
+        slot.next += 1;
+        tried += 1;
+        let path = slot.folder.path().join(&name);
+        let file = match slot.folder.create(&name) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && tried < NAMES_TRIED => {
+                continue;
+            }
+            Err(error) => return Err(SpoolError::io("make", &path)(error)),
+        };
+        let write = || {
+            file.write_all_at(head, 0)?;
+            file.sync_all()?;
+            slot.folder.sync()
+        };
+        let written = write();
+        if written.is_err() {
+            // Not there, or without a record: the next start clears it away where it cannot be done now.
+            drop(slot.folder.remove(&name));
+        }
+        return written.map(|()| (file, name)).map_err(SpoolError::io("make", &path));
     }
 }
 
@@ -269,26 +374,35 @@ fn gather(
 ) -> io::Result<()> {
     while oldest.position.to < segment.end {
         let at = oldest.position.to;
-        let Place::Record(frame) = reader.place(at)? else {
-            // Damaged since it was looked through: what follows cannot be found any more.
-            pass_rest(oldest, segment);
-            tell_damage(segment, at);
-            return Ok(());
+        let frame = match reader.step(at)? {
+            Step::Record(frame) => frame,
+            Step::Damage { to, .. } if to < segment.end => {
+                tell_damage(segment, at);
+                oldest.position.to = to;
+                continue;
+            }
+            _ => {
+                tell_damage(segment, at);
+                break;
+            }
         };
         let ticks = usize::try_from(frame.ticks).unwrap_or(usize::MAX);
         if oldest.position.records > 0 && oldest.ticks.len().saturating_add(ticks) > ticks_max {
             return Ok(());
         }
-        let read = reader.payload(frame)?.and_then(|payload| record::decode(&payload));
-        match read.filter(|read| read.len() == ticks) {
+        match reader.ticks(frame)? {
             Some(read) => oldest.ticks.extend(read),
             None => {
-                oldest.unreadable += u64::from(frame.ticks);
+                let within = reader.within(frame)?;
+                let missing = ticks.saturating_sub(within.len());
+                oldest.pass_unread(u64::try_from(missing).unwrap_or_default());
+                oldest.ticks.extend(within);
                 tell_damage(segment, at);
             }
         }
         pass(&mut oldest.position, frame);
     }
+    pass_rest(oldest, segment);
     Ok(())
 }
 
@@ -298,111 +412,55 @@ fn pass(position: &mut Position, frame: Frame) {
     position.ticks += u64::from(frame.ticks);
 }
 
-/// The rest of the segment cannot be read.
+/// Nothing more is found in the segment: what was to be there cannot be read.
 fn pass_rest(oldest: &mut Oldest, segment: &Segment) {
-    oldest.unreadable += segment.ticks.saturating_sub(oldest.position.ticks);
+    oldest.pass_unread(segment.ticks.saturating_sub(oldest.position.ticks));
     oldest.position.to = segment.end;
     oldest.position.records = segment.records;
     oldest.position.ticks = segment.ticks;
 }
 
+/// Said once of each file.
 fn tell_damage(segment: &mut Segment, at: u64) {
-    segment.damaged = true;
-    let path = segment.path.display();
+    if std::mem::replace(&mut segment.damaged, true) {
+        return;
+    }
+    let path = segment.path();
+    let path = path.display();
     error!(
-        "The spool is damaged: what stands at byte {at} of {path} cannot be read; the file is set aside"
+        "The spool is damaged: what stands at byte {at} of {path} cannot be read; what can be read after it is stored, and \
+         the file is set aside"
     );
-}
-
-/// A segment of an earlier process: looked through, mended where a crash cut it short, set aside where it is none.
-fn take_over(
-    path: PathBuf,
-    is_newest: bool,
-    remarks: &mut Remarks,
-) -> Result<Option<Segment>, SpoolError> {
-    let read = || {
-        let reader = Reader::open(&path)?;
-        let beginning = reader.beginning()?;
-        let contents = match &beginning {
-            Beginning::Head(_, first) => Some(reader.contents(*first)?),
-            _ => None,
-        };
-        Ok((reader.length(), beginning, contents))
-    };
-    let (length, beginning, contents) = read().map_err(SpoolError::io("read", &path))?;
-    let (Beginning::Head(head, first), Some(contents)) = (beginning.clone(), contents) else {
-        if beginning == Beginning::Torn {
-            warn!(path = %path.display(), "A part of the spool was being made when its recorder was killed");
-            remarks.torn += length;
-            remove_file(&path)?;
-        } else {
-            error!(path = %path.display(), "The spool is damaged: this is no part of it; it is set aside");
-            remarks.damaged += length;
-            set_aside(&path)?;
-        }
-        return Ok(None);
-    };
-    let Contents { records, ticks, end, tail, .. } = contents;
-    let rest = length - end;
-    let mut segment = Segment {
-        path,
-        since: head.since,
-        bytes: length,
-        end,
-        cursor: first,
-        records,
-        ticks,
-        damaged: false,
-    };
-    match tail {
-        Place::Torn if is_newest => {
-            cut(&segment.path, end)?;
-            segment.bytes = end;
-            remarks.torn += rest;
-            let path = segment.path.display();
-            warn!(%path, bytes = rest, "The spool ends in half a batch, cut short by a crash; it is cut off");
-        }
-        Place::Torn | Place::Damaged => {
-            remarks.damaged += rest;
-            tell_damage(&mut segment, end);
-        }
-        Place::End | Place::Record(_) => {}
-    }
-    if segment.records == 0 {
-        if segment.damaged {
-            set_aside(&segment.path)?;
-        } else {
-            remove_file(&segment.path)?;
-        }
-        return Ok(None);
-    }
-    Ok(Some(segment))
-}
-
-fn cut(path: &Path, end: u64) -> Result<(), SpoolError> {
-    let cut = || {
-        let file = File::options().write(true).open(path)?;
-        file.set_len(end)?;
-        file.sync_all()
-    };
-    cut().map_err(SpoolError::io("cut", path))
-}
-
-fn remove_file(path: &Path) -> Result<(), SpoolError> {
-    fs::remove_file(path).map_err(SpoolError::io("remove", path))?;
-    files::sync_folder(path.parent().unwrap_or(path))
-}
-
-fn set_aside(path: &Path) -> Result<(), SpoolError> {
-    fs::rename(path, path.with_extension(files::DAMAGED))
-        .map_err(SpoolError::io("set aside", path))?;
-    files::sync_folder(path.parent().unwrap_or(path))
 }
 
 #[cfg(test)]
 impl Queue {
-    /// Stands in for a disk that refuses: no test can fill one.
+    /// Stands in for a disk that refuses, until the next look at the file's place: no test can fill one.
     pub(super) fn replace_open_file(&mut self, file: File) {
         self.open = Some(file);
+    }
+
+    /// The next batch is written here: beyond any file's size.
+    pub(super) fn write_next_at(&mut self, end: u64) {
+        self.segments.back_mut().unwrap().end = end;
+    }
+
+    /// Appends without that look.
+    pub(super) fn append_now(&mut self, batch: &[Tick]) -> Result<(), SpoolError> {
+        self.append_records(batch, &record::encode(batch)?)
+    }
+
+    /// Where the last batch lies in its file, if it was one record.
+    pub(super) fn last_written(&self) -> std::ops::Range<usize> {
+        let segment = self.segments.back().unwrap();
+        let reader = Reader::open(&segment.folder, &segment.name).unwrap();
+        let mut at = segment.cursor;
+        loop {
+            let Step::Record(frame) = reader.step(at).unwrap() else { panic!("no record at {at}") };
+            if frame.end() == segment.end {
+                return usize::try_from(at).unwrap()..usize::try_from(frame.end()).unwrap();
+            }
+            at = frame.end();
+        }
     }
 }

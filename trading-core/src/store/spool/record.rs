@@ -13,7 +13,9 @@ use super::SpoolError;
 use crate::domain::{Instrument, Side, Source, Symbol, Tick, Timestamp, TradeId};
 
 /// Ticks that one record holds at most: what is read back at once stays small.
-const RECORD_TICKS_MAX: usize = 1_000;
+pub(super) const RECORD_TICKS_MAX: usize = 1_000;
+/// Bytes of a tick at least: two decimals of sixteen, and six numbers.
+pub(super) const TICK_BYTES_MIN: usize = 38;
 /// Bytes of a record at most, on writing and on reading.
 pub(super) const RECORD_BYTES_MAX: usize = 4 << 20;
 

@@ -8,9 +8,12 @@ use bytesize::ByteSize;
 use serde::Serialize;
 use tracing::warn;
 
-use super::segment::{Beginning, Place, Reader};
-use super::{SpoolError, files, record, slot};
+use super::files::{self, FILES_MAX, Skipped, Slots, skip};
+use super::segment::{Beginning, Contents, Reader, Step};
+use super::slot::{self, newer};
+use super::{SpoolError, recover::Losses};
 use crate::domain::Tick;
+use crate::store::folder::{Folder, is_missing};
 
 /// A spool.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -27,6 +30,8 @@ pub struct Status {
     pub bytes: u64,
     /// The slots.
     pub slots: Vec<SlotStatus>,
+    /// What is no part of it, or cannot be used.
+    pub skipped: Vec<Skipped>,
 }
 
 /// The place of one process.
@@ -50,10 +55,14 @@ pub struct SlotStatus {
     pub oldest: Option<String>,
     /// When the last tick was received.
     pub newest: Option<String>,
+    /// Bytes in its files that cannot be read.
+    pub unreadable_bytes: u64,
     /// Files set aside because something in them could not be read.
     pub damaged: u64,
     /// Their bytes.
     pub damaged_bytes: u64,
+    /// Ticks that can be read in them. They were stored when the files were set aside.
+    pub damaged_ticks: u64,
 }
 
 /// What lies in a spool. A folder that is not there holds nothing.
@@ -62,13 +71,10 @@ pub struct SlotStatus {
 ///
 /// When the folder cannot be read.
 pub fn status(dir: &Path, max_bytes: u64) -> Result<Status, SpoolError> {
-    let folders = slot_folders(dir)?;
-    let held = slot::held(dir, &folders)?;
-    let slots: Vec<SlotStatus> = folders
-        .iter()
-        .zip(held)
-        .map(|((number, folder), held)| slot_status(*number, folder, held))
-        .collect::<Result<_, _>>()?;
+    let (slots, skipped) = match open_dir(dir)? {
+        Some(folder) => look(&folder)?,
+        None => Default::default(),
+    };
     Ok(Status {
         dir: dir.to_owned(),
         max_bytes,
@@ -76,22 +82,49 @@ pub fn status(dir: &Path, max_bytes: u64) -> Result<Status, SpoolError> {
         ticks: slots.iter().map(|slot| slot.ticks).sum(),
         bytes: slots.iter().map(|slot| slot.bytes).sum(),
         slots,
+        skipped,
     })
 }
 
-/// The ticks that wait, slot by slot in the order in which they are drained, up to so many of them.
+fn look(dir: &Folder) -> Result<(Vec<SlotStatus>, Vec<Skipped>), SpoolError> {
+    let Slots { folders, mut skipped } = files::slots(dir)?;
+    let held = slot::held(dir, &folders)?;
+    let mut slots = Vec::new();
+    for ((number, folder), held) in folders.iter().zip(held) {
+        match slot_status(*number, folder, held, &mut skipped) {
+            Ok(slot) => slots.push(slot),
+            Err(error) => skip(&mut skipped, folder.path().to_owned(), error),
+        }
+    }
+    Ok((slots, skipped))
+}
+
+/// The ticks that wait, slot by slot in the order in which they are drained, up to so many of them; or those that can be
+/// read in the files that were set aside.
 ///
 /// # Errors
 ///
 /// When the folder cannot be read.
-pub fn inspect(dir: &Path, ticks_max: usize) -> Result<Vec<(u32, Tick)>, SpoolError> {
+pub fn inspect(
+    dir: &Path,
+    ticks_max: usize,
+    damaged: bool,
+) -> Result<Vec<(u32, Tick)>, SpoolError> {
     let mut ticks = Vec::new();
-    for (number, folder) in slot_folders(dir)? {
-        for (_, path) in files::list(&folder)?.segments {
-            let Some(reader) = open(&path)? else { continue };
-            let room = ticks_max - ticks.len();
-            let read = first_ticks(&reader, &path, room).map_err(SpoolError::io("read", &path))?;
-            ticks.extend(read.into_iter().map(|tick| (number, tick)));
+    let Some(dir) = open_dir(dir)? else { return Ok(ticks) };
+    for (number, folder) in files::slots(&dir)?.folders {
+        let Ok(listing) = files::list(&folder, FILES_MAX) else { continue };
+        let waiting = listing.segments.into_iter().map(|(_, name)| name).collect();
+        for name in if damaged { listing.damaged } else { waiting } {
+            let room = ticks_max.saturating_sub(ticks.len());
+            match first_ticks(&folder, &name, room) {
+                Ok(read) => ticks.extend(read.into_iter().map(|tick| (number, tick))),
+                Err(error) if is_missing(&error) => {}
+                Err(error) => {
+                    let path = folder.path().join(&name);
+                    warn!(path = %path.display(), %error, "A part of the spool cannot be read");
+                }
+            }
             if ticks.len() >= ticks_max {
                 return Ok(ticks);
             }
@@ -100,70 +133,121 @@ pub fn inspect(dir: &Path, ticks_max: usize) -> Result<Vec<(u32, Tick)>, SpoolEr
     Ok(ticks)
 }
 
-fn slot_folders(dir: &Path) -> Result<Vec<(u32, PathBuf)>, SpoolError> {
-    if dir.exists() { files::slot_folders(dir) } else { Ok(Vec::new()) }
+/// `None`: it is not there.
+fn open_dir(dir: &Path) -> Result<Option<Folder>, SpoolError> {
+    match Folder::open(dir) {
+        Ok(folder) => Ok(Some(folder)),
+        Err(error) if is_missing(&error) => Ok(None),
+        Err(error) => Err(SpoolError::io("use", dir)(error)),
+    }
 }
 
-fn slot_status(number: u32, folder: &Path, held: bool) -> Result<SlotStatus, SpoolError> {
+fn slot_status(
+    number: u32,
+    folder: &Folder,
+    held: bool,
+    skipped: &mut Vec<Skipped>,
+) -> Result<SlotStatus, SpoolError> {
     let mut status = SlotStatus { slot: number, held, ..SlotStatus::default() };
-    let listing = files::list(folder)?;
-    for (_, path) in &listing.segments {
-        // A running recorder may have drained it meanwhile.
-        let Some(reader) = open(path)? else { continue };
-        add(&mut status, &reader).map_err(SpoolError::io("read", path))?;
+    let listing = files::list(folder, FILES_MAX)?;
+    for one in listing.skipped {
+        skip(skipped, one.path, one.why);
     }
-    for path in &listing.damaged {
-        status.damaged += 1;
-        status.damaged_bytes += open(path)?.map_or(0, |reader| reader.length());
+    for (_, name) in &listing.segments {
+        match add(&mut status, folder, name, skipped) {
+            Ok(()) => {}
+            // A running recorder may have drained it meanwhile.
+            Err(error) if is_missing(&error) => {}
+            Err(error) => skip(skipped, folder.path().join(name), error),
+        }
+    }
+    for name in &listing.damaged {
+        match Reader::open(folder, name).and_then(|reader| Ok((contents(&reader)?, reader))) {
+            Ok((found, reader)) => {
+                status.damaged += 1;
+                status.damaged_bytes += reader.length();
+                status.damaged_ticks += found.map_or(0, |(_, contents)| contents.ticks);
+            }
+            Err(error) => skip(skipped, folder.path().join(name), error),
+        }
     }
     Ok(status)
 }
 
-fn open(path: &Path) -> Result<Option<Reader>, SpoolError> {
-    match Reader::open(path) {
-        Ok(reader) => Ok(Some(reader)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(SpoolError::io("open", path)(error)),
-    }
+/// The database, where the file says it, and what it holds; nothing where it is not one of this version.
+fn contents(reader: &Reader) -> io::Result<Option<(Option<String>, Contents)>> {
+    Ok(match reader.beginning()? {
+        Beginning::Head { head, first, .. } => Some((Some(head.database), reader.contents(first)?)),
+        Beginning::Lost => Some((None, reader.contents(0)?)),
+        Beginning::Torn | Beginning::Newer(_) => None,
+    })
 }
 
-fn add(status: &mut SlotStatus, reader: &Reader) -> io::Result<()> {
+fn add(
+    status: &mut SlotStatus,
+    folder: &Folder,
+    name: &str,
+    skipped: &mut Vec<Skipped>,
+) -> io::Result<()> {
+    let reader = Reader::open(folder, name)?;
+    if let Beginning::Newer(version) = reader.beginning()? {
+        skip(skipped, folder.path().join(name), newer(version));
+        return Ok(());
+    }
     status.segments += 1;
     status.bytes += reader.length();
-    let Beginning::Head(head, first) = reader.beginning()? else { return Ok(()) };
-    let contents = reader.contents(first)?;
-    status.database.get_or_insert(head.database);
+    let Some((database, contents)) = contents(&reader)? else { return Ok(()) };
+    if let Some(database) = database {
+        status.database.get_or_insert(database);
+    }
     status.batches += contents.records;
     status.ticks += contents.ticks;
+    status.unreadable_bytes += contents.damage.bytes;
     let received = |tick: Option<&Tick>| tick.map(|tick| tick.received_at.to_string());
-    if let Some(last) = contents.last {
+    if let (Some(first), Some(last)) = (contents.first, contents.last) {
         if status.oldest.is_none() {
-            status.oldest = received(ticks_at(reader, first)?.first());
+            status.oldest = received(reader.ticks_at(first)?.first());
         }
-        if let Some(newest) = received(ticks_at(reader, last)?.last()) {
+        if let Some(newest) = received(reader.ticks_at(last)?.last()) {
             status.newest = Some(newest);
         }
     }
     Ok(())
 }
 
-fn ticks_at(reader: &Reader, at: u64) -> io::Result<Vec<Tick>> {
-    let Place::Record(frame) = reader.place(at)? else { return Ok(Vec::new()) };
-    let ticks = reader.payload(frame)?.and_then(|payload| record::decode(&payload));
-    Ok(ticks.unwrap_or_default())
-}
-
-fn first_ticks(reader: &Reader, path: &Path, ticks_max: usize) -> io::Result<Vec<Tick>> {
+fn first_ticks(folder: &Folder, name: &str, ticks_max: usize) -> io::Result<Vec<Tick>> {
     let mut ticks = Vec::new();
-    let Beginning::Head(_, mut at) = reader.beginning()? else { return Ok(ticks) };
-    while ticks.len() < ticks_max
-        && let Place::Record(frame) = reader.place(at)?
-    {
-        match reader.payload(frame)?.and_then(|payload| record::decode(&payload)) {
-            Some(read) => ticks.extend(read),
-            None => warn!(path = %path.display(), at, "A batch cannot be read"),
+    let reader = Reader::open(folder, name)?;
+    let mut at = match reader.beginning()? {
+        Beginning::Head { first, .. } => first,
+        Beginning::Lost => 0,
+        Beginning::Torn | Beginning::Newer(_) => return Ok(ticks),
+    };
+    let mut unread = Losses::default();
+    while ticks.len() < ticks_max {
+        match reader.step(at)? {
+            Step::Record(frame) => {
+                match reader.ticks(frame)? {
+                    Some(read) => ticks.extend(read),
+                    None => {
+                        let within = reader.within(frame)?;
+                        let missing = u64::try_from(within.len()).unwrap_or_default();
+                        unread.ticks += u64::from(frame.ticks).saturating_sub(missing);
+                        ticks.extend(within);
+                    }
+                }
+                at = frame.end();
+            }
+            Step::Damage { to, ticks, bytes } => {
+                unread.ticks += u64::from(ticks);
+                unread.bytes += bytes;
+                at = to;
+            }
+            Step::Torn | Step::End => break,
         }
-        at = frame.end();
+    }
+    if !unread.is_none() {
+        warn!("{}: {unread}", folder.path().join(name).display());
     }
     ticks.truncate(ticks_max);
     Ok(ticks)
@@ -181,6 +265,9 @@ impl fmt::Display for Status {
         for slot in &self.slots {
             writeln!(f, "{slot}")?;
         }
+        for skipped in &self.skipped {
+            writeln!(f, "skipped   {skipped}")?;
+        }
         Ok(())
     }
 }
@@ -189,23 +276,29 @@ impl fmt::Display for SlotStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let use_ = if self.held { "a running recorder uses it" } else { "nobody uses it" };
         write!(f, "slot {:<4} {use_}", self.slot)?;
-        match &self.database {
-            None => write!(f, "; empty")?,
-            Some(database) => {
-                let (files, bytes) = (self.segments, ByteSize(self.bytes));
-                write!(
-                    f,
-                    "; {} batches, {} ticks, {bytes} in {files} files, for database {database}",
-                    self.batches, self.ticks
-                )?;
+        if self.segments == 0 {
+            write!(f, "; empty")?;
+        } else {
+            let (files, bytes) = (self.segments, ByteSize(self.bytes));
+            let (batches, ticks) = (self.batches, self.ticks);
+            write!(f, "; {batches} batches, {ticks} ticks, {bytes} in {files} files")?;
+            if let Some(database) = &self.database {
+                write!(f, ", for database {}", database.escape_debug())?;
             }
+        }
+        if self.unreadable_bytes > 0 {
+            write!(f, "; {} of them cannot be read", ByteSize(self.unreadable_bytes))?;
         }
         if let (Some(oldest), Some(newest)) = (&self.oldest, &self.newest) {
             write!(f, "; received {oldest} to {newest}")?;
         }
         if self.damaged > 0 {
             let bytes = ByteSize(self.damaged_bytes);
-            write!(f, "; {} files set aside as damaged ({bytes})", self.damaged)?;
+            write!(
+                f,
+                "; {} files set aside as damaged ({bytes}, of which {} ticks can be read)",
+                self.damaged, self.damaged_ticks
+            )?;
         }
         Ok(())
     }

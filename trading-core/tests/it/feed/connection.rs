@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use futures_util::SinkExt as _;
+use sqlx::types::chrono::{DateTime, Utc};
 use tokio_tungstenite::tungstenite::Message as Frame;
+use trading_core::domain::{RecorderClock, Timestamp, steady_micros};
 use trading_core::exchange::{Kraken, Limits, Okx};
 use trading_core::store::postgres::migrate;
 
@@ -191,4 +193,42 @@ async fn no_two_frames_of_a_connection_have_the_same_time() {
     let ticks = world.next(usize::try_from(TRADES).unwrap()).await;
     assert!(ticks.is_sorted_by(|one, next| one.received_at < next.received_at));
     world.stop().await;
+}
+
+#[tokio::test]
+async fn where_the_clock_is_set_the_times_follow_it_and_no_row_is_of_two_readings() {
+    let clock = RecorderClock::default();
+    let mut world = World::with(&Kraken, 100, |context| context.clock = clock.clone()).await;
+    let mut server = world.accept().await;
+    server.acknowledge_kraken().await;
+    let hour = 3_600_000_000;
+    let machine = Timestamp::now().as_micros() - steady_micros();
+    let mut times = Vec::new();
+    for (id, ahead) in [(1, 0), (2, hour), (3, -24 * hour), (4, 0)] {
+        clock.set(machine + ahead, 0);
+        server.send_kraken(id..=id).await;
+        let received_at = world.next(1).await[0].received_at;
+        let off = received_at.as_micros() - ahead - Timestamp::now().as_micros();
+        assert!(off.abs() < 10_000_000, "{id}: {off}");
+        times.push(received_at);
+    }
+    let (_, _, journal) = world.stop().await;
+    let database = database().await;
+    migrate(&database.pool).await.unwrap();
+    journal.run(database.pool.clone()).await;
+    type Row = (DateTime<Utc>, DateTime<Utc>, i64, String);
+    let rows: Vec<Row> = sqlx::query_as(
+        "SELECT connected_at, ended_at, ticks, reason FROM feed_sessions ORDER BY id",
+    )
+    .fetch_all(&database.pool)
+    .await
+    .unwrap();
+    assert_eq!(rows.iter().map(|row| row.2).collect::<Vec<_>>(), [1, 1, 1, 1], "{rows:?}");
+    let set = "the recorder's clock was set";
+    assert_eq!(rows.iter().filter(|row| row.3 == set).count(), 3, "{rows:?}");
+    for ((from, to, ..), at) in rows.iter().zip(times) {
+        // Ends of the future are not believed, by the database's clock.
+        let to = if at > Timestamp::now() { at.to_datetime() } else { *to };
+        assert!(*from <= at.to_datetime() && at.to_datetime() <= to, "{from} {at} {to}");
+    }
 }

@@ -2,7 +2,7 @@
 //! carried it.
 
 use sqlx::Executor as _;
-use trading_core::domain::Timestamp;
+use trading_core::domain::{Timestamp, steady_micros};
 
 use crate::support::place::{Place, options};
 use crate::support::truth::stored;
@@ -105,4 +105,31 @@ async fn times(place: &Place) -> Vec<(Timestamp, Timestamp)> {
         Timestamp::from_micros(time.timestamp_micros()).unwrap()
     };
     rows.into_iter().map(|(from, to)| (micros(from), micros(to))).collect()
+}
+
+#[tokio::test]
+async fn nothing_is_given_up_while_the_clock_is_off_and_it_is_judged_at_once_when_that_is_right() {
+    let place = Place::new("bybit", options()).await;
+    let last = place.latest();
+    place.list(None, (place.time(last - 500), place.time(last - 2))).await;
+    let day = 86_400_000_000;
+    let ahead = Timestamp::now().as_micros() - steady_micros();
+    place.clock.set(ahead - day, day);
+    let repairing = place.repair("one");
+    place
+        .until(
+            "SELECT bool_or(note LIKE 'held: %') AND bool_or(status = 'repaired') FROM tick_gaps",
+        )
+        .await;
+    assert!(place.gaps().await.iter().all(|(_, _, status, _)| status != "unrecoverable"));
+    // As after many attempts: without more, it would be tried again in an hour.
+    place
+        .pool()
+        .execute("UPDATE tick_gaps SET retry_at = now() + interval '1 hour' WHERE status = 'open'")
+        .await
+        .unwrap();
+    place.clock.set(ahead, 0);
+    assert_eq!(place.closed().await, ["unrecoverable", "repaired"]);
+    repairing.stop().await;
+    place.close().await;
 }

@@ -9,7 +9,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use trading_core::config::{Overrides, load};
-use trading_core::domain::{Instrument, Source, Symbol, Tick, Timestamp, TradeId};
+use trading_core::domain::{Instrument, RecorderClock, Source, Symbol, Tick, Timestamp, TradeId};
 use trading_core::exchange::by_name;
 use trading_core::exchange::history::HistoryRules;
 use trading_core::pipeline::{Ledger, LedgerReading, Pipeline, channel};
@@ -34,6 +34,7 @@ pub(crate) struct Place {
     pub(crate) faults: FaultsHandle,
     pub(crate) instrument: Instrument,
     pub(crate) venue: RepairVenue,
+    pub(crate) clock: RecorderClock,
     serving: (CancellationToken, JoinHandle<()>),
 }
 
@@ -83,7 +84,8 @@ impl Place {
             rest_url: format!("http://{address}/{}", exchange.name()),
             client: Arc::new(RestClient::new(rules).unwrap()),
         };
-        Self { database, market, faults, instrument, venue, serving: (cancel, serving) }
+        let clock = RecorderClock::default();
+        Self { database, market, faults, instrument, venue, clock, serving: (cancel, serving) }
     }
 
     pub(crate) fn pool(&self) -> &PgPool {
@@ -238,6 +240,8 @@ impl Place {
             sender,
             ledger: Arc::clone(&ledger),
             recorder: name.to_owned(),
+            clock: self.clock.clone(),
+            held: pipeline.held(),
         };
         let stop = CancellationToken::new();
         let pipeline = spawn(pipeline.run());

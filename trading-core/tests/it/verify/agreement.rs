@@ -7,16 +7,23 @@ use trading_core::domain::Timestamp;
 use super::Recorded;
 
 /// Repeats a run, when it stands in the environment.
-const SEED: &str = "TRADING_CORE_VERIFY_SEED";
+pub(super) const SEED: &str = "TRADING_CORE_VERIFY_SEED";
 const ROUNDS: u64 = 5;
 
 /// The next of a row of numbers that only the seed decides (splitmix64).
-fn next(state: &mut u64) -> u64 {
+pub(super) fn next(state: &mut u64) -> u64 {
     *state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
     let mut mixed = *state;
     mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
     mixed ^ (mixed >> 31)
+}
+
+/// The seed of the environment, or another one each time.
+pub(super) fn first_seed() -> u64 {
+    let given = trading_core::config::environment().get(SEED).map(|seed| seed.parse().unwrap());
+    let clock = u64::try_from(Timestamp::now().as_micros()).unwrap();
+    given.unwrap_or(clock)
 }
 
 async fn damage(recorded: &Recorded, random: &mut u64) {
@@ -95,9 +102,7 @@ async fn plain_reading(pool: &PgPool) -> Counts {
 
 #[tokio::test]
 async fn a_plain_reading_of_a_table_damaged_at_random_says_the_same() {
-    let given = trading_core::config::environment().get(SEED).map(|seed| seed.parse().unwrap());
-    let clock = u64::try_from(Timestamp::now().as_micros()).unwrap();
-    let first_seed: u64 = given.unwrap_or(clock);
+    let first_seed = first_seed();
     for seed in first_seed..first_seed + ROUNDS {
         let mut random = seed;
         let recorded = Recorded::new(10).await;

@@ -100,6 +100,43 @@ async fn an_altered_quantity_and_a_trade_that_no_id_misses_are_found() {
     assert_eq!(complete, [false, false, true]);
 }
 
+#[tokio::test]
+async fn a_symbol_of_which_no_minute_was_compared_was_not_looked_at() {
+    let recorded = Recorded::new(10).await;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut serving = JoinSet::new();
+    serving.spawn(async move {
+        loop {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            let mut request = vec![0; 4_096];
+            let _read = tokio::io::AsyncReadExt::read(&mut socket, &mut request).await.unwrap();
+            let answer = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\nconnection: close\r\n\r\n[]";
+            let sent = tokio::io::AsyncWriteExt::write_all(&mut socket, answer.as_bytes());
+            sent.await.unwrap();
+        }
+    });
+    let silent = Exchanges {
+        rest_urls: BTreeMap::from([("binance".to_owned(), format!("http://{address}"))]),
+        _serving: serving,
+    };
+    let scope =
+        trading_core::verify::Scope { exchanges: vec!["binance".to_owned()], ..recorded.scope() };
+    let look = async |to: Timestamp| {
+        let comparison =
+            Comparison { rest_urls: silent.rest_urls.clone(), from: None, to, minutes: 5 };
+        let pool = &recorded.database.pool;
+        let mut report = trading_core::verify::verify(pool, &scope, 2).await.unwrap();
+        assert!(report.complete, "{report}");
+        compare(pool, &mut report, &comparison).await.unwrap();
+        assert_eq!(report.counts, BTreeMap::from([(Kind::NotCompared, 1)]), "{report}");
+        assert!(!report.complete && report.to_string().contains("not looked at"), "{report}");
+        (report.symbols[0].minutes_compared, report.symbols[0].minutes_asked)
+    };
+    assert_eq!(look(recorded.scope().to).await, (0, 5), "the exchange tells none");
+    assert_eq!(look(recorded.begin.plus_micros(1)).await, (0, 0), "no whole minute is stored");
+}
+
 // The exchanges serve from this process while it waits for the program.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_command_compares_and_says_who_could_not_be_asked() {

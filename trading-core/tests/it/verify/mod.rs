@@ -5,6 +5,8 @@ mod agreement;
 mod candles;
 mod damage;
 mod program;
+mod verdicts;
+mod witnesses;
 
 use rust_decimal::Decimal;
 use sqlx::{AssertSqlSafe, PgPool};

@@ -44,6 +44,12 @@ async fn it_ends_with_0_when_complete_and_with_2_when_not() {
     assert_eq!(verify(&recorded.database.url, &others).status.code(), Some(0));
     let none = verify(&recorded.database.url, &["--symbol", "XRPUSDT"]);
     assert_eq!(none.status.code(), Some(2), "what is not there is not complete");
+    let some =
+        verify(&recorded.database.url, &["--exchange", "kraken,okx", "--symbol", "ETHUSD,XRPUSDT"]);
+    let told = text(&some.stdout);
+    assert_eq!(some.status.code(), Some(2), "{told}");
+    assert!(told.contains("okx: nothing is stored") && told.contains("of XRPUSDT in"), "{told}");
+    assert!(told.lines().last().unwrap().starts_with("NOT COMPLETE: "), "{told}");
 }
 
 #[tokio::test]
@@ -54,7 +60,7 @@ async fn the_newest_minute_is_left_out_only_while_somebody_records() {
         &database.pool,
         "SELECT ensure_tick_partition(((now() - interval '10 s') AT TIME ZONE 'UTC')::date); \
          INSERT INTO feed_sessions (recorder, exchange, feed, connected_at, ended_at, seen_at, reason, symbols) \
-             VALUES ('test', 'binance', 'binance-1', now() - interval '20 s', now(), now(), 'stopped', '{BTCUSDT}'); \
+             VALUES ('test', 'binance', 'binance-1', now() - interval '2 min', now(), now(), 'stopped', '{BTCUSDT}'); \
          INSERT INTO tick_data SELECT now() - interval '10 s', now() - interval '10 s', 'binance', 'BTCUSDT', id::text, \
              'buy', 1, 1, 'live' FROM generate_series(1, 3) AS id",
     )
@@ -67,6 +73,13 @@ async fn the_newest_minute_is_left_out_only_while_somebody_records() {
     super::run(&database.pool, "UPDATE feed_sessions SET ended_at = NULL, reason = NULL").await;
     let told = text(&verify(&database.url, &[]).stdout);
     assert!(told.contains("nothing is stored") && told.contains("newest 60 s"), "{told}");
+    assert!(told.lines().last().unwrap().starts_with("NOTHING TO JUDGE: 0 trades"), "{told}");
+    assert!(told.contains("old enough") && told.contains("Without a trade"), "{told}");
+    let young = verify(&database.url, &["--json"]);
+    let report: Value = serde_json::from_slice(&young.stdout).unwrap();
+    let said = (&report["verdict"], &report["complete"], young.status.code());
+    assert_eq!(said, (&"nothing_to_judge".into(), &false.into(), Some(2)));
+    assert_eq!(report["without_rows"], serde_json::json!(["binance:BTCUSDT"]));
 
     // A recorder that was killed more than a minute ago.
     super::run(&database.pool, "UPDATE feed_sessions SET seen_at = now() - interval '61 s'").await;

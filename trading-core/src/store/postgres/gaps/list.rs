@@ -34,6 +34,27 @@ pub async fn ask_again(
     .map(|_done| ())
 }
 
+/// Makes those open gaps due now that bear this note: what they waited for is there.
+///
+/// # Errors
+///
+/// When the server cannot be reached or refuses.
+pub async fn release_held(
+    pool: &PgPool,
+    exchanges: &[&'static str],
+    note: &str,
+) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "UPDATE tick_gaps SET retry_at = now() \
+         WHERE status = 'open' AND exchange = ANY($1) AND note = $2 AND retry_at > now()",
+    )
+    .bind(exchanges)
+    .bind(note)
+    .execute(pool)
+    .await
+    .map(|_done| ())
+}
+
 /// The gaps of these that are open, or were closed since a time, up to `limit` of them.
 ///
 /// # Errors

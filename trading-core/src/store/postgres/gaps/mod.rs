@@ -15,7 +15,8 @@ use sqlx::types::chrono::{DateTime, Utc};
 
 pub use lease::{LEASE, retry_delay};
 pub use list::{
-    ask_again, count_gaps, database_time, exchanges_with_work, list_gaps, waiting_gaps,
+    ask_again, count_gaps, database_time, exchanges_with_work, list_gaps, release_held,
+    waiting_gaps,
 };
 pub use missing::{Carried, remove_doubles};
 

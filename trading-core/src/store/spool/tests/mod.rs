@@ -1,5 +1,10 @@
 //! The spool's promises, on a real disk.
 
+mod damage;
+mod odd;
+mod others;
+mod place;
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -9,6 +14,7 @@ use rust_decimal::Decimal;
 
 use super::*;
 use crate::domain::{Instrument, Side, Source, Timestamp, TradeId};
+use crate::store::folder::Folder;
 
 const DATABASE: &str = "11111111-2222 real exchanges";
 const LIMIT: u64 = 64 << 20;
@@ -66,8 +72,23 @@ pub(super) fn any_tick() -> impl Strategy<Value = Tick> {
     )
 }
 
-fn open(dir: &Path, max_bytes: u64) -> (Queue, Remarks) {
-    Queue::open(dir, max_bytes, DATABASE).unwrap()
+fn open(dir: &Path, max_bytes: u64) -> (Queue, Vec<Foreign>) {
+    open_for(dir, max_bytes, DATABASE)
+}
+
+fn open_for(dir: &Path, max_bytes: u64, names: impl Into<SpoolNames>) -> (Queue, Vec<Foreign>) {
+    Queue::open(dir, max_bytes, names, false).unwrap()
+}
+
+/// Also what was set aside, and what is nameless.
+fn open_all(dir: &Path) -> Queue {
+    Queue::open(dir, LIMIT, DATABASE, true).unwrap().0
+}
+
+/// The folders of the slots.
+fn slots(dir: &Path) -> Vec<PathBuf> {
+    let slots = files::slots(&Folder::open(dir).unwrap()).unwrap();
+    slots.folders.iter().map(|(_, folder)| folder.path().to_owned()).collect()
 }
 
 /// Everything that can be read, in order, and how many ticks could not be.
@@ -84,10 +105,9 @@ fn drain(queue: &mut Queue, ticks_max: usize) -> (Vec<Tick>, u64) {
 
 /// The files of a kind, in all slots.
 fn files_of(dir: &Path, extension: &str) -> Vec<PathBuf> {
-    let mut found: Vec<PathBuf> = files::slot_folders(dir)
-        .unwrap()
+    let mut found: Vec<PathBuf> = slots(dir)
         .into_iter()
-        .flat_map(|(_, folder)| fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()))
+        .flat_map(|folder| fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()))
         .filter(|path| path.extension().is_some_and(|it| it == extension))
         .collect();
     found.sort_unstable();
@@ -127,8 +147,8 @@ fn an_end_without_farewell_loses_nothing() {
     let oldest = queue.oldest(1).unwrap().unwrap();
     queue.remove(&oldest.position);
     drop(queue);
-    let (mut queue, remarks) = open(folder.path(), LIMIT);
-    assert_eq!((remarks.torn, remarks.damaged), (0, 0));
+    let (mut queue, _) = open(folder.path(), LIMIT);
+    assert!(queue.torn() == 0 && queue.losses().is_none(), "{:?}", queue.losses());
     assert_eq!(
         (queue.backlog().batches, queue.backlog().ticks),
         (4, 2_600),
@@ -175,23 +195,17 @@ fn a_disk_that_refuses_leaves_no_half_batch_and_no_lost_one() {
     let folder = tempfile::tempdir().unwrap();
     let (mut queue, _) = open(folder.path(), LIMIT);
     queue.append(&ticks(0..10)).unwrap();
-    // A folder where the next file should be; and a file that only takes reading.
-    let (_, slot) = files::slot_folders(folder.path()).unwrap().remove(0);
-    let blocked = files::segment_path(&slot, 2);
-    fs::create_dir(&blocked).unwrap();
-    let read_only = fs::File::open(files::segment_path(&slot, 1)).unwrap();
-    queue.replace_open_file(read_only);
+    // A file that only takes reading, and no room for another one.
+    let path = files_of(folder.path(), "segment").remove(0);
+    queue.replace_open_file(fs::File::open(&path).unwrap());
     let before = queue.backlog();
-    let error = queue.append(&ticks(10..20)).unwrap_err();
+    let error = queue.append_now(&ticks(10..20)).unwrap_err();
     assert!(error.to_string().starts_with("cannot write to"), "{error}");
-    let error = queue.append(&ticks(10..20)).unwrap_err();
-    assert!(error.to_string().starts_with("cannot make"), "{error}");
     assert_eq!(queue.backlog(), before);
-    fs::remove_dir(blocked).unwrap();
     queue.append(&ticks(10..20)).unwrap();
     drop(queue);
-    let (mut queue, remarks) = open(folder.path(), LIMIT);
-    assert_eq!((remarks.torn, remarks.damaged), (0, 0));
+    let (mut queue, _) = open(folder.path(), LIMIT);
+    assert!(queue.torn() == 0 && queue.losses().is_none(), "{:?}", queue.losses());
     assert_eq!(drain(&mut queue, 10_000).0, ticks(0..20));
 }
 
@@ -210,7 +224,7 @@ fn each_process_has_a_slot_and_takes_over_those_of_dead_ones() {
     drop(four);
     three.append(&ticks(20..30)).unwrap();
     drop(three);
-    assert_eq!(files::slot_folders(folder.path()).unwrap().len(), 3, "slots are used again");
+    assert_eq!(slots(folder.path()).len(), 3, "slots are used again");
     let (mut all, _) = open(folder.path(), LIMIT);
     assert_eq!(drain(&mut all, 10_000).0, ticks(0..30));
 }
@@ -219,7 +233,7 @@ fn each_process_has_a_slot_and_takes_over_those_of_dead_ones() {
 fn all_slots_taken_is_said() {
     let folder = tempfile::tempdir().unwrap();
     let held: Vec<Queue> = (0..SLOTS_MAX).map(|_| open(folder.path(), LIMIT).0).collect();
-    let error = Queue::open(folder.path(), LIMIT, DATABASE).unwrap_err();
+    let error = Queue::open(folder.path(), LIMIT, DATABASE, false).unwrap_err();
     assert!(error.to_string().starts_with("all 64 slots of the spool"), "{error}");
     drop(held);
     open(folder.path(), LIMIT);
@@ -228,17 +242,17 @@ fn all_slots_taken_is_said() {
 #[test]
 fn what_belongs_to_another_database_is_left_alone_and_named() {
     let folder = tempfile::tempdir().unwrap();
-    let (mut other, _) = Queue::open(folder.path(), LIMIT, "another database").unwrap();
+    let (mut other, _) = open_for(folder.path(), LIMIT, "another database");
     other.append(&ticks(0..10)).unwrap();
     drop(other);
-    let (mut queue, remarks) = open(folder.path(), LIMIT);
-    let foreign = Foreign { folder: folder.path().join("1"), database: "another database".into() };
-    assert_eq!(remarks.foreign, [foreign]);
+    let (mut queue, foreign) = open(folder.path(), LIMIT);
+    let left = Foreign { folder: folder.path().join("1"), database: "another database".into() };
+    assert_eq!(foreign, [left]);
     queue.append(&ticks(10..20)).unwrap();
     assert_eq!(drain(&mut queue, 10_000).0, ticks(10..20));
     drop(queue);
-    let (mut other, remarks) = Queue::open(folder.path(), LIMIT, "another database").unwrap();
-    assert_eq!(remarks.foreign, []);
+    let (mut other, foreign) = open_for(folder.path(), LIMIT, "another database");
+    assert_eq!(foreign, []);
     assert_eq!(drain(&mut other, 10_000).0, ticks(0..10));
 }
 
@@ -246,18 +260,18 @@ fn what_belongs_to_another_database_is_left_alone_and_named() {
 fn what_was_written_under_another_name_of_the_database_is_taken_over() {
     let folder = tempfile::tempdir().unwrap();
     for name in ["as it was called", "somebody else's"] {
-        let (mut before, _) = Queue::open(folder.path(), LIMIT, name).unwrap();
+        let (mut before, _) = open_for(folder.path(), LIMIT, name);
         before.append(&ticks(0..10)).unwrap();
     }
     let names = SpoolNames { database: DATABASE.into(), also: vec!["as it was called".into()] };
-    let (mut queue, remarks) = Queue::open(folder.path(), LIMIT, names).unwrap();
-    let foreign = Foreign { folder: folder.path().join("2"), database: "somebody else's".into() };
-    assert_eq!(remarks.foreign, [foreign]);
+    let (mut queue, foreign) = open_for(folder.path(), LIMIT, names);
+    let left = Foreign { folder: folder.path().join("2"), database: "somebody else's".into() };
+    assert_eq!(foreign, [left]);
     queue.append(&ticks(10..20)).unwrap();
     drop(queue);
     // What is new is written under the name of now.
-    let (_, remarks) = Queue::open(folder.path(), LIMIT, "as it was called").unwrap();
-    let held: Vec<_> = remarks.foreign.iter().map(|it| it.database.as_str()).collect();
+    let (_, foreign) = open_for(folder.path(), LIMIT, "as it was called");
+    let held: Vec<_> = foreign.iter().map(|it| it.database.as_str()).collect();
     assert_eq!(held, [DATABASE, "somebody else's"]);
 }
 
@@ -294,109 +308,6 @@ fn only_its_user_reads_it() {
     }
 }
 
-/// A spool of one file with four batches, and the file's bytes.
-fn four_batches(dir: &Path) -> (PathBuf, Vec<u8>, Vec<u64>) {
-    let (mut queue, _) = open(dir, LIMIT);
-    let mut ends = Vec::new();
-    for batch in 0..4 {
-        queue.append(&ticks(batch * 3..(batch + 1) * 3)).unwrap();
-        ends.push(queue.backlog().bytes);
-    }
-    let path = files_of(dir, "segment").remove(0);
-    let bytes = fs::read(&path).unwrap();
-    (path, bytes, ends)
-}
-
-#[test]
-fn cut_at_any_byte_it_gives_back_exactly_the_whole_batches_before() {
-    let folder = tempfile::tempdir().unwrap();
-    let (path, bytes, ends) = four_batches(folder.path());
-    for length in 0..=bytes.len() {
-        fs::write(&path, &bytes[..length]).unwrap();
-        let whole = ends.iter().filter(|end| **end <= length as u64).count() as u64;
-        let (mut queue, remarks) = open(folder.path(), LIMIT);
-        assert_eq!(remarks.damaged, 0, "cut at {length}");
-        assert_eq!(drain(&mut queue, 10_000), (ticks(0..whole * 3), 0), "cut at {length}");
-        assert!(files_of(folder.path(), "damaged").is_empty(), "cut at {length}");
-        drop(queue);
-        // A disk may have made the file longer before it wrote what belongs there.
-        let mut zeros = bytes[..length].to_vec();
-        zeros.resize(bytes.len() + 100, 0);
-        fs::write(&path, &zeros).unwrap();
-        let (mut queue, _) = open(folder.path(), LIMIT);
-        let (back, _) = drain(&mut queue, 10_000);
-        let whole = usize::try_from(whole * 3).unwrap();
-        assert_eq!(back.get(..whole), Some(ticks(0..12).split_at(whole).0), "zeros from {length}");
-        files_of(folder.path(), "damaged").iter().for_each(|path| fs::remove_file(path).unwrap());
-    }
-}
-
-#[test]
-fn a_flipped_byte_is_found_wherever_it_is_and_costs_no_other_batch() {
-    let folder = tempfile::tempdir().unwrap();
-    let (path, bytes, ends) = four_batches(folder.path());
-    for at in 0..bytes.len() {
-        for flip in [0x01, 0x80, 0xff] {
-            let mut flipped = bytes.clone();
-            flipped[at] ^= flip;
-            fs::write(&path, &flipped).unwrap();
-            let (mut queue, remarks) = open(folder.path(), LIMIT);
-            let (back, unreadable) = drain(&mut queue, 10_000);
-            let hit = ends.iter().filter(|end| **end <= at as u64).count();
-            let good = ticks(0..12);
-            assert!(back.iter().all(|tick| good.contains(tick)), "byte {at}: an altered tick");
-            assert!(back.len() < 12, "byte {at} is not noticed");
-            assert!(unreadable > 0 || remarks.damaged > 0, "byte {at} is not told");
-            let set_aside = files_of(folder.path(), "damaged");
-            assert_eq!(set_aside.len(), 1, "byte {at}: kept, for somebody to look at");
-            assert_eq!(fs::read(&set_aside[0]).unwrap(), flipped);
-            fs::remove_file(&set_aside[0]).unwrap();
-            // Where the frame holds, the batches after the bad one are found; those before always are.
-            if at as u64 >= ends[0] {
-                assert_eq!(back[..hit * 3], good[..hit * 3], "byte {at}");
-            }
-        }
-    }
-}
-
-#[test]
-fn a_batch_damaged_while_the_recorder_runs_is_passed_over() {
-    let folder = tempfile::tempdir().unwrap();
-    let (mut queue, _) = open(folder.path(), LIMIT);
-    (0..3).for_each(|batch| queue.append(&ticks(batch * 3..(batch + 1) * 3)).unwrap());
-    let path = files_of(folder.path(), "segment").remove(0);
-    let mut bytes = fs::read(&path).unwrap();
-    let length = bytes.len();
-    bytes[length - 1] ^= 0xff;
-    fs::write(&path, &bytes).unwrap();
-    assert_eq!(drain(&mut queue, 10_000), (ticks(0..6), 3));
-    // A frame that does not hold hides what comes after it.
-    queue.append(&ticks(0..3)).unwrap();
-    let first = queue.backlog().bytes;
-    queue.append(&ticks(3..6)).unwrap();
-    queue.append(&ticks(6..9)).unwrap();
-    let path = files_of(folder.path(), "segment").remove(0);
-    let mut bytes = fs::read(&path).unwrap();
-    bytes[usize::try_from(first).unwrap()] ^= 0xff;
-    fs::write(&path, &bytes).unwrap();
-    assert_eq!(drain(&mut queue, 10_000), (ticks(0..3), 6));
-    assert_eq!(files_of(folder.path(), "damaged").len(), 2);
-}
-
-#[test]
-fn a_file_that_somebody_removes_does_not_hold_up_the_others() {
-    let folder = tempfile::tempdir().unwrap();
-    let dir = folder.path();
-    let (mut queue, _) = open(dir, LIMIT);
-    queue.append(&ticks(0..10)).unwrap();
-    fs::remove_file(files_of(dir, "segment").remove(0)).unwrap();
-    let oldest = queue.oldest(1_000).unwrap().unwrap();
-    assert_eq!((oldest.ticks.len(), oldest.unreadable), (0, 10));
-    queue.append(&ticks(10..15)).unwrap();
-    queue.remove(&oldest.position);
-    assert_eq!(drain(&mut queue, 1_000), (ticks(10..15), 0), "not written to the removed file");
-}
-
 #[test]
 fn who_only_looks_sees_what_waits_and_changes_nothing() {
     let folder = tempfile::tempdir().unwrap();
@@ -414,10 +325,10 @@ fn who_only_looks_sees_what_waits_and_changes_nothing() {
     assert_eq!(seen.slots[0].database.as_deref(), Some(DATABASE));
     assert_eq!(seen.slots[0].oldest.as_deref(), Some("2023-11-14T22:13:20.000000Z"));
     assert_eq!(seen.slots[0].newest.as_deref(), Some("2023-11-14T22:13:20.001999Z"));
-    let inspected = inspect(dir, 2_005).unwrap();
+    let inspected = inspect(dir, 2_005, false).unwrap();
     assert_eq!(inspected.len(), 2_005, "bounded");
     assert_eq!(inspected.last().unwrap(), &(2, tick(2_004)));
-    assert_eq!(inspect(dir, 9_999).unwrap().len(), 2_010);
+    assert_eq!(inspect(dir, 9_999, false).unwrap().len(), 2_010);
     assert_eq!(drain(&mut one, 10_000).0.len(), 2_000);
     assert!(
         status(dir, LIMIT)
