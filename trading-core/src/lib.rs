@@ -11,6 +11,9 @@ pub mod config;
 // What the program says of itself: logs, limited repeats.
 pub mod telemetry;
 
+// The way to a venue: proxies, authorities, the opening of a WebSocket, and the pauses that a venue asks for.
+pub mod network;
+
 // One pure file per venue: URLs, subscribe text, frames to ticks.
 pub mod exchange;
 

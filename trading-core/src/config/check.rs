@@ -5,18 +5,19 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rust_decimal::Decimal;
 use url::Url;
 
 use super::merge::{Merged, STRATEGIES, strategy_key};
+use super::network::{PROXY_ALLOWED, Proxies, Proxy, authorities};
 use super::value::{Origin, Value};
 use super::{
     BackfillSettings, BatchSettings, DatabaseSettings, DatabaseUrl, EXCHANGES, ExchangeSettings,
-    PaperSettings, PipelineSettings, Problem, Settings, SimulateSettings, SpoolSettings,
-    StrategySettings,
+    NetworkSettings, PaperSettings, PipelineSettings, Problem, Settings, SimulateSettings,
+    SpoolSettings, StrategySettings,
 };
 use crate::domain::{Symbol, parse_decimal};
 
@@ -37,6 +38,7 @@ pub(super) struct Checker<'a> {
 /// All settings, or nothing but problems. The second list names the keys that were read.
 pub(super) fn check(
     merged: &Merged,
+    environment: &BTreeMap<String, String>,
     problems: &mut Vec<Problem>,
 ) -> (Option<Settings>, Vec<String>) {
     let mut checker = Checker { merged, problems: Vec::new(), read: Vec::new() };
@@ -44,6 +46,7 @@ pub(super) fn check(
     let pipeline = checker.pipeline();
     let batch = checker.batch();
     let spool = checker.spool();
+    let network = checker.network(environment);
     let backfill = checker.backfill();
     let exchanges = checker.exchanges();
     let paper = checker.paper();
@@ -57,6 +60,7 @@ pub(super) fn check(
             pipeline: pipeline?,
             batch: batch?,
             spool: spool?,
+            network: network?,
             backfill: backfill?,
             exchanges: exchanges?,
             paper: paper?,
@@ -157,6 +161,45 @@ impl Checker<'_> {
             },
         );
         Some(SpoolSettings { dir: dir?, max_bytes: max_bytes? })
+    }
+
+    fn network(&mut self, environment: &BTreeMap<String, String>) -> Option<NetworkSettings> {
+        let key = "network.proxy";
+        let proxy = self.take(key, PROXY_ALLOWED, |value| match value.scalar()? {
+            "" => Some(None),
+            text => Proxy::parse(text, key).map(Some),
+        });
+        let (proxies, wrong) = Proxies::new(proxy.as_ref().and_then(Option::as_ref), environment);
+        for name in wrong {
+            let value = environment.get(&name).cloned().map(Value::Text);
+            self.problems.push(Problem {
+                value: value.map(|value| value.masked(key).to_string()),
+                allowed: PROXY_ALLOWED.to_owned(),
+                origin: Origin::Environment(name.clone()),
+                key: name,
+            });
+        }
+        let own = self.folder("network.ca_file", "the public authorities alone");
+        let mut found = Vec::new();
+        if let Some(path) = own.as_ref().and_then(Option::as_deref) {
+            match authorities(path) {
+                Ok(mut more) => found.append(&mut more),
+                Err(allowed) => self.refuse("network.ca_file", allowed),
+            }
+        }
+        let name = "SSL_CERT_FILE";
+        if let Some(path) = environment.get(name).filter(|path| !path.is_empty()) {
+            match authorities(Path::new(path)) {
+                Ok(mut more) => found.append(&mut more),
+                Err(allowed) => self.problems.push(Problem {
+                    key: name.to_owned(),
+                    value: Some(Value::Text(path.clone()).to_string()),
+                    allowed,
+                    origin: Origin::Environment(name.to_owned()),
+                }),
+            }
+        }
+        own.zip(proxy).map(|_| NetworkSettings { proxies, authorities: found })
     }
 
     fn backfill(&mut self) -> Option<BackfillSettings> {

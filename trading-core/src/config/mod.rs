@@ -2,7 +2,8 @@
 //!
 //! What comes in: the text of a TOML file, a map of environment variables, the flags as [`Overrides`]. What
 //! goes out: [`Settings`] that need no further check, and [`Effective`], which says where each came from.
-//! [`load`] is pure; only [`environment`] and [`read`] touch the process and the disk.
+//! [`load`] reads no more than the certificates that the settings name; only [`environment`] and [`read`] touch the
+//! process and the disk besides.
 //!
 //! Promised: the built-in defaults are `config/trading-core.toml` itself, which is also the list of all keys;
 //! an unknown key is a problem, never ignored; no value that may hold a password is shown unmasked.
@@ -12,6 +13,7 @@ mod check;
 mod effective;
 mod layer;
 mod merge;
+mod network;
 mod problem;
 mod settings;
 mod value;
@@ -25,6 +27,7 @@ use std::path::{Path, PathBuf};
 
 pub use effective::Effective;
 pub use layer::Overrides;
+pub use network::{NetworkSettings, Proxies, Proxy, ProxyKind};
 pub use problem::{ConfigError, Problem};
 pub use settings::{
     BackfillSettings, BatchSettings, DatabaseSettings, DatabaseUrl, ExchangeSettings,
@@ -75,7 +78,7 @@ pub fn load(
 ) -> Result<Loaded, ConfigError> {
     let mut problems = Vec::new();
     let merged = merge(file, environment, flags, &mut problems);
-    let (settings, _read) = check::check(&merged, &mut problems);
+    let (settings, _read) = check::check(&merged, environment, &mut problems);
     match settings {
         Some(settings) if problems.is_empty() => Ok(Loaded {
             settings,

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use rust_decimal::Decimal;
 
+use super::NetworkSettings;
 use crate::domain::Symbol;
 
 /// All settings, checked.
@@ -22,6 +23,8 @@ pub struct Settings {
     pub batch: BatchSettings,
     /// What the store could not take.
     pub spool: SpoolSettings,
+    /// How venues are reached.
+    pub network: NetworkSettings,
     /// What was missed.
     pub backfill: BackfillSettings,
     /// The venues, in order of name; disabled ones are here too.

@@ -43,8 +43,17 @@ fn names(symbols: &[crate::domain::Symbol]) -> Vec<&str> {
 #[test]
 fn the_defaults_are_those_of_the_contract() {
     let loaded = defaults();
-    let Settings { database, pipeline, batch, spool, backfill, exchanges, paper, simulate } =
-        &loaded.settings;
+    let Settings {
+        database,
+        pipeline,
+        batch,
+        spool,
+        network,
+        backfill,
+        exchanges,
+        paper,
+        simulate,
+    } = &loaded.settings;
     assert_eq!(database.url, DatabaseUrl::Embedded);
     assert_eq!(database.max_connections.get(), 5);
     assert_eq!((&database.data_dir, database.retention), (&None, None));
@@ -55,6 +64,7 @@ fn the_defaults_are_those_of_the_contract() {
     assert_eq!((batch.max_coalesced.get(), batch.writers.get()), (10_000, 3));
     assert_eq!((batch.max_retry_attempts, batch.retry_delay), (3, Duration::from_secs(1)));
     assert_eq!((&spool.dir, spool.max_bytes), (&None, 4 << 30));
+    assert_eq!(*network, NetworkSettings::default());
     assert_eq!((backfill.enabled, backfill.max_age), (true, Duration::from_secs(86_400)));
     assert!(exchanges.iter().all(|exchange| exchange.connections.get() == 1));
     assert_eq!(exchanges.iter().map(|exchange| exchange.name).collect::<Vec<_>>(), EXCHANGES);
@@ -79,7 +89,7 @@ fn the_file_in_the_repository_gives_the_built_in_defaults() {
 fn every_key_of_the_default_file_has_an_effect() {
     let mut problems = Vec::new();
     let merged = merge(None, &BTreeMap::new(), &Overrides::default(), &mut problems);
-    let (_, read) = check::check(&merged, &mut problems);
+    let (_, read) = check::check(&merged, &BTreeMap::new(), &mut problems);
     assert_eq!(problems, []);
     let read: BTreeSet<_> = read.into_iter().collect();
     for entry in merged.entries() {

@@ -20,6 +20,11 @@ const ROOMS: &[(&str, &[&str], &str)] = &[
         &["domain", "telemetry"],
         "settings are read before anything runs, and by every room",
     ),
+    (
+        "network",
+        BASE,
+        "how a venue is reached: proxies, authorities, the opening of a WebSocket, and how long it is left alone",
+    ),
     ("exchange", BASE, "pure: a venue knows its own protocol and no socket, clock or task"),
     (
         "simulator",
@@ -30,7 +35,7 @@ const ROOMS: &[(&str, &[&str], &str)] = &[
     ("pipeline", &["config", "domain", "store", "telemetry"], "it hands batches to a store"),
     (
         "feed",
-        &["config", "domain", "exchange", "pipeline", "store", "telemetry"],
+        &["config", "domain", "exchange", "network", "pipeline", "store", "telemetry"],
         "the start of the way: speaks an exchange, sends into the channel, notes sessions and gaps in the journal",
     ),
     (
@@ -40,7 +45,7 @@ const ROOMS: &[(&str, &[&str], &str)] = &[
     ),
     (
         "rest",
-        &["config", "domain", "exchange", "telemetry"],
+        &["config", "domain", "exchange", "network", "telemetry"],
         "asks a venue over HTTP, within its limits; what to ask and how to read it is the venue's",
     ),
     (
@@ -50,12 +55,12 @@ const ROOMS: &[(&str, &[&str], &str)] = &[
     ),
     (
         "verify",
-        &["config", "domain", "exchange", "rest", "store", "telemetry"],
+        &["config", "domain", "exchange", "network", "rest", "store", "telemetry"],
         "trusts nobody: reads what is stored, and what the venues say of it",
     ),
     (
         "doctor",
-        &["config", "domain", "exchange", "rest", "store", "telemetry"],
+        &["config", "domain", "exchange", "network", "rest", "store", "telemetry"],
         "looks at all that `live` will need, and at nothing that runs",
     ),
     (
@@ -66,6 +71,7 @@ const ROOMS: &[(&str, &[&str], &str)] = &[
             "domain",
             "exchange",
             "feed",
+            "network",
             "paper",
             "pipeline",
             "repair",
@@ -86,6 +92,7 @@ const ROOMS: &[(&str, &[&str], &str)] = &[
             "domain",
             "exchange",
             "feed",
+            "network",
             "paper",
             "pipeline",
             "repair",
