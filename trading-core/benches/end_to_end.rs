@@ -27,9 +27,11 @@ use sqlx::postgres::{PgConnectOptions, PgPool};
 use support::server::Server;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use trading_core::config::NetworkSettings;
 use trading_core::domain::{ExchangeStamps, RecorderClock, Tick, Timestamp};
 use trading_core::exchange::{Binance, Exchange as _};
 use trading_core::feed::{self, ConnectGate, FeedContext, LivenessRules};
+use trading_core::network::Network;
 use trading_core::pipeline::{Ledger, TickSender, channel};
 use trading_core::store::journal::journal;
 use trading_core::store::postgres::migrate;
@@ -170,7 +172,8 @@ fn context(port: u16, sender: TickSender, ledger: &Arc<Ledger>) -> FeedContext {
         sender,
         ledger: Arc::clone(ledger),
         journal,
-        gate: Arc::new(ConnectGate::new(Duration::ZERO)),
+        network: Network::new(&NetworkSettings::default()).unwrap(),
+        gate: Arc::new(ConnectGate::new(Duration::ZERO, Arc::default())),
         seed: 1,
     }
 }

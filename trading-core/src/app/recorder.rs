@@ -22,6 +22,7 @@ use crate::config::{ExchangeSettings, Settings};
 use crate::domain::{ExchangeStamps, Instrument, RecorderClock, Symbol, Timestamp};
 use crate::exchange::{self, Exchange, IdRule};
 use crate::feed::{self, ConnectGate, FeedContext, LivenessRules};
+use crate::network::{Network, Pause};
 use crate::pipeline::{Ledger, Onlooker, Pipeline, Spooling, TickSender, channel};
 use crate::repair::{self, RepairContext, RepairVenue};
 use crate::rest::{RestClient, RestError};
@@ -59,6 +60,9 @@ pub struct Venue {
     client: Arc<RestClient>,
     /// What its trades say of the time.
     stamps: ExchangeStamps,
+    network: Network,
+    /// How long the venue sends this address away, from both of its sides.
+    banned: Arc<Pause>,
 }
 
 /// A setting names an exchange that does not exist, or more instruments than there may be.
@@ -73,6 +77,9 @@ pub enum VenueError {
     /// Its REST side cannot be asked from this machine.
     #[error(transparent)]
     Rest(#[from] RestError),
+    /// TLS cannot be used on this machine.
+    #[error("no TLS: {0}")]
+    Tls(#[from] rustls::Error),
 }
 
 /// The enabled exchanges of the settings, each at `<name>` below the address of a simulator when one stands for them.
@@ -82,6 +89,7 @@ pub enum VenueError {
 /// When an exchange is not known, or HTTP cannot be used.
 pub fn venues(settings: &Settings, simulated: Option<&str>) -> Result<Vec<Venue>, VenueError> {
     let mut venues = Vec::new();
+    let network = Network::new(&settings.network)?;
     for settings in settings.exchanges.iter().filter(|exchange| exchange.enabled) {
         let exchange =
             exchange::by_name(settings.name).ok_or(VenueError::Unknown(settings.name))?;
@@ -102,10 +110,23 @@ pub fn venues(settings: &Settings, simulated: Option<&str>) -> Result<Vec<Venue>
             (None, None, Some(_)) => None,
             (None, None, None) => Some(exchange.endpoints().rest_url.to_owned()),
         };
-        let client = Arc::new(RestClient::new(exchange.history().rules())?);
-        let settings = settings.clone();
+        let seed = u64::try_from(Timestamp::now().as_micros()).unwrap_or_default();
+        let banned = Arc::new(Pause::new(exchange.name(), seed));
+        let rules = exchange.history().rules();
+        let client = Arc::new(RestClient::new(rules, &network, Arc::clone(&banned))?);
         let stamps = ExchangeStamps::default();
-        venues.push(Venue { exchange, settings, instruments, ws_url, rest_url, client, stamps });
+        let (settings, network) = (settings.clone(), network.clone());
+        venues.push(Venue {
+            exchange,
+            settings,
+            instruments,
+            ws_url,
+            rest_url,
+            client,
+            network,
+            banned,
+            stamps,
+        });
     }
     Ok(venues)
 }
@@ -181,7 +202,7 @@ impl Venue {
     ) -> Vec<FeedContext> {
         let mut limits = self.exchange.limits();
         limits.idle = self.settings.idle.unwrap_or(limits.idle);
-        let gate = Arc::new(ConnectGate::new(limits.connect_interval));
+        let gate = Arc::new(ConnectGate::new(limits.connect_interval, Arc::clone(&self.banned)));
         feed::shards(&self.instruments, limits)
             .zip(1_u64..)
             .map(|(instruments, number)| FeedContext {
@@ -202,6 +223,7 @@ impl Venue {
                 sender: sender.clone(),
                 ledger: Arc::clone(ledger),
                 journal: journal.clone(),
+                network: self.network.clone(),
                 gate: Arc::clone(&gate),
                 seed: seed ^ FxBuildHasher.hash_one((self.exchange.name(), number)),
             })
@@ -423,6 +445,11 @@ impl std::fmt::Display for Venue {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let symbols: Vec<&str> =
             self.instruments.iter().map(|item| item.symbol().as_str()).collect();
-        write!(f, "{} at {}: {}", self.exchange.name(), self.ws_url, symbols.join(" "))
+        write!(f, "{} at {}", self.exchange.name(), self.ws_url)?;
+        let proxy = self.ws_url.parse().ok().and_then(|url| self.network.proxy_to(&url));
+        if let Some(proxy) = proxy {
+            write!(f, " through {proxy} (of {})", proxy.named_by)?;
+        }
+        write!(f, ": {}", symbols.join(" "))
     }
 }

@@ -56,6 +56,7 @@ fn comparison(arguments: &VerifyArgs, scope: &Scope, settings: &Settings) -> Com
     };
     Comparison {
         rest_urls: settings.exchanges.iter().filter_map(rest_url).collect(),
+        network: settings.network.clone(),
         from: scope.from,
         to: scope.to,
         minutes: arguments.minutes,

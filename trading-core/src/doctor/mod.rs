@@ -19,6 +19,7 @@ use rust_decimal::prelude::ToPrimitive as _;
 use serde::Serialize;
 
 use crate::config::Settings;
+use crate::network::Network;
 use crate::telemetry::Progress;
 
 use stored::Load;
@@ -134,8 +135,16 @@ pub async fn examine(settings: &Settings, pg_bin: Option<PathBuf>) -> Diagnosis 
     let total = venues.iter().map(|venue| venue.symbols.len()).sum::<usize>();
     let total = u64::try_from(total).unwrap_or(u64::MAX);
     let progress = Progress::start("Asking the exchanges", "symbols", Some(total));
-    let asking = venues.iter().map(|venue| venue::examine(venue, !is_stored, VENUE_MAX, &progress));
-    let answers = join_all(asking).await;
+    let answers = match Network::new(&settings.network) {
+        Ok(network) => {
+            let ask = |venue| venue::examine(venue, &network, !is_stored, VENUE_MAX, &progress);
+            join_all(venues.into_iter().map(ask)).await
+        }
+        Err(error) => {
+            checks.push(Check::fail("network", error.to_string(), "look at this machine's TLS"));
+            Vec::new()
+        }
+    };
     progress.finish();
 
     let load = database.load.or_else(|| Load::sum(answers.iter().filter_map(|answer| answer.load)));

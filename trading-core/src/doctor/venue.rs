@@ -1,10 +1,10 @@
 //! One exchange: whether it is reached both ways, what its clock says, and whether it trades what is to be recorded.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use rust_decimal::Decimal;
 use tokio::time::{Instant, timeout, timeout_at};
-use tokio_tungstenite::connect_async;
 
 use super::Check;
 use super::stored::Load;
@@ -12,6 +12,7 @@ use crate::config::ExchangeSettings;
 use crate::domain::{Instrument, Symbol, Timestamp};
 use crate::exchange::history::{HistoryError, Span};
 use crate::exchange::{self, Exchange};
+use crate::network::{Network, Pause};
 use crate::rest::{RestClient, RestError};
 use crate::telemetry::Progress;
 
@@ -38,6 +39,7 @@ pub(super) struct Venue {
 /// Asks one exchange, for so long at most.
 pub(super) async fn examine(
     settings: &ExchangeSettings,
+    network: &Network,
     asks_load: bool,
     within: Duration,
     progress: &Progress,
@@ -53,8 +55,9 @@ pub(super) async fn examine(
     let endpoints = exchange.endpoints();
     let rest_url = settings.rest_url.as_deref().unwrap_or(endpoints.rest_url);
     let ws_url = exchange.connect_url(settings.ws_url.as_deref().unwrap_or(endpoints.ws_url));
-    let socket = socket(area, &ws_url);
-    let client = match RestClient::new(exchange.history().rules()) {
+    let socket = socket(area, &ws_url, network);
+    let rules = exchange.history().rules();
+    let client = match RestClient::new(rules, network, Arc::new(Pause::new(area, 0))) {
         Ok(client) => client,
         Err(error) => {
             venue.checks.push(Check::fail(area, error.to_string(), "look at this machine's TLS"));
@@ -80,19 +83,24 @@ pub(super) async fn examine(
 
 const CLOCK_REMEDY: &str = "let this machine's clock be kept (timedatectl set-ntp true)";
 
+const REACH: &str = "look at the network; where a proxy or a company's authority is needed, set network.proxy or network.ca_file \
+     (HTTPS_PROXY and SSL_CERT_FILE do too)";
+
 /// Opens a WebSocket as a feed does, and closes it.
-async fn socket(area: &str, url: &str) -> Check {
-    let reach = "look at the network, or set its ws_url to a proxy";
-    match timeout(SOCKET_MAX, connect_async(url)).await {
-        Ok(Ok((mut socket, _response))) => {
+async fn socket(area: &str, url: &str, network: &Network) -> Check {
+    match timeout(SOCKET_MAX, network.open(area, url)).await {
+        Ok(Ok(mut socket)) => {
             // That it opened is what was asked; a venue may take its time to say farewell.
             drop(timeout(SOCKET_MAX, socket.close(None)).await);
-            Check::ok(area, format!("WebSocket reached at {url}"))
+            let way = url.parse().ok().and_then(|url| network.proxy_to(&url));
+            let way = way.map(|proxy| format!(" through {proxy}")).unwrap_or_default();
+            Check::ok(area, format!("WebSocket reached at {url}{way}"))
         }
-        Ok(Err(error)) => Check::fail(area, format!("WebSocket {url} not reached: {error}"), reach),
+        // What can be done about a refusal is said with it.
+        Ok(Err(error)) => Check::fail(area, format!("WebSocket {url} not reached: {error}"), REACH),
         Err(_elapsed) => {
             let found = format!("WebSocket {url} not open within {} s", SOCKET_MAX.as_secs());
-            Check::fail(area, found, reach)
+            Check::fail(area, found, REACH)
         }
     }
 }
@@ -133,8 +141,7 @@ impl Asking<'_> {
             Ok(body) => body,
             Err(error) => {
                 let found = format!("REST at {}: {error}", self.base);
-                let remedy = "look at the network, or set its rest_url to a proxy";
-                return Err(Check::fail(area, found, remedy));
+                return Err(Check::fail(area, found, REACH));
             }
         };
         match history.decode_clock(&body) {

@@ -3,12 +3,9 @@
 use std::time::Duration;
 
 use futures_util::{FutureExt as _, SinkExt as _, StreamExt as _};
-use tokio::net::TcpStream;
 use tokio::sync::{MutexGuard, mpsc};
 use tokio::time::{Instant, MissedTickBehavior};
-use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{self, Message as Frame};
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async_with_config};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
@@ -18,6 +15,7 @@ use super::session::{End, Event, Session, requests, requests_anew};
 use super::{Feed, FeedContext};
 use crate::domain::{Instrument, Stamp, Tick, Timestamp};
 use crate::exchange::{Message, Subscribed, reason_text};
+use crate::network::{DialError, WebSocket};
 use crate::store::journal::{OpenSession, QuarantinedFrame, SessionEnd, SessionStart};
 use crate::telemetry::RepeatLimiter;
 
@@ -30,14 +28,8 @@ const SEND_MAX: Duration = Duration::from_secs(10);
 const RELIEF_GRACE: Duration = Duration::from_secs(1);
 /// How often deadlines are looked at; also the finest spacing of what we send.
 const PULSE: Duration = Duration::from_millis(100);
-/// One read takes what the kernel has, up to this: many frames in one call when the market is busy.
-const READ_BUFFER_BYTES: usize = 128 * 1024;
-/// No exchange sends more in one message; a larger one ends the connection.
-const MESSAGE_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Frames that are read without looking at the clock or the stop signal in between.
 const BURST_MAX: usize = 64;
-
-type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
 /// What a connection tells its feed while it lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -164,16 +156,20 @@ pub(super) async fn run(
     Report { end, lived: since.elapsed(), ticks, is_whole, liveness }
 }
 
-async fn connect(context: &FeedContext) -> Result<Socket, End> {
+async fn connect(context: &FeedContext) -> Result<WebSocket, End> {
     context.gate.pass().await;
-    let config = WebSocketConfig::default()
-        .read_buffer_size(READ_BUFFER_BYTES)
-        .max_message_size(Some(MESSAGE_BYTES_MAX))
-        .max_frame_size(Some(MESSAGE_BYTES_MAX));
-    let connecting = connect_async_with_config(context.url.as_str(), Some(config), true);
+    let connecting = context.network.open(context.exchange.name(), &context.url);
     match tokio::time::timeout(CONNECT_MAX, connecting).await {
-        Ok(Ok((socket, _response))) => Ok(socket),
-        Ok(Err(error)) => Err(End::NotConnected(error.to_string())),
+        Ok(Ok(socket)) => Ok(socket),
+        Ok(Err(error)) => {
+            if let DialError::Refused(refusal) = &error
+                && let Some(hold) = refusal.hold
+            {
+                let why = format!("{} at its WebSocket, {:?}", refusal.status, refusal.words);
+                context.gate.hold(hold, &why);
+            }
+            Err(End::NotConnected(error.to_string()))
+        }
         Err(_elapsed) => {
             Err(End::NotConnected(format!("no answer for {} s", CONNECT_MAX.as_secs())))
         }
@@ -185,7 +181,7 @@ impl<'a> Connection<'a> {
         &self.feed.context
     }
 
-    async fn read(&mut self, mut socket: Socket, orders: &Orders) -> End {
+    async fn read(&mut self, mut socket: WebSocket, orders: &Orders) -> End {
         let mut pulse = tokio::time::interval(PULSE);
         pulse.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut ordered = std::pin::pin!(orders.given());
@@ -209,8 +205,13 @@ impl<'a> Connection<'a> {
     }
 
     /// Sends what is due, and takes the connection for dead when it must.
-    async fn pulse(&mut self, socket: &mut Socket) -> Result<(), End> {
+    async fn pulse(&mut self, socket: &mut WebSocket) -> Result<(), End> {
         let now = Instant::now();
+        // A peer that pings without an end and takes no answer lives, and is of no use.
+        let blocked = socket.get_ref().blocked_since();
+        if blocked.is_some_and(|since| now >= since + SEND_MAX) {
+            return Err(End::Failed(takes_nothing()));
+        }
         if let Some(end) = self.session.overdue(now) {
             return Err(end);
         }
@@ -223,8 +224,8 @@ impl<'a> Connection<'a> {
         }
         while let Some(text) = self.session.next_to_send(now) {
             match tokio::time::timeout(SEND_MAX, socket.send(Frame::text(text))).await {
-                Ok(sent) => sent.map_err(|error| End::Failed(error.to_string()))?,
-                Err(_elapsed) => return Err(End::Failed("the socket takes nothing".to_owned())),
+                Ok(sent) => sent.map_err(|error| End::Failed(failure(&error)))?,
+                Err(_elapsed) => return Err(End::Failed(takes_nothing())),
             }
         }
         Ok(())
@@ -281,7 +282,7 @@ impl<'a> Connection<'a> {
     async fn take_burst(
         &mut self,
         first: Option<Result<Frame, tungstenite::Error>>,
-        socket: &mut Socket,
+        socket: &mut WebSocket,
     ) -> Result<(), End> {
         self.take(first).await?;
         for _ in 1..BURST_MAX {
@@ -308,10 +309,15 @@ impl<'a> Connection<'a> {
         }
         match frame {
             Some(Ok(Frame::Text(text))) => self.take_text(&text).await?,
-            Some(Ok(Frame::Binary(bytes))) => {
-                let text = String::from_utf8_lossy(&bytes);
-                self.take_text(&text).await?;
-            }
+            // All texts come as this: see `network::Wire`.
+            Some(Ok(Frame::Binary(bytes))) => match std::str::from_utf8(&bytes) {
+                Ok(text) => self.take_text(text).await?,
+                Err(error) => {
+                    self.counts.frames += 1;
+                    self.context().ledger.record_frame(0, 0);
+                    self.set_frame_aside(&bytes, &format!("no UTF-8 text: {error}"));
+                }
+            },
             Some(Ok(Frame::Close(reason))) => {
                 let reason =
                     reason.map(|close| format!(": {} {}", close.code, reason_text(&close.reason)));
@@ -319,7 +325,7 @@ impl<'a> Connection<'a> {
             }
             // Pings are answered by the library with the next read.
             Some(Ok(Frame::Ping(_) | Frame::Pong(_) | Frame::Frame(_))) => {}
-            Some(Err(error)) => return Err(End::Failed(error.to_string())),
+            Some(Err(error)) => return Err(End::Failed(failure(&error))),
             None => return Err(End::Closed(String::new())),
         }
         self.session.record_frame(Instant::now());
@@ -340,7 +346,7 @@ impl<'a> Connection<'a> {
                 }
                 events = self.session.on_message(message, now);
             }
-            Err(error) => self.set_frame_aside(text, &error),
+            Err(error) => self.set_frame_aside(text.as_bytes(), &error.to_string()),
         }
         if self.ticks.is_empty() {
             context.ledger.record_frame(0, 0);
@@ -436,22 +442,23 @@ impl<'a> Connection<'a> {
         }
     }
 
-    fn set_frame_aside(&mut self, text: &str, error: &crate::exchange::DecodeError) {
+    fn set_frame_aside(&mut self, frame: &[u8], reason: &str) {
         self.counts.malformed += 1;
         let context = self.context();
         context.ledger.record_malformed();
         if let Some(unsaid) = self.malformed_limiter.admit(Instant::now()) {
             warn!(
-                "{}: frame not understood, kept in quarantined_frames: {error}{unsaid}",
-                self.name
+                "{}: frame not understood, kept in quarantined_frames: {}{unsaid}",
+                self.name,
+                reason_text(reason)
             );
         }
-        context.journal.quarantine(QuarantinedFrame {
-            exchange: context.exchange.name(),
-            frame: text.to_owned(),
-            reason: error.to_string(),
-            seen_at: self.stamp.at,
-        });
+        context.journal.quarantine(QuarantinedFrame::of(
+            context.exchange.name(),
+            frame,
+            reason,
+            self.stamp.at,
+        ));
     }
 
     /// Notes that the connection stands, from the last stamp on.
@@ -493,5 +500,19 @@ impl<'a> Connection<'a> {
             malformed: count(counts.malformed),
         };
         self.context().journal.session_ended(noted, end);
+    }
+}
+
+fn takes_nothing() -> String {
+    format!("the exchange has taken nothing of what is sent to it for {} s", SEND_MAX.as_secs())
+}
+
+/// What ended a connection, in as many words as fit a line.
+fn failure(error: &tungstenite::Error) -> String {
+    match error {
+        tungstenite::Error::WriteBufferFull(_) => {
+            "too much waits to be sent: the exchange takes nothing".to_owned()
+        }
+        error => reason_text(&error.to_string()),
     }
 }

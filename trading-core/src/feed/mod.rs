@@ -31,6 +31,7 @@ pub use sequence::{Findings, Sequence};
 
 use crate::domain::{ExchangeStamps, Instrument, RecorderClock};
 use crate::exchange::{Exchange, Limits};
+use crate::network::Network;
 use crate::pipeline::{Ledger, TickSender};
 use crate::store::journal::{GapRecord, Journal};
 use crate::store::postgres::LastStored;
@@ -68,6 +69,8 @@ pub struct FeedContext {
     pub ledger: Arc<Ledger>,
     /// Where its connections, gaps and the frames set aside are noted.
     pub journal: Journal,
+    /// The way to it.
+    pub network: Network,
     /// The exchange's door, shared with its other feeds.
     pub gate: Arc<ConnectGate>,
     /// Decides the jitter of its waits.

@@ -68,7 +68,9 @@ impl<'a> Relay<'a> {
             }
             // Where one by one nothing was refused, the refusal was a passing one.
             self.one_by_one = matches!(end, End::RequestRefused(_)) || self.one_by_one && !is_whole;
-            let wait = self.backoff.after_connection(lived, ticks);
+            // Where the exchange says when it may be asked again, that counts.
+            let wait =
+                self.backoff.after_connection(lived, ticks).max(self.feed.context.gate.left());
             warn!(
                 feed = %self.name, lived = %humantime::format_duration(Duration::from_secs(lived.as_secs())),
                 retry_in = %humantime::format_duration(Duration::from_millis(millis(wait))),

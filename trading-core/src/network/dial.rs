@@ -3,6 +3,7 @@
 use std::error::Error as _;
 use std::io;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -102,7 +103,7 @@ async fn secured(
 ) -> Result<Box<dyn Stream>, DialError> {
     let failed = |reason: String| DialError::Tls { host: host.to_owned(), reason };
     let name = ServerName::try_from(host.to_owned()).map_err(|error| failed(error.to_string()))?;
-    match TlsConnector::from(network.tls.clone()).connect(name, stream).await {
+    match TlsConnector::from(Arc::clone(&network.tls)).connect(name, stream).await {
         Ok(stream) => Ok(Box::new(stream)),
         Err(error) => Err(failed(tls_reason(network, &error))),
     }

@@ -93,9 +93,10 @@ impl AsyncWrite for Wire {
 }
 
 /// Where in the flow of frames the reader is: only headers are looked at, however they are cut into pieces.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 enum Frames {
     /// A frame begins.
+    #[default]
     First,
     /// Its length.
     Length,
@@ -103,12 +104,6 @@ enum Frames {
     Long { left: u8, length: u64, is_masked: bool },
     /// So many bytes of it are still to come.
     Payload(u64),
-}
-
-impl Default for Frames {
-    fn default() -> Self {
-        Self::First
-    }
 }
 
 impl Frames {

@@ -2,22 +2,18 @@
 
 use std::fmt;
 use std::num::NonZeroU32;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use reqwest::redirect::{Attempt, Policy};
-use reqwest::{Client, Response, header};
-use rustls::crypto::ring;
-use rustls::{ClientConfig, RootCertStore};
-use tokio::time::{Instant, sleep_until};
+use reqwest::{Client, Proxy, Response, header};
 use tracing::debug;
 
 use super::error::RestError;
-use super::pause;
 use crate::domain::{Tick, Timestamp};
 use crate::exchange::history::{HistoryError, HistoryRules, Pages};
-use crate::exchange::reason_text;
+use crate::network::{Hold, Network, Pause, Side, after, words};
 
 /// What one request may take, from its first byte to the last of the answer.
 const TIMEOUT: Duration = Duration::from_secs(20);
@@ -31,33 +27,39 @@ const USER_AGENT: &str = concat!("trading-core/", env!("CARGO_PKG_VERSION"));
 pub struct RestClient {
     http: Client,
     pace: DefaultDirectRateLimiter,
-    paused_until: Mutex<Instant>,
+    /// What the venue asks of everybody who comes to it, shared with its feeds.
+    banned: Arc<Pause>,
+    /// What its REST side asks for alone.
+    paused: Pause,
 }
 
 impl RestClient {
-    /// A client that keeps these rules.
+    /// A client that keeps these rules, and does not ask while the venue sends this address away.
     ///
     /// # Errors
     ///
-    /// When HTTP or TLS cannot be used on this machine.
-    pub fn new(rules: HistoryRules) -> Result<Self, RestError> {
+    /// When HTTP cannot be used on this machine.
+    pub fn new(
+        rules: HistoryRules,
+        network: &Network,
+        banned: Arc<Pause>,
+    ) -> Result<Self, RestError> {
+        let way = network.clone();
         let http = Client::builder()
             .user_agent(USER_AGENT)
             .timeout(TIMEOUT)
             .connect_timeout(CONNECT_TIMEOUT)
             .redirect(Policy::custom(stay_on_the_host))
+            // Which variables say what is decided once, for WebSocket and REST.
             .no_proxy()
-            .tls_backend_preconfigured(tls()?)
+            .proxy(Proxy::custom(move |url| way.proxy_to(url).map(crate::config::Proxy::url)))
+            .tls_backend_preconfigured(network.tls())
             .build()
             .map_err(RestError::Setup)?;
         // Evenly spread, so that no window of the venue's, wherever it begins, holds more than it allows.
         let quota = Quota::with_period(rules.per / rules.requests.get())
             .map_or(Quota::per_second(rules.requests), |quota| quota.allow_burst(NonZeroU32::MIN));
-        Ok(Self {
-            http,
-            pace: RateLimiter::direct(quota),
-            paused_until: Mutex::new(Instant::now()),
-        })
+        Ok(Self { http, pace: RateLimiter::direct(quota), banned, paused: Pause::default() })
     }
 
     /// Waits for its turn, asks, and answers the whole body.
@@ -70,8 +72,8 @@ impl RestClient {
         debug!(url, "GET");
         let response = self.http.get(url).send().await.map_err(RestError::Unreachable)?;
         let status = response.status();
-        let retry_after = response.headers().get(header::RETRY_AFTER);
-        let retry_after = retry_after.and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let text = |name| response.headers().get(name)?.to_str().ok().map(str::to_owned);
+        let (retry_after, date) = (text(header::RETRY_AFTER), text(header::DATE));
         let body = match read(response).await {
             // What a refusal says matters less than that it is one.
             Err(_) if !status.is_success() => String::new(),
@@ -80,9 +82,10 @@ impl RestClient {
         if status.is_success() {
             return Ok(body);
         }
-        let (status, reason) = (status.as_u16(), reason_text(body.trim()));
-        match pause::after(status, retry_after.as_deref(), &body, Timestamp::now()) {
-            Some(pause) => Err(self.pause(pause, format!("status {status} {reason}").trim_end())),
+        let (status, reason) = (status.as_u16(), words(body.as_bytes()));
+        let (retry_after, date) = (retry_after.as_deref(), date.as_deref());
+        match after(Side::Rest, status, retry_after, date, &body, Timestamp::now()) {
+            Some(hold) => Err(self.pause(hold, format!("status {status} {reason}").trim_end())),
             None => Err(RestError::Status { status, reason }),
         }
     }
@@ -103,7 +106,9 @@ impl RestClient {
         match pages.take(&body, Timestamp::now(), ticks) {
             Ok(()) => Ok(true),
             // Some venues say so with the status 200.
-            Err(error @ HistoryError::TooMany) => Err(self.pause(pause::PAUSE, &error.to_string())),
+            Err(error @ HistoryError::TooMany) => {
+                Err(self.pause(Hold::TOO_MANY, &error.to_string()))
+            }
             Err(error) => Err(error.into()),
         }
     }
@@ -112,37 +117,28 @@ impl RestClient {
     async fn turn(&self) {
         loop {
             self.pace.until_ready().await;
-            let until = *self.paused_until.lock().unwrap_or_else(PoisonError::into_inner);
-            if until <= Instant::now() {
+            if self.banned.left().is_zero() && self.paused.left().is_zero() {
                 return;
             }
-            sleep_until(until).await;
+            self.banned.over().await;
+            self.paused.over().await;
         }
     }
 
-    fn pause(&self, retry_after: Duration, reason: &str) -> RestError {
-        let mut until = self.paused_until.lock().unwrap_or_else(PoisonError::into_inner);
-        *until = (*until).max(Instant::now() + retry_after);
-        RestError::Busy { retry_after, reason: reason.to_owned() }
+    fn pause(&self, hold: Hold, reason: &str) -> RestError {
+        let pause = if hold.is_ban { &self.banned } else { &self.paused };
+        pause.hold(hold, reason);
+        RestError::Busy { retry_after: hold.wait, reason: reason.to_owned() }
     }
 }
 
 impl fmt::Debug for RestClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RestClient")
-            .field("paused_until", &self.paused_until)
+            .field("banned", &self.banned)
+            .field("paused", &self.paused)
             .finish_non_exhaustive()
     }
-}
-
-/// The same cryptography and the same authorities as the WebSocket connections have, on every machine.
-fn tls() -> Result<ClientConfig, RestError> {
-    let roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
-    Ok(ClientConfig::builder_with_provider(ring::default_provider().into())
-        .with_safe_default_protocol_versions()
-        .map_err(RestError::Tls)?
-        .with_root_certificates(roots)
-        .with_no_client_auth())
 }
 
 fn stay_on_the_host(attempt: Attempt<'_>) -> reqwest::redirect::Action {

@@ -41,7 +41,7 @@ pub enum RestError {
     Setup(reqwest::Error),
     /// TLS cannot be used on this machine.
     #[error("no HTTP client: {0}")]
-    Tls(rustls::Error),
+    Tls(#[from] rustls::Error),
 }
 
 impl RestError {

@@ -4,12 +4,11 @@
 //! the venue wants fewer, all of them wait. What to ask and how to read the answer is the venue's own
 //! [`crate::exchange::history`].
 //!
-//! Promised: no answer is kept beyond 16 MiB, no request lasts beyond 20 s, none is redirected to another host, and
-//! no proxy is taken from the environment. Not promised: retries. Who asks decides what a failure is worth.
+//! Promised: no answer is kept beyond 16 MiB, no request lasts beyond 20 s, and none is redirected to another host.
+//! Not promised: retries. Who asks decides what a failure is worth.
 
 mod client;
 mod error;
-mod pause;
 #[cfg(test)]
 mod round_trip;
 #[cfg(test)]

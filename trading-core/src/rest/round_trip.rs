@@ -6,7 +6,7 @@ use rust_decimal::Decimal;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::tests::unlimited;
+use super::tests::{direct, unlimited};
 use super::*;
 use crate::domain::{Instrument, Source, Tick, Timestamp, TradeId};
 use crate::exchange::history::{HistoryError, Reach, Span};
@@ -59,7 +59,7 @@ impl Exchanges {
             base: format!("{}/{}", self.simulator, venue.name()),
             listing: Arc::clone(self.market.listing(venue, symbol).unwrap()),
             instrument: Instrument::intern(venue.name(), &symbol.parse().unwrap()).unwrap(),
-            client: RestClient::new(unlimited()).unwrap(),
+            client: RestClient::new(unlimited(), &direct(), Arc::default()).unwrap(),
         }
     }
 }

@@ -17,7 +17,9 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::*;
+use crate::config::NetworkSettings;
 use crate::exchange::history::HistoryRules;
+use crate::network::Network;
 
 /// As often as a test likes.
 pub(super) fn unlimited() -> HistoryRules {
@@ -96,8 +98,12 @@ async fn answer(
     }
 }
 
+pub(super) fn direct() -> Network {
+    Network::new(&NetworkSettings::default()).unwrap()
+}
+
 fn client() -> RestClient {
-    RestClient::new(unlimited()).unwrap()
+    RestClient::new(unlimited(), &direct(), Arc::default()).unwrap()
 }
 
 #[tokio::test]
@@ -175,7 +181,7 @@ async fn a_venue_that_is_not_there_may_come_back() {
 async fn requests_are_spread_evenly_over_time() {
     let odd = Odd::serve().await;
     let rules = HistoryRules { requests: NonZeroU32::new(20).unwrap(), ..unlimited() };
-    let client = Arc::new(RestClient::new(rules).unwrap());
+    let client = Arc::new(RestClient::new(rules, &direct(), Arc::default()).unwrap());
     let started = Instant::now();
     let mut asking = JoinSet::new();
     for _ in 0..6 {

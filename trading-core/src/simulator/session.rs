@@ -13,7 +13,7 @@ use super::outbox::Outbox;
 use crate::domain::Timestamp;
 
 /// Trades of one symbol that one turn sends at most, before the socket is asked to take them.
-const TURN_TRADES: u64 = 2_048;
+const TURN_TRADES: u64 = 1_024;
 
 /// What a message carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

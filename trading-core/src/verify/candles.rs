@@ -4,15 +4,18 @@
 //! two others had no trades.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use futures_util::{StreamExt as _, stream};
 use rust_decimal::Decimal;
 use sqlx::PgPool;
 use sqlx::types::chrono::{DateTime, Utc};
 
+use crate::config::NetworkSettings;
 use crate::domain::{Instrument, Symbol, Timestamp, parse_decimal};
 use crate::exchange::history::Candle;
 use crate::exchange::{self, Exchange};
+use crate::network::{Network, Pause};
 use crate::rest::{RestClient, RestError};
 use crate::telemetry::Progress;
 
@@ -30,6 +33,8 @@ const ATTEMPTS_MAX: u32 = 3;
 pub struct Comparison {
     /// The REST base of each exchange, by its name.
     pub rest_urls: BTreeMap<String, String>,
+    /// The way to them.
+    pub network: NetworkSettings,
     /// From here on; `None`: the newest [`Self::minutes`].
     pub from: Option<Timestamp>,
     /// Up to here, excluded.
@@ -93,7 +98,10 @@ async fn ask(
     let mut compared = Vec::new();
     let venue = exchange::by_name(&name).zip(comparison.rest_urls.get(&name));
     let client = venue.map(|(exchange, base)| {
-        RestClient::new(exchange.history().rules()).map(|client| (exchange, base, client))
+        let banned = Arc::new(Pause::new(exchange.name(), 0));
+        let network = Network::new(&comparison.network)?;
+        let client = RestClient::new(exchange.history().rules(), &network, banned)?;
+        Ok::<_, RestError>((exchange, base, client))
     });
     for symbol in symbols {
         let mut findings = Findings::of_one();
@@ -326,7 +334,13 @@ mod tests {
     use super::*;
 
     fn comparison(from: Option<i64>, to: i64) -> Comparison {
-        Comparison { rest_urls: BTreeMap::new(), from: from.map(at), to: at(to), minutes: 3 }
+        Comparison {
+            rest_urls: BTreeMap::new(),
+            network: NetworkSettings::default(),
+            from: from.map(at),
+            to: at(to),
+            minutes: 3,
+        }
     }
 
     fn at(second: i64) -> Timestamp {

@@ -12,8 +12,8 @@ use trading_core::domain::{
 };
 use trading_core::store::Store as _;
 use trading_core::store::journal::{
-    GapCause, GapRecord, Journal, QuarantinedFrame, SessionEnd, SessionStart, journal,
-    note_all_stored,
+    FRAME_BYTES_MAX, GapCause, GapRecord, Journal, QuarantinedFrame, SessionEnd, SessionStart,
+    journal, note_all_stored,
 };
 use trading_core::store::postgres::{
     LastStored, PostgresStore, in_doubt_since, last_stored, list_time_until_now, migrate,
@@ -245,12 +245,8 @@ async fn a_flood_of_broken_frames_and_connections_drops_no_gap_and_what_is_dropp
     let database = migrated().await;
     let (journal, writer) = journal("one".to_owned());
     for number in 0..1_001 {
-        journal.quarantine(QuarantinedFrame {
-            exchange: "binance",
-            frame: "{broken".to_owned(),
-            reason: "unreadable".to_owned(),
-            seen_at: at(number),
-        });
+        let frame = QuarantinedFrame::of("binance", b"{broken", "unreadable", at(number));
+        journal.quarantine(frame);
         let session = journal.session(start(&format!("binance-{number}")));
         drop(session);
     }
@@ -263,6 +259,40 @@ async fn a_flood_of_broken_frames_and_connections_drops_no_gap_and_what_is_dropp
     tokio::time::timeout(PATIENCE, writer.run(database.pool.clone())).await.unwrap();
     assert_eq!(gaps(&database.pool).await.len(), 10_000);
     assert_eq!(sessions(&database.pool).await.len(), 1_000);
+}
+
+#[tokio::test]
+async fn frames_that_wait_take_a_mebibyte_at_most_and_the_rest_is_counted() {
+    let database = migrated().await;
+    let (journal, writer) = journal("one".to_owned());
+    let large = vec![b'x'; 8 << 20];
+    for number in 0..1_000 {
+        journal.quarantine(QuarantinedFrame::of("binance", &large, "unreadable", at(number)));
+    }
+    // 8 KiB and the reason each.
+    assert_eq!(journal.dropped(), 1_000 - 127);
+    drop(journal);
+    tokio::time::timeout(PATIENCE, writer.run(database.pool.clone())).await.unwrap();
+    let kept: (i32, i64) =
+        sqlx::query_as("SELECT octet_length(frame), count FROM quarantined_frames")
+            .fetch_one(&database.pool)
+            .await
+            .unwrap();
+    assert_eq!(kept, (8 << 10, 127));
+}
+
+#[test]
+fn a_frame_is_cut_by_bytes_between_characters_and_what_cannot_be_stored_is_replaced() {
+    let kept = |bytes: &[u8]| QuarantinedFrame::of("okx", bytes, "x", at(1)).frame;
+    assert_eq!(kept(b"a\0b\xffc\xf0\x9f"), "a\u{fffd}b\u{fffd}c\u{fffd}");
+    // Four bytes each, and one before them.
+    let wide = format!("x{}", "\u{1f600}".repeat(10_000));
+    assert_eq!(kept(wide.as_bytes()).len(), 1 + 2_047 * 4);
+    // What is replaced takes three bytes in the place of one.
+    assert!(kept(&vec![0; 100_000]).len() <= FRAME_BYTES_MAX);
+    assert!(kept(&vec![0xff; 100_000]).len() <= FRAME_BYTES_MAX);
+    let reason = "r".repeat(1 << 20);
+    assert_eq!(QuarantinedFrame::of("okx", b"", &reason, at(1)).reason.len(), 1 << 10);
 }
 
 fn tick(symbol: &str, id: &str, second: i64) -> Tick {

@@ -15,6 +15,7 @@ mod doctor;
 mod embedded;
 mod embedded_program;
 mod feed;
+mod hostile;
 mod journal;
 mod killed;
 mod paper;

@@ -40,7 +40,10 @@ const TURN_EVERY: Duration = Duration::from_millis(5);
 /// The largest message that a client may send; no venue takes more.
 const MESSAGE_BYTES_MAX: usize = 64 << 10;
 /// Frames are handed to the socket in pieces of this size.
-const WRITE_BUFFER_BYTES: usize = 128 << 10;
+const WRITE_BUFFER_BYTES: usize = 64 << 10;
+/// What waits for a client that takes nothing. The largest message, a turn of trades, is 190 KB; the next ones wait in
+/// the market.
+const WRITE_BUFFER_BYTES_MAX: usize = 256 << 10;
 /// How long a client is given to take the close frame when the simulator stops.
 const CLOSE_WITHIN: Duration = Duration::from_millis(250);
 /// How long open connections may take to end when the simulator stops.
@@ -281,11 +284,13 @@ async fn exchange(
         return respond(Reply::not_found());
     };
     let connections = shared.connections.clone();
-    upgrade.max_message_size(MESSAGE_BYTES_MAX).write_buffer_size(WRITE_BUFFER_BYTES).on_upgrade(
-        move |socket| {
+    upgrade
+        .max_message_size(MESSAGE_BYTES_MAX)
+        .write_buffer_size(WRITE_BUFFER_BYTES)
+        .max_write_buffer_size(WRITE_BUFFER_BYTES_MAX)
+        .on_upgrade(move |socket| {
             connections.track_future(connection(socket, shared, venue, admission, protocol))
-        },
-    )
+        })
 }
 
 /// Answers a REST request, if the venue's limit and the faults let it.

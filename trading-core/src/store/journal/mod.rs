@@ -11,7 +11,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use sqlx::PgPool;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::{Instant, MissedTickBehavior};
 use tracing::{debug, info, warn};
 
@@ -27,8 +27,12 @@ pub const WITHOUT_A_WORD: &str = "its recorder ended without a word";
 const GAPS_MAX: usize = 10_000;
 /// Connections that may wait, and as many frames.
 const NOTES_MAX: usize = 1_000;
-/// Of a frame, this much is kept.
-const FRAME_CHARS_MAX: usize = 65_536;
+/// Of a frame, this much is kept; the largest that any exchange sends with a trade in it is smaller.
+pub const FRAME_BYTES_MAX: usize = 8 << 10;
+/// Of what is said of a frame, this much is kept.
+const REASON_BYTES_MAX: usize = 1 << 10;
+/// What the frames that wait may take in memory, together.
+const FRAMES_BYTES_MAX: usize = 1 << 20;
 /// The wait before a note is written again to a database that is away.
 const RETRY_DELAY: Duration = Duration::from_secs(5);
 /// Attempts that may fail when the recorder stops, before what is not written yet is dropped.
@@ -85,6 +89,49 @@ pub struct QuarantinedFrame {
     pub seen_at: Timestamp,
 }
 
+impl QuarantinedFrame {
+    /// As much of a frame as is kept, as text: what is no UTF-8, and what PostgreSQL's text cannot hold, is replaced.
+    #[must_use]
+    pub fn of(exchange: &'static str, frame: &[u8], reason: &str, seen_at: Timestamp) -> Self {
+        Self {
+            exchange,
+            frame: kept(frame, FRAME_BYTES_MAX),
+            reason: kept(reason.as_bytes(), REASON_BYTES_MAX),
+            seen_at,
+        }
+    }
+
+    fn bytes(&self) -> u32 {
+        u32::try_from(self.frame.len() + self.reason.len()).unwrap_or(u32::MAX)
+    }
+}
+
+/// The beginning of a text, cut before it is copied; no longer than this when what cannot be stored is replaced.
+fn kept(bytes: &[u8], most: usize) -> String {
+    let mut text = String::new();
+    let cut = bytes.get(..most).unwrap_or(bytes);
+    let is_cut = cut.len() < bytes.len();
+    let mut chunks = cut.utf8_chunks().peekable();
+    while let Some(chunk) = chunks.next() {
+        text.push_str(chunk.valid());
+        // A character that the cut went through is left out.
+        let is_cut_here = is_cut && chunks.peek().is_none();
+        if !chunk.invalid().is_empty() && !is_cut_here {
+            text.push(char::REPLACEMENT_CHARACTER);
+        }
+    }
+    if text.contains('\0') {
+        text = text.replace('\0', "\u{fffd}");
+    }
+    let mut end = most.min(text.len());
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text.truncate(end);
+    text.shrink_to_fit();
+    text
+}
+
 /// What shows that something is missing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum GapCause {
@@ -133,7 +180,11 @@ enum Note {
     Gap(GapRecord),
     Started(SessionStart, Weak<SessionStart>),
     Ended(Arc<SessionStart>, SessionEnd),
-    Frame(QuarantinedFrame),
+    /// With its part of the memory that frames may take, which it gives back when it is written or dropped.
+    Frame {
+        frame: QuarantinedFrame,
+        _room: OwnedSemaphorePermit,
+    },
 }
 
 /// Takes notes.
@@ -142,6 +193,8 @@ pub struct Journal {
     gaps: mpsc::Sender<Note>,
     sessions: mpsc::Sender<Note>,
     frames: mpsc::Sender<Note>,
+    /// Bytes that are free for frames that wait.
+    room: Arc<Semaphore>,
     dropped: Arc<AtomicU64>,
 }
 
@@ -177,7 +230,8 @@ pub fn journal(recorder: String) -> (Journal, JournalWriter) {
         failures_at_end: 0,
         dropped: Arc::clone(&dropped),
     };
-    (Journal { gaps, sessions, frames, dropped }, writer)
+    let room = Arc::new(Semaphore::new(FRAMES_BYTES_MAX));
+    (Journal { gaps, sessions, frames, room, dropped }, writer)
 }
 
 impl Journal {
@@ -199,12 +253,14 @@ impl Journal {
         self.offer(&self.gaps, Note::Gap(gap));
     }
 
-    /// Keeps a frame that could not be read, as much of it as is kept.
-    pub fn quarantine(&self, mut frame: QuarantinedFrame) {
-        // PostgreSQL's text cannot hold NUL.
-        let kept = frame.frame.chars().take(FRAME_CHARS_MAX);
-        frame.frame = kept.map(|it| if it == '\0' { '\u{fffd}' } else { it }).collect();
-        self.offer(&self.frames, Note::Frame(frame));
+    /// Keeps a frame that could not be read, where there is room: those that wait take 1 MiB of memory at most.
+    pub fn quarantine(&self, frame: QuarantinedFrame) {
+        match Arc::clone(&self.room).try_acquire_many_owned(frame.bytes()) {
+            Ok(room) => self.offer(&self.frames, Note::Frame { frame, _room: room }),
+            Err(_full) => {
+                self.dropped.fetch_add(1, Ordering::Relaxed);
+            }
+        }
     }
 
     fn offer(&self, queue: &mpsc::Sender<Note>, note: Note) {
@@ -276,7 +332,7 @@ impl JournalWriter {
                 let key = Key::of(start);
                 self.open.retain(|(open, _)| *open != key);
             }
-            Note::Gap(_) | Note::Frame(_) => {}
+            Note::Gap(_) | Note::Frame { .. } => {}
         }
     }
 

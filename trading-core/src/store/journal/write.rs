@@ -46,7 +46,7 @@ pub(super) async fn note(
         Note::Gap(gap) => write_gap(pool, gap).await,
         Note::Started(start, _) => write_session(pool, recorder, held, start, None).await,
         Note::Ended(start, end) => write_session(pool, recorder, held, start, Some(end)).await,
-        Note::Frame(frame) => write_frame(pool, frame).await,
+        Note::Frame { frame, .. } => write_frame(pool, frame).await,
     }
 }
 

@@ -13,14 +13,17 @@ use tokio::task::JoinHandle;
 use tokio_tungstenite::tungstenite::Message as Frame;
 use tokio_tungstenite::{WebSocketStream, accept_async};
 use tokio_util::sync::CancellationToken;
+use trading_core::config::NetworkSettings;
 use trading_core::domain::{ExchangeStamps, Instrument, RecorderClock, Tick};
 use trading_core::exchange::{Exchange, Limits};
 use trading_core::feed::{ConnectGate, FeedContext, LivenessRules, run};
+use trading_core::network::Network;
 use trading_core::pipeline::{Ledger, TickReceiver, channel};
 use trading_core::store::journal::{JournalWriter, journal};
 
 mod connection;
 mod continuity;
+mod edge;
 mod errors;
 mod silence;
 
@@ -71,7 +74,8 @@ impl World {
             sender,
             ledger: Arc::clone(&ledger),
             journal,
-            gate: Arc::new(ConnectGate::new(Duration::ZERO)),
+            network: Network::new(&NetworkSettings::default()).unwrap(),
+            gate: Arc::new(ConnectGate::new(Duration::ZERO, Arc::default())),
             seed: 1,
         };
         change(&mut context);

@@ -8,10 +8,12 @@ use sqlx::PgPool;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
+use trading_core::config::NetworkSettings;
 use trading_core::config::{Overrides, load};
 use trading_core::domain::{Instrument, RecorderClock, Source, Symbol, Tick, Timestamp, TradeId};
 use trading_core::exchange::by_name;
 use trading_core::exchange::history::HistoryRules;
+use trading_core::network::Network;
 use trading_core::pipeline::{Ledger, LedgerReading, Pipeline, channel};
 use trading_core::repair::{self, RepairContext, RepairVenue};
 use trading_core::rest::RestClient;
@@ -78,11 +80,12 @@ impl Place {
             per: Duration::from_secs(1),
             ..exchange.history().rules()
         };
+        let network = Network::new(&NetworkSettings::default()).unwrap();
         let venue = RepairVenue {
             exchange,
             instruments: vec![instrument],
             rest_url: format!("http://{address}/{}", exchange.name()),
-            client: Arc::new(RestClient::new(rules).unwrap()),
+            client: Arc::new(RestClient::new(rules, &network, Arc::default()).unwrap()),
         };
         let clock = RecorderClock::default();
         Self { database, market, faults, instrument, venue, clock, serving: (cancel, serving) }

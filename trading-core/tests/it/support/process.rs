@@ -129,7 +129,10 @@ pub(crate) fn command() -> Command {
 fn away_from_settings(mut command: Command) -> Command {
     command.current_dir("/");
     for name in trading_core::config::environment().into_keys() {
-        if name.starts_with("TRADING_CORE") || name == "DATABASE_URL" || name == "RUST_LOG" {
+        let is_setting = name.starts_with("TRADING_CORE")
+            || name.to_ascii_lowercase().ends_with("_proxy")
+            || ["DATABASE_URL", "RUST_LOG", "SSL_CERT_FILE"].contains(&name.as_str());
+        if is_setting {
             command.env_remove(&name);
         }
     }

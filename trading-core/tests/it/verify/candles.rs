@@ -39,6 +39,7 @@ impl Exchanges {
     async fn compare(&self, recorded: &Recorded, from: Option<Timestamp>) -> Report {
         let comparison = Comparison {
             rest_urls: self.rest_urls.clone(),
+            network: trading_core::config::NetworkSettings::default(),
             from,
             to: recorded.scope().to,
             minutes: 60,
@@ -123,8 +124,13 @@ async fn a_symbol_of_which_no_minute_was_compared_was_not_looked_at() {
     let scope =
         trading_core::verify::Scope { exchanges: vec!["binance".to_owned()], ..recorded.scope() };
     let look = async |to: Timestamp| {
-        let comparison =
-            Comparison { rest_urls: silent.rest_urls.clone(), from: None, to, minutes: 5 };
+        let comparison = Comparison {
+            rest_urls: silent.rest_urls.clone(),
+            network: trading_core::config::NetworkSettings::default(),
+            from: None,
+            to,
+            minutes: 5,
+        };
         let pool = &recorded.database.pool;
         let mut report = trading_core::verify::verify(pool, &scope, 2).await.unwrap();
         assert!(report.complete, "{report}");
