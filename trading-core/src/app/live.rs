@@ -2,7 +2,7 @@
 //! after the last tick is stored; the same holds for the simulated exchanges, where they stand for the real ones.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +22,7 @@ use crate::pipeline::{Onlooker, tap};
 use crate::simulator::{Simulator, SimulatorError, SimulatorOptions};
 use crate::store::embedded::{Cluster, EmbeddedError, Options, command};
 use crate::store::postgres::{
-    MaintenanceError, Origin, OriginError, PostgresStore, is_local_socket, migrate,
+    MaintenanceError, Origin, OriginError, PostgresStore, is_on_this_machine, migrate,
 };
 use crate::store::spool::{self, Found, Spool, SpoolError};
 
@@ -163,12 +163,7 @@ impl Database {
 
     /// Whether it runs on this machine, and most likely reads its clock.
     pub(super) fn is_on_this_machine(&self) -> bool {
-        let host = self.options.get_host();
-        let is_loopback = host.parse().is_ok_and(|address: IpAddr| address.is_loopback());
-        self.cluster.is_some()
-            || is_local_socket(&self.options)
-            || host == "localhost"
-            || is_loopback
+        self.cluster.is_some() || is_on_this_machine(&self.options)
     }
 
     /// A store on it, with connections of its own.

@@ -5,15 +5,15 @@ use trading_core::app::Database;
 use trading_core::cli::{Cli, ExitCode, VerifyArgs};
 use trading_core::config::{DatabaseUrl, ExchangeSettings, Settings};
 use trading_core::domain::Timestamp;
+use trading_core::domain::bounds::SETTLED;
 use trading_core::exchange;
 use trading_core::output;
 use trading_core::store::embedded::{Options, command};
+use trading_core::store::postgres::{database_time, not_stored_for};
 use trading_core::verify::{self, Comparison, Scope, VerifyError};
 
 use super::{Environment, failed, interruptible, pg_bin};
 
-/// What was traded in the newest seconds may still be on its way between two writers.
-const SETTLE_SECONDS: u32 = 60;
 /// Connections that read at once: the server computes, one core each.
 const LOOKS_MAX: usize = 4;
 
@@ -102,8 +102,13 @@ async fn verified(
 ) -> Result<verify::Report, VerifyError> {
     // Where nobody records, nothing is on its way.
     let is_settling = arguments.to.is_none() && verify::is_recording(pool).await?;
-    let settle_seconds = is_settling.then_some(SETTLE_SECONDS);
-    let scope = scope(arguments, settle_seconds, Timestamp::now());
+    let held = not_stored_for(pool).await?.unwrap_or_default();
+    let settled = u32::try_from(SETTLED.max(held).as_secs()).unwrap_or(u32::MAX);
+    let settle_seconds = is_settling.then_some(settled);
+    // This machine's clock may be off; the one that noted what is stored is the database's.
+    let now = database_time(pool).await?.timestamp_micros();
+    let now = Timestamp::from_micros(now).unwrap_or_else(|_| Timestamp::now());
+    let scope = scope(arguments, settle_seconds, now);
     let mut report = verify::verify(pool, &scope, looks).await?;
     if arguments.against_exchange {
         let comparison = comparison(arguments, &scope, settings);

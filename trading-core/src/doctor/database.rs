@@ -4,14 +4,16 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bytesize::ByteSize;
+use chrono::{DateTime, Utc};
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{ConnectOptions as _, Connection as _};
 
 use super::Check;
 use super::stored::{self, Load};
 use crate::config::{DatabaseUrl, Settings};
+use crate::domain::{DATABASE, Timestamp, Witness};
 use crate::store::embedded::{Options, command};
-use crate::store::postgres::{Schema, schema};
+use crate::store::postgres::{Schema, is_on_this_machine, schema};
 
 const AREA: &str = "database";
 /// How long a server may take to let us in.
@@ -27,6 +29,8 @@ pub(super) struct Database {
     pub(super) load: Option<Load>,
     /// Its folder, where it lies on this machine.
     pub(super) on_this_machine: Option<PathBuf>,
+    /// What its clock says.
+    pub(super) clock: Option<Witness>,
 }
 
 impl Database {
@@ -34,7 +38,7 @@ impl Database {
     pub(super) fn silent(within: Duration) -> Self {
         let found = format!("no answer within {} s", within.as_secs());
         let check = Check::fail(AREA, found, "look at the server's log");
-        Self { checks: vec![check], load: None, on_this_machine: None }
+        Self { checks: vec![check], load: None, on_this_machine: None, clock: None }
     }
 }
 
@@ -43,7 +47,8 @@ pub(super) async fn examine(settings: &Settings, pg_bin: Option<PathBuf>) -> Dat
     match &settings.database.url {
         DatabaseUrl::Embedded => embedded(settings, pg_bin).await,
         url @ DatabaseUrl::Server(text) => {
-            let mut found = Database { checks: Vec::new(), load: None, on_this_machine: None };
+            let mut found =
+                Database { checks: Vec::new(), load: None, on_this_machine: None, clock: None };
             match text.parse() {
                 Ok(options) => server(&mut found, settings, options, &url.to_string()).await,
                 Err(error) => {
@@ -62,7 +67,7 @@ pub(super) async fn examine(settings: &Settings, pg_bin: Option<PathBuf>) -> Dat
 
 async fn embedded(settings: &Settings, pg_bin: Option<PathBuf>) -> Database {
     let options = Options::new(&settings.database, pg_bin);
-    let mut found = Database { checks: Vec::new(), load: None, on_this_machine: None };
+    let mut found = Database { checks: Vec::new(), load: None, on_this_machine: None, clock: None };
     let status = match command::status(&options).await {
         Ok(status) => status,
         Err(error) => {
@@ -106,6 +111,7 @@ async fn embedded(settings: &Settings, pg_bin: Option<PathBuf>) -> Database {
 }
 
 async fn server(found: &mut Database, settings: &Settings, options: PgConnectOptions, shown: &str) {
+    let is_here = settings.database.url == DatabaseUrl::Embedded || is_on_this_machine(&options);
     let options = options.application_name("trading-core doctor").disable_statement_logging();
     let connected = tokio::time::timeout(CONNECT_MAX, options.connect()).await;
     let mut connection = match connected {
@@ -125,6 +131,7 @@ async fn server(found: &mut Database, settings: &Settings, options: PgConnectOpt
             return;
         }
     };
+    found.clock = clock(&mut connection, is_here).await.ok();
     match look(&mut connection, settings).await {
         Ok((checks, load)) => {
             found.checks.push(Check::ok(AREA, format!("reached at {shown}")));
@@ -138,6 +145,16 @@ async fn server(found: &mut Database, settings: &Settings, options: PgConnectOpt
     }
     // What was asked is answered; how the server takes the farewell changes nothing.
     drop(connection.close().await);
+}
+
+/// What its clock says, half of the way taken off.
+async fn clock(connection: &mut PgConnection, is_here: bool) -> Result<Witness, sqlx::Error> {
+    let before = Timestamp::now();
+    let time: DateTime<Utc> =
+        sqlx::query_scalar("SELECT clock_timestamp()").fetch_one(connection).await?;
+    let ours = before.as_micros().midpoint(Timestamp::now().as_micros());
+    let ahead = time.timestamp_micros().saturating_sub(ours);
+    Ok(Witness { name: DATABASE.to_owned(), ahead, is_here })
 }
 
 /// What the server says of itself.

@@ -5,6 +5,7 @@
 //!
 //! Not promised: what only time shows, such as a disk that is slow under load.
 
+mod clock;
 mod database;
 mod machine;
 mod stored;
@@ -150,7 +151,10 @@ pub async fn examine(settings: &Settings, pg_bin: Option<PathBuf>) -> Diagnosis 
     let load = database.load.or_else(|| Load::sum(answers.iter().filter_map(|answer| answer.load)));
     checks.extend(machine::disks(settings, load, database.on_this_machine.as_deref()));
     checks.extend(machine::spool(settings).await);
+    let clocks: Vec<_> =
+        answers.iter().filter_map(|answer| answer.clock.clone()).chain(database.clock).collect();
     checks.extend(answers.into_iter().flat_map(|answer| answer.checks));
+    checks.extend(clock::judge(&clocks));
     if settings.exchanges.iter().all(|venue| !venue.enabled) {
         let remedy = "set enabled = true for one of them";
         checks.push(Check::fail("exchanges", "none is enabled", remedy));

@@ -9,7 +9,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::Check;
 use super::stored::Load;
 use crate::config::ExchangeSettings;
-use crate::domain::{Instrument, Symbol, Timestamp};
+use crate::domain::{Instrument, Symbol, Timestamp, Witness};
 use crate::exchange::history::{HistoryError, Span};
 use crate::exchange::{self, Exchange};
 use crate::network::{Network, Pause};
@@ -34,6 +34,8 @@ pub(super) struct Venue {
     pub(super) checks: Vec<Check>,
     /// What its symbols bring, where it was asked.
     pub(super) load: Option<Load>,
+    /// What its clock says.
+    pub(super) clock: Option<Witness>,
 }
 
 /// Asks one exchange, for so long at most.
@@ -45,7 +47,7 @@ pub(super) async fn examine(
     progress: &Progress,
 ) -> Venue {
     let area = settings.name;
-    let mut venue = Venue { checks: Vec::new(), load: None };
+    let mut venue = Venue { checks: Vec::new(), load: None, clock: None };
     let Some(exchange) = exchange::by_name(area) else {
         let found = "no exchange of this name is known";
         venue.checks.push(Check::fail(area, found, "take it out of the settings"));
@@ -68,7 +70,13 @@ pub(super) async fn examine(
     let (socket, clock) = tokio::join!(socket, asking.clock());
     venue.checks.push(socket);
     let is_reached = clock.is_ok();
-    venue.checks.push(clock.unwrap_or_else(|not_reached| not_reached));
+    match clock {
+        Ok((check, clock)) => {
+            venue.checks.push(check);
+            venue.clock = Some(clock);
+        }
+        Err(not_reached) => venue.checks.push(not_reached),
+    }
     if !is_reached {
         let found = "its symbols were not asked for, as its REST side is not reached";
         venue.checks.push(Check::warn(area, found, "look again when it is"));
@@ -134,7 +142,7 @@ impl Asking<'_> {
     }
 
     /// How far our clock is from its; an error where its REST side is not reached.
-    async fn clock(&self) -> Result<Check, Check> {
+    async fn clock(&self) -> Result<(Check, Witness), Check> {
         let (area, history) = (self.area(), self.exchange.history());
         let before = Timestamp::now();
         let body = match self.get(&history.clock_url(self.base)).await {
@@ -145,7 +153,13 @@ impl Asking<'_> {
             }
         };
         match history.decode_clock(&body) {
-            Ok(theirs) => Ok(judge_clock(area, self.base, before, Timestamp::now(), theirs)),
+            Ok(theirs) => {
+                let after = Timestamp::now();
+                let ours = before.as_micros().midpoint(after.as_micros());
+                let ahead = theirs.as_micros() - ours;
+                let witness = Witness { name: area.to_owned(), ahead, is_here: false };
+                Ok((judge_clock(area, self.base, before, after, theirs), witness))
+            }
             Err(error) => {
                 let found = format!("REST at {} answers something else: {error}", self.base);
                 Err(Check::fail(area, found, "look at its rest_url: is that the exchange?"))

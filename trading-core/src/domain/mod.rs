@@ -3,6 +3,7 @@
 //! No I/O and no clock but [`Timestamp::now`] and [`RecorderClock::now`], which only the edges call. Imports nothing else of ours, so
 //! every room may use it.
 
+pub mod bounds;
 mod clock;
 mod consensus;
 mod decimal;

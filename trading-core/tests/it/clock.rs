@@ -5,6 +5,10 @@ use std::path::Path;
 use sqlx::PgPool;
 use sqlx::types::chrono::{DateTime, Utc};
 
+use tokio::time::{Duration, Instant, sleep};
+use trading_core::domain::Timestamp;
+use trading_core::simulator::Clock;
+
 use crate::recorder::{Exchanges, grown, setting};
 use crate::support::postgres::{TestDatabase, database};
 use crate::support::process::{Program, command};
@@ -21,8 +25,13 @@ struct World {
 
 impl World {
     async fn new() -> Self {
+        Self::with_clock(Clock::default()).await
+    }
+
+    /// With exchanges that have this clock.
+    async fn with_clock(clock: Clock) -> Self {
         // The newest sixty trades, which is all that Bybit shows, reach back over a restart.
-        let exchanges = Exchanges::start(3).await;
+        let exchanges = Exchanges::with_clock(3, clock).await;
         let database = database().await;
         let folder = tempfile::tempdir().unwrap();
         let mut settings = exchanges.with_history();
@@ -67,7 +76,7 @@ impl World {
         while sqlx::query_scalar::<_, i64>(open).fetch_one(self.pool()).await.unwrap() > 0 {
             // Ends the test where the recorder has ended.
             program.logged("Look at it").await;
-            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            sleep(Duration::from_millis(100)).await;
         }
         self.end(program).await
     }
@@ -180,5 +189,55 @@ async fn a_clock_that_is_set_while_recording_is_said_once_each_time_and_moves_no
     let last = world.repaired().await;
     world.assert_true_times(begun_at).await;
     world.assert_complete(&[&log, &last]).await;
+    world.exchanges.close().await;
+}
+
+#[tokio::test]
+async fn a_database_that_reads_the_same_clock_is_no_witness_and_all_exchanges_are() {
+    const HOUR: i64 = 3_600_000_000;
+    let clock = Clock::new(|| Timestamp::now().plus_micros(HOUR));
+    let world = World::with_clock(clock).await;
+    let mut program = world.record("first", &[]).await;
+    let line = program.logged("ERROR The clock of this machine is").await;
+    assert!(line.contains("1h behind the true time, by ") && !line.contains("database"), "{line}");
+    let corrected = "SELECT count(*) FROM tick_data WHERE source = 'live' \
+         AND received_at BETWEEN time - interval '5 s' AND time + interval '1 minute'";
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while sqlx::query_scalar::<_, i64>(corrected).fetch_one(world.pool()).await.unwrap() < 100 {
+        assert!(Instant::now() < deadline, "{}", program.log());
+        sleep(Duration::from_millis(100)).await;
+    }
+    let log = world.end(program).await;
+    for ((exchange, symbol), stored) in stored(world.pool(), &world.exchanges.market).await {
+        assert!(stored.missing().is_empty(), "{exchange}:{symbol} {:?}\n{log}", stored.missing());
+    }
+    world.exchanges.close().await;
+}
+
+#[tokio::test]
+async fn one_exchange_whose_clock_is_off_is_named_and_moves_no_time() {
+    let clock = Clock::new(|| Timestamp::now().plus_micros(90_000_000));
+    let strays = Exchanges::with_clock(3, clock).await;
+    let world = World::new().await;
+    let begun_at = now(world.pool()).await;
+    let okx: Vec<_> =
+        strays.with_history().into_iter().filter(|(key, _)| key.contains("OKX")).collect();
+    let mut program = world.record("first", &okx).await;
+    let line = program.logged("The stamps of okx").await;
+    assert!(
+        line.contains("WARN The stamps of okx are 1m 30s ahead of the true time, by "),
+        "{line}"
+    );
+    let log = world.end(program).await;
+    assert!(!log.contains("The clock of this machine"), "{log}");
+    let strays_seen: i64 = sqlx::query_scalar(
+        "SELECT count(*) FROM tick_data WHERE source = 'live' AND received_at > now() OR received_at < $1",
+    )
+    .bind(begun_at)
+    .fetch_one(world.pool())
+    .await
+    .unwrap();
+    assert_eq!(strays_seen, 0);
+    strays.close().await;
     world.exchanges.close().await;
 }

@@ -126,6 +126,7 @@ async fn a_clock_that_is_off_is_told_and_one_that_is_far_off_would_fail() {
     assert_eq!(code, Some(2), "{told:#}");
     let failed = found(&told, "fail");
     assert!(failed[0].contains("ahead of the exchange's"), "{failed:?}");
+    assert_eq!(failed[1], "clock: this machine's is 10m ahead of the true time, by okx");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use trading_core::config::EXCHANGES;
 use trading_core::domain::Timestamp;
 use trading_core::simulator::{
-    Action, FaultsHandle, Kind, Market, MarketOptions, Simulator, SimulatorOptions, Target,
+    Action, Clock, FaultsHandle, Kind, Market, MarketOptions, Simulator, SimulatorOptions, Target,
 };
 use trading_core::store::embedded::Cluster;
 use trading_core::store::embedded::command::stop;
@@ -119,8 +119,13 @@ pub(crate) struct Exchanges {
 
 impl Exchanges {
     pub(crate) async fn start(rate: i64) -> Self {
+        Self::with_clock(rate, Clock::default()).await
+    }
+
+    /// With this clock, by which they trade, stamp and answer.
+    pub(crate) async fn with_clock(rate: i64, clock: Clock) -> Self {
         let rate = Decimal::from(rate);
-        let options = SimulatorOptions { seed: 42, rate, ..SimulatorOptions::default() };
+        let options = SimulatorOptions { seed: 42, rate, clock, ..SimulatorOptions::default() };
         let market = Market::new(&MarketOptions { seed: 42, rate, ..MarketOptions::default() });
         let simulator = Simulator::bind(options).await.unwrap();
         let address = simulator.address();

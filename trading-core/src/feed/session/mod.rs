@@ -10,10 +10,9 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use tokio::time::Instant;
 
 use crate::domain::Instrument;
+use crate::domain::bounds::ACKNOWLEDGE_MAX;
 use crate::exchange::{Exchange, Keepalive, Limits, Message};
 
-/// How long an exchange may take to confirm what was asked.
-const ACKNOWLEDGE_MAX: Duration = Duration::from_secs(15);
 /// When a symbol that was refused is asked for again: the refusal may have been a passing one. Doubled each time, up to
 /// [`REFUSED_INTERVAL_MAX`]: the symbol may be listed by then.
 const REFUSED_INTERVAL: Duration = Duration::from_secs(15);

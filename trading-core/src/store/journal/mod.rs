@@ -16,6 +16,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tracing::{debug, info, warn};
 
 use super::{Remedy, StoreError};
+use crate::domain::bounds::SESSION_REFRESH;
 use crate::domain::{HeldSince, Instrument, Timestamp};
 use write::Key;
 pub use write::note_all_stored;
@@ -38,7 +39,7 @@ const RETRY_DELAY: Duration = Duration::from_secs(5);
 /// Attempts that may fail when the recorder stops, before what is not written yet is dropped.
 const ATTEMPTS_AT_END_MAX: u32 = 2;
 /// How often the connections that stand are said to stand.
-const REFRESH_INTERVAL: Duration = Duration::from_secs(10);
+const REFRESH_INTERVAL: Duration = SESSION_REFRESH;
 
 /// A connection to an exchange that stands.
 #[derive(Debug, Clone)]

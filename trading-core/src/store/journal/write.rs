@@ -5,6 +5,7 @@ use std::time::Duration;
 use sqlx::PgPool;
 use sqlx::types::chrono::{DateTime, Utc};
 
+use crate::domain::bounds::SESSION_DEAD;
 use crate::domain::{APART_MICROS, HeldSince};
 
 use super::{GapRecord, Note, QuarantinedFrame, SessionEnd, SessionStart, WITHOUT_A_WORD};
@@ -16,7 +17,7 @@ const CLOCKS_APART: Duration = Duration::from_micros(APART_MICROS);
 /// From the socket to where it is counted as held, a tick needs less than this.
 const ON_ITS_WAY: Duration = Duration::from_secs(2);
 /// A recorder that has not refreshed its connections for so long is dead: six refreshes are missing.
-const DEAD_AFTER: &str = "60 seconds";
+const DEAD_AFTER: Duration = SESSION_DEAD;
 
 /// Names a connection's row, together with the recorder.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -152,7 +153,7 @@ pub(super) async fn close_dead_sessions(pool: &PgPool) -> Result<u64, sqlx::Erro
         "UPDATE feed_sessions SET ended_at = now(), \
              reason = $2 || ', last seen ' \
                  || to_char(seen_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS') || ' UTC' \
-         WHERE ended_at IS NULL AND seen_at < now() - $1::interval",
+         WHERE ended_at IS NULL AND seen_at < now() - $1",
     )
     .bind(DEAD_AFTER)
     .bind(WITHOUT_A_WORD)

@@ -4,6 +4,7 @@
 //! one that failed or fell silent is dropped whole, socket and all, whatever state the server left it in.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -53,4 +54,12 @@ impl Connections {
 #[must_use]
 pub fn is_local_socket(options: &PgConnectOptions) -> bool {
     options.get_socket().is_some() || options.get_host().starts_with('/')
+}
+
+/// Whether these options lead to a server on this machine, which most likely reads its clock.
+#[must_use]
+pub fn is_on_this_machine(options: &PgConnectOptions) -> bool {
+    let host = options.get_host();
+    let is_loopback = host.parse().is_ok_and(|address: IpAddr| address.is_loopback());
+    is_local_socket(options) || host == "localhost" || is_loopback
 }

@@ -7,6 +7,7 @@ use rustc_hash::FxHashMap;
 use sqlx::PgPool;
 use sqlx::types::chrono::{DateTime, Utc};
 
+use crate::domain::bounds::SESSION_DEAD;
 use crate::domain::{Instrument, Timestamp, TradeId};
 use crate::store::journal::{GapCause, WITHOUT_A_WORD};
 
@@ -117,4 +118,21 @@ pub async fn list_time_until_now(
     .execute(pool)
     .await
     .map(|_done| ())
+}
+
+/// For how long, of the recorders that have given a sign of life, the one that is furthest behind has not stored what
+/// came; `None`: none records.
+///
+/// # Errors
+///
+/// When the server cannot be reached or refuses.
+pub async fn not_stored_for(pool: &PgPool) -> Result<Option<Duration>, sqlx::Error> {
+    let seconds: Option<f64> = sqlx::query_scalar(
+        "SELECT extract(epoch FROM now() - min(coalesce(stored_until, seen_at)))::float8 FROM feed_sessions \
+         WHERE ended_at IS NULL AND seen_at > now() - $1",
+    )
+    .bind(SESSION_DEAD)
+    .fetch_one(pool)
+    .await?;
+    Ok(seconds.map(|seconds| Duration::try_from_secs_f64(seconds).unwrap_or_default()))
 }

@@ -36,13 +36,13 @@ use tokio::time::Instant;
 pub use audit::{
     AuditStep, Hole, Mark, audit_step, checked_until, first_stored, listed, look_again, note_audit,
 };
-pub use connections::is_local_socket;
+pub use connections::{is_local_socket, is_on_this_machine};
 pub use gaps::{
     Carried, GapScope, GapStatus, Gaps, LEASE, ListedGap, OpenGap, Part, ask_again, count_gaps,
     database_time, exchanges_with_work, list_gaps, release_held, remove_doubles, retry_delay,
     waiting_gaps,
 };
-pub use latest::{LastStored, in_doubt_since, last_stored, list_time_until_now};
+pub use latest::{LastStored, in_doubt_since, last_stored, list_time_until_now, not_stored_for};
 pub use maintenance::{
     MaintenanceError, Schema, drop_old_partitions, migrate, schema, upsert_instruments,
 };

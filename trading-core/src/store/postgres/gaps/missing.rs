@@ -5,6 +5,7 @@ use std::time::Duration;
 use sqlx::PgPool;
 
 use super::{Gaps, OpenGap, number};
+use crate::domain::bounds::{ACKNOWLEDGE_MAX, SILENCE_MAX};
 use crate::domain::{Instrument, Tick, Timestamp};
 
 /// The ids of a gap lie between the times of its neighbours, give or take the order in which a venue stamps trades.
@@ -203,21 +204,23 @@ impl Gaps {
         gap: &OpenGap,
         times: (Timestamp, Timestamp),
     ) -> Result<Carried, sqlx::Error> {
-        // A connection carries a symbol from its acknowledgement on, up to fifteen seconds after it stands; and one that
-        // hangs is found to within a minute, and then has ended with its last frame.
+        // A connection carries a symbol from its acknowledgement on; one that hangs is found in time, and then has ended
+        // with its last frame.
         let (has_stood, may_have_stood, is_stored): (bool, bool, bool) = sqlx::query_as(
-            "SELECT coalesce(bool_or(CASE WHEN ended_at IS NULL THEN seen_at - interval '1 minute' \
+            "SELECT coalesce(bool_or(CASE WHEN ended_at IS NULL THEN seen_at - $5 \
                      ELSE least(seen_at, ended_at) END >= $4), false), \
-                 coalesce(bool_or(ended_at IS NULL AND seen_at - interval '1 minute' < $4), false), \
+                 coalesce(bool_or(ended_at IS NULL AND seen_at - $5 < $4), false), \
                  EXISTS (SELECT FROM tick_data WHERE exchange = $1 AND symbol = $2 AND time > $3 AND time < $4 \
                      AND source = 'live') \
              FROM feed_sessions \
-             WHERE exchange = $1 AND $2 = ANY (symbols) AND connected_at <= $3 - interval '15 seconds'",
+             WHERE exchange = $1 AND $2 = ANY (symbols) AND connected_at <= $3 - $6",
         )
         .bind(gap.instrument.exchange())
         .bind(gap.instrument.symbol().as_str())
         .bind(times.0.to_datetime())
         .bind(times.1.to_datetime())
+        .bind(SILENCE_MAX)
+        .bind(ACKNOWLEDGE_MAX)
         .fetch_one(&self.pool)
         .await?;
         let may_come = gap.age < SPOOLED_MAX;
