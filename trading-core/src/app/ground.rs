@@ -108,7 +108,7 @@ async fn doubt(
         let Some(since) = since.get(instrument.symbol().as_str()) else { continue };
         match stored.iter_mut().find(|last| last.instrument == instrument) {
             Some(last) if venue.ids() == IdRule::Unique => {
-                last.exchange_at = last.exchange_at.min(*since);
+                last.until = last.until.min(*since);
             }
             Some(_) => {}
             // Its first trade ends the gap.
@@ -116,6 +116,8 @@ async fn doubt(
                 instrument,
                 trade_id: TradeId::from_text(""),
                 exchange_at: *since,
+                until: *since,
+                missing: Vec::new(),
             }),
             None => list_time_until_now(pool, instrument, *since).await?,
         }

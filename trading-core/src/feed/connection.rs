@@ -1,5 +1,6 @@
 //! One WebSocket connection, from connect to end: the feed's only I/O.
 
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use futures_util::{FutureExt as _, SinkExt as _, StreamExt as _};
@@ -47,6 +48,22 @@ pub(super) struct Orders {
     pub(super) stop: CancellationToken,
     /// A newer connection does the work.
     pub(super) relieved: CancellationToken,
+    /// Where it leaves what it learned, when it asks to be replaced.
+    pub(super) learned: Learned,
+}
+
+/// What a connection that asks to be replaced has learned of the symbols.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Learned(Arc<std::sync::Mutex<Option<Liveness>>>);
+
+impl Learned {
+    fn offer(&self, liveness: &Liveness) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(liveness.clone());
+    }
+
+    pub(super) fn take(&self) -> Option<Liveness> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
 }
 
 impl Orders {
@@ -91,6 +108,7 @@ pub(super) struct Connection<'a> {
     session: Session,
     is_subscribed: bool,
     liveness: Liveness,
+    learned: Learned,
     symbols: Subscribed,
     /// Ticks of the frame at hand; used again for each.
     ticks: Vec<Tick>,
@@ -138,6 +156,7 @@ pub(super) async fn run(
         session: Session::new(context.limits, exchange.keepalive(), requests, since),
         is_subscribed: false,
         liveness,
+        learned: orders.learned.clone(),
         symbols: Subscribed::new(exchange, context.instruments.iter().copied()),
         ticks: Vec::new(),
         stamp,
@@ -243,7 +262,15 @@ impl<'a> Connection<'a> {
         let instrument = match self.liveness.check(now, quiet) {
             None => return Ok(()),
             Some(Alarm::Incurable(instrument, silence)) => {
-                return Err(End::SymbolSilent(instrument, silence));
+                let silence = silence.as_secs();
+                warn!(
+                    "{name}: no trade of {instrument} for {silence} s, though subscribed anew: opening another \
+                     connection before this one ends. If the exchange no longer lists it, take it out of the symbols"
+                );
+                // The next connection goes on with what is known of the symbols.
+                self.learned.offer(&self.liveness);
+                self.notify(Notice::Closing);
+                return Ok(());
             }
             Some(Alarm::Silent(instrument, silence, mean)) => {
                 let (silence, mean) = (silence.as_secs(), mean.as_secs_f64());
@@ -342,7 +369,8 @@ impl<'a> Connection<'a> {
             Ok(message) => {
                 if let Message::Heartbeat(Some((instrument, id))) = message {
                     let mut sequence = self.sequence().await;
-                    self.feed.report(sequence.record_named(instrument, id, now, received_at));
+                    let found = sequence.record_named(instrument, id, now, received_at);
+                    self.feed.report_findings(found);
                 }
                 events = self.session.on_message(message, now);
             }
@@ -354,8 +382,8 @@ impl<'a> Connection<'a> {
             if let Some(tick) = self.ticks.last() {
                 context.stamps.note(tick.exchange_at, self.stamp.steady);
             }
-            for tick in &self.ticks {
-                self.liveness.record_trade(tick.instrument, tick.exchange_at, now);
+            for tick in self.ticks.iter().filter(|tick| !context.clock.is_far(tick)) {
+                self.liveness.record_trade(tick, now);
             }
             let instruments = self.ticks.iter().map(|tick| tick.instrument);
             events.append(&mut self.session.record_trades(instruments, now));
@@ -377,9 +405,9 @@ impl<'a> Connection<'a> {
         context.ledger.record_frame(received, findings.duplicates);
         self.counts.ticks += u64::try_from(received).unwrap_or(u64::MAX);
         self.counts.duplicates += u64::try_from(findings.duplicates).unwrap_or(u64::MAX);
-        self.feed.report(findings.gaps);
-        for instrument in &findings.resets {
-            warn!("Ids of {instrument} have gone back: the exchange counts anew");
+        self.feed.report_findings(findings);
+        for tick in self.ticks.iter().filter(|tick| !context.clock.is_far(tick)) {
+            self.liveness.record_new(tick.instrument, now);
         }
         let sent = context.sender.send_all(&mut self.ticks).await;
         drop(sequence);

@@ -33,9 +33,9 @@ use crate::domain::{ExchangeStamps, Instrument, RecorderClock};
 use crate::exchange::{Exchange, Limits};
 use crate::network::Network;
 use crate::pipeline::{Ledger, TickSender};
-use crate::store::journal::{GapRecord, Journal};
+use crate::store::journal::{GapCause, GapRecord, Journal};
 use crate::store::postgres::LastStored;
-use crate::telemetry::SharedLimiter;
+use crate::telemetry::{SharedLimiter, Unsaid};
 
 /// How often gaps are looked for.
 const PULSE: Duration = Duration::from_millis(100);
@@ -85,10 +85,15 @@ pub fn shards(instruments: &[Instrument], limits: Limits) -> impl Iterator<Item 
 /// Keeps a feed alive until it is stopped. What it took from the socket is in the channel when it returns.
 pub async fn run(context: FeedContext, stop: CancellationToken) {
     let feed = Feed {
-        sequence: Mutex::new(Sequence::new(context.exchange.ids(), &context.stored)),
+        sequence: Mutex::new(Sequence::new(
+            context.exchange.ids(),
+            &context.stored,
+            context.clock.clone(),
+        )),
         // Where one connection finds that the pipeline has ended, the others are stopped.
         stop: stop.child_token(),
         gaps_said: SharedLimiter::default(),
+        findings_said: SharedLimiter::default(),
         context,
     };
     let connections = feed.context.connections.get();
@@ -109,6 +114,7 @@ struct Feed {
     sequence: Mutex<Sequence>,
     stop: CancellationToken,
     gaps_said: SharedLimiter,
+    findings_said: SharedLimiter,
 }
 
 impl Feed {
@@ -123,17 +129,59 @@ impl Feed {
         }
     }
 
+    /// Lists what was found, takes back what was none, and says so.
+    fn report_findings(&self, findings: Findings) {
+        let Findings { gaps, retracted, resets, ahead, only_repeats, .. } = findings;
+        self.report(gaps);
+        let say = |line: &dyn Fn(Unsaid)| {
+            if let Some(unsaid) = self.findings_said.admit(Instant::now()) {
+                line(unsaid);
+            }
+        };
+        for (instrument, (first, last)) in retracted {
+            self.context.journal.retract(instrument, (first, last));
+            say(&|more| {
+                info!(
+                    "Gap retracted: {instrument} ids {first} to {last} were never traded: the trades go on below them{more}"
+                );
+            });
+        }
+        for instrument in resets {
+            say(&|more| {
+                warn!("Ids of {instrument} have gone back: the exchange counts anew{more}");
+            });
+        }
+        for (instrument, last, id) in ahead {
+            say(&|more| {
+                warn!(
+                    "Id {id} of {instrument} is far from {last}, the last one: the trade is stored, and what lies between \
+                     is a gap if the next ids follow it{more}"
+                );
+            });
+        }
+        for instrument in only_repeats {
+            say(&|more| {
+                warn!(
+                    "{instrument} brings nothing but trades that were seen before: if it trades, look at it on the \
+                     exchange, and start the recorder anew{more}"
+                );
+            });
+        }
+    }
+
     /// Lists gaps, and says so.
     fn report(&self, gaps: impl IntoIterator<Item = GapRecord>) {
         for gap in gaps {
             self.context.journal.gap(gap);
             if let Some(unsaid) = self.gaps_said.admit(Instant::now()) {
                 let GapRecord { instrument, ids, from, to, cause, .. } = gap;
+                // Of many small gaps that are told as one, some of the ids came.
+                let some = if cause == GapCause::JumpedOften { "some of " } else { "" };
                 let cause = cause.as_str();
                 match ids {
                     Some((first, last)) => warn!(
-                        "Gap: {instrument} is missing {} trades, ids {first} to {last}: {cause}{unsaid}",
-                        last - first + 1
+                        "Gap: {instrument} is missing {some}{} trades, ids {first} to {last}: {cause}{unsaid}",
+                        (last - first).saturating_add(1)
                     ),
                     None => warn!(
                         "Gap: {instrument} may be missing trades from {from} to {to}: {cause}{unsaid}"

@@ -9,7 +9,7 @@ use tracing::{info, warn};
 
 use super::Feed;
 use super::backoff::Backoff;
-use super::connection::{self, Notice, Orders, Report};
+use super::connection::{self, Learned, Notice, Orders, Report};
 use super::liveness::Liveness;
 use super::session::End;
 
@@ -33,6 +33,8 @@ pub(super) struct Relay<'a> {
     connections: u64,
     /// What the last connection learned; while one lives, it has it.
     liveness: Option<Liveness>,
+    /// What a connection that lives has learned, for the one that is to replace it.
+    learned: Learned,
 }
 
 impl<'a> Relay<'a> {
@@ -51,6 +53,7 @@ impl<'a> Relay<'a> {
             one_by_one: false,
             connections: 0,
             liveness: None,
+            learned: Learned::default(),
         }
     }
 
@@ -172,8 +175,10 @@ impl<'a> Relay<'a> {
         self.connections += 1;
         let (sender, notices) = mpsc::channel(NOTICES_MAX);
         let relieved = CancellationToken::new();
-        let orders = Orders { stop: feed.stop.clone(), relieved: relieved.clone() };
-        let liveness = self.liveness.take().unwrap_or_else(|| Liveness::new(context.liveness));
+        let (stop, learned) = (feed.stop.clone(), self.learned.clone());
+        let known = self.liveness.take().or_else(|| learned.take());
+        let orders = Orders { stop, relieved: relieved.clone(), learned };
+        let liveness = known.unwrap_or_else(|| Liveness::new(context.liveness));
         let (name, one_by_one) = (self.name.clone(), self.one_by_one);
         let connection =
             async move { connection::run(feed, &name, sender, one_by_one, orders, liveness).await };

@@ -136,9 +136,29 @@ impl Auditor {
             };
             let listed: IdSet = listed(pool, instrument, hole.ids).await?.into_iter().collect();
             let missing = absent.without(&listed);
-            self.says.found(instrument, &missing);
             found.extend(missing.runs().map(|ids| Hole { ids, times: hole.times }));
         }
+        self.without_misdated(instrument, found).await
+    }
+
+    /// These holes without the trades that are stored with a time of another step: they are not missing.
+    async fn without_misdated(
+        &self,
+        instrument: Instrument,
+        holes: Vec<Hole>,
+    ) -> Result<Vec<Hole>, sqlx::Error> {
+        let all: IdSet = holes.iter().map(|hole| hole.ids).collect();
+        let times = holes.iter().map(|hole| hole.times);
+        let times = times.reduce(|one, two| (one.0.min(two.0), one.1.max(two.1)));
+        let Some((ids, times)) = all.bounds().zip(times) else { return Ok(holes) };
+        let elsewhere = self.gaps.stored_elsewhere(instrument, ids, times, RANGES_MAX).await?;
+        let elsewhere: IdSet = elsewhere.into_iter().collect();
+        let mut found = Vec::new();
+        for hole in holes {
+            let missing = range(hole.ids.0, hole.ids.1).without(&elsewhere);
+            found.extend(missing.runs().map(|ids| Hole { ids, times: hole.times }));
+        }
+        self.says.found(instrument, &found.iter().map(|hole| hole.ids).collect());
         Ok(found)
     }
 }

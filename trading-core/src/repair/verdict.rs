@@ -20,6 +20,9 @@ const OLDER_ATTEMPTS: u32 = 1;
 const PATIENT_ATTEMPTS: u32 = 10;
 /// See [`PATIENT_ATTEMPTS`].
 const PATIENT_AGE: Duration = Duration::from_secs(3_600);
+/// Attempts before a gap in time is taken for one in which nothing was traded, when the history shows no trade at all:
+/// more than a minute after the first.
+const NOTHING_ATTEMPTS: u32 = 4;
 /// Ids in a row that are taken for never issued when one reading of the history skips them.
 const SKIPPED_AT_ONCE: u64 = 20;
 /// Of the ids that were read over, one in so many may be skipped for that; more are an answer with holes.
@@ -38,6 +41,8 @@ const SKIPPED: &str = "the exchange's history skips it, and much else";
 const SKIPPED_ALWAYS: &str =
     "the exchange's history skips more than is believed to have never been issued";
 const MISDATED: &str = "the exchange's history dates it a day or more outside of the gap";
+const NOT_TRADED: &str =
+    "the exchange's history shows no trade of it at all, however often it is asked";
 const CARRIED: &str = "another connection brought it";
 /// The note of what was not given up because the clock was off.
 pub(super) const HELD: &str = "held: this machine's clock is off, and nothing is given up by it";
@@ -199,6 +204,16 @@ impl Judge<'_> {
         }
         self.parts
     }
+}
+
+/// The one part of a gap in time of which the history, which begins with the newest trade whatever its age, shows no
+/// trade again and again: none was made. `None`: it has to be asked again first.
+pub(super) fn of_nothing(gap: &OpenGap) -> Option<Vec<Part>> {
+    (gap.attempts >= NOTHING_ATTEMPTS).then(|| {
+        let OpenGap { times, attempts, .. } = *gap;
+        let (status, note) = (GapStatus::NotALoss, Some(NOT_TRADED.to_owned()));
+        vec![Part { ids: None, times, status, note, attempts }]
+    })
 }
 
 /// The parts of a gap in time, oldest first. Given are the stretches of history that were read, oldest first, and
@@ -469,6 +484,14 @@ mod tests {
         let [.., before, rest] = parts.as_slice() else { panic!("no parts") };
         assert_eq!((before.status, rest.status), (Repaired, Open));
         assert_eq!(rest.ids, Some((before.ids.unwrap().1 + 1, 9_999)));
+    }
+
+    #[test]
+    fn a_history_that_shows_no_trade_at_all_is_believed_when_it_says_so_again_and_again() {
+        assert_eq!(of_nothing(&gap(NOTHING_ATTEMPTS - 1, PATIENT_AGE)), None);
+        let parts = of_nothing(&gap(NOTHING_ATTEMPTS, Duration::ZERO)).unwrap();
+        let [part] = parts.as_slice() else { panic!("one part") };
+        assert_eq!((part.status, part.times), (NotALoss, gap(0, Duration::ZERO).times));
     }
 
     #[test]

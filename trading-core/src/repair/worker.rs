@@ -23,8 +23,8 @@ use crate::exchange::history::{Pages, Reach, Span};
 use crate::pipeline::ChannelClosed;
 use crate::rest::RestError;
 use crate::store::postgres::{
-    Carried, GapScope, GapStatus, Gaps, LEASE, OpenGap, look_again, remove_doubles, retry_delay,
-    waiting_gaps,
+    Carried, GapScope, GapStatus, Gaps, LEASE, OpenGap, last_stored, look_again, remove_doubles,
+    retry_delay, waiting_gaps,
 };
 
 /// Pages after which what was done is noted and the rest becomes a gap of its own.
@@ -364,10 +364,15 @@ impl Worker {
                 *newest = (*newest).max(gap.times.1);
             }
         }
-        if read.is_empty() {
-            return Err(Setback::Passing("the exchange's history shows nothing".to_owned()));
-        }
-        let mut parts = verdict::of_time(gap, &read, is_complete);
+        let mut parts = if read.is_empty() {
+            let shows_nothing = "the exchange's history shows nothing";
+            // A history that does not show what was traded since shows less than there is.
+            let has_traded = self.has_traded_since(gap).await?;
+            let of_nothing = verdict::of_nothing(gap).filter(|_| !has_traded);
+            of_nothing.ok_or_else(|| Setback::Passing(shows_nothing.to_owned()))?
+        } else {
+            verdict::of_time(gap, &read, is_complete)
+        };
         for part in parts.iter_mut().filter(|part| part.status == GapStatus::Unrecoverable) {
             match self.ask(self.gaps.carried(gap, part.times)).await? {
                 Carried::Yes => verdict::carry(part),
@@ -387,6 +392,13 @@ impl Worker {
         }
         self.says.settled(gap, &parts, sent.number, started.elapsed());
         Ok(())
+    }
+
+    /// Whether a trade is stored that was made after a gap.
+    async fn has_traded_since(&self, gap: &OpenGap) -> Result<bool, Setback> {
+        let stored = last_stored(&self.context.pool, std::slice::from_ref(&gap.instrument));
+        let stored = self.ask(stored).await?;
+        Ok(stored.iter().any(|last| last.until > gap.times.1))
     }
 
     /// Reads the history over the time of a gap, and sends it on page by page, each stored before the next. Answers

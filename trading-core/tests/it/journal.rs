@@ -252,7 +252,10 @@ async fn a_flood_of_broken_frames_and_connections_drops_no_gap_and_what_is_dropp
     }
     assert_eq!(journal.dropped(), 2);
     for id in 0..10_001 {
-        journal.gap(gap(Some((id, id)), GapCause::Jumped));
+        // Of one symbol there are not so many.
+        let symbol = format!("COIN{}-USDT", id / 900).parse().unwrap();
+        let instrument = Instrument::intern("binance", &symbol).unwrap();
+        journal.gap(GapRecord { instrument, ..gap(Some((id, id)), GapCause::Jumped) });
     }
     assert_eq!(journal.dropped(), 3);
     drop(journal);
@@ -295,6 +298,106 @@ fn a_frame_is_cut_by_bytes_between_characters_and_what_cannot_be_stored_is_repla
     assert_eq!(QuarantinedFrame::of("okx", b"", &reason, at(1)).reason.len(), 1 << 10);
 }
 
+/// Of each gap the ids, the status, and the seconds from which to which it lasts.
+async fn stretches(pool: &PgPool) -> Vec<(Option<String>, Option<String>, String, i64, i64)> {
+    sqlx::query_as(
+        "SELECT first_id, last_id, status, extract(epoch FROM from_time)::bigint - 1790000000, \
+             extract(epoch FROM to_time)::bigint - 1790000000 FROM tick_gaps ORDER BY id",
+    )
+    .fetch_all(pool)
+    .await
+    .unwrap()
+}
+
+#[tokio::test]
+async fn a_gap_in_time_that_goes_on_is_one_gap() {
+    let database = migrated().await;
+    let writing = Writing::start("one", &database.pool);
+    let in_time = |from: i64, to: i64| GapRecord {
+        from: at(from),
+        to: at(to),
+        ..gap(None, GapCause::NoConnection)
+    };
+    for (from, to) in [(10, 20), (10, 30), (30, 45), (12, 14), (50, 60)] {
+        writing.journal.gap(in_time(from, to));
+    }
+    writing.end().await;
+    let open = |from, to| (None, None, "open".to_owned(), from, to);
+    assert_eq!(stretches(&database.pool).await, [open(10, 45), open(50, 60)]);
+    // Of what is settled already nothing is made longer.
+    settle(&database.pool, "repaired").await;
+    let writing = Writing::start("two", &database.pool);
+    writing.journal.gap(in_time(45, 70));
+    writing.end().await;
+    assert_eq!(stretches(&database.pool).await[2], open(45, 70));
+}
+
+#[tokio::test]
+async fn the_gaps_of_a_symbol_are_bounded_and_hold_every_id_that_was_listed() {
+    let database = migrated().await;
+    let writing = Writing::start("one", &database.pool);
+    for id in 0..1_100 {
+        writing.journal.gap(gap(Some((id * 2, id * 2)), GapCause::Jumped));
+    }
+    writing.end().await;
+    let rows = stretches(&database.pool).await;
+    assert_eq!(rows.len(), 1_000);
+    let widest = rows.iter().filter(|(first, last, ..)| first != last).collect::<Vec<_>>();
+    assert_eq!(widest.len(), 1);
+    assert_eq!((widest[0].0.as_deref(), widest[0].1.as_deref()), (Some("1998"), Some("2198")));
+}
+
+#[tokio::test]
+async fn what_is_retracted_of_a_gap_is_no_loss_and_what_lies_below_stays_open() {
+    let database = migrated().await;
+    let writing = Writing::start("one", &database.pool);
+    let bogus = u64::MAX - 6;
+    writing.journal.gap(gap(Some((11, bogus)), GapCause::Jumped));
+    writing.journal.gap(gap(Some((5, 6)), GapCause::Jumped));
+    writing.journal.retract(bitcoin(), (19, bogus));
+    // Once more, as when the answer was lost.
+    writing.journal.retract(bitcoin(), (19, bogus));
+    writing.end().await;
+    let row = |first: u64, last: u64, status: &str| {
+        (Some(first.to_string()), Some(last.to_string()), status.to_owned(), 1, 5)
+    };
+    let all = [row(19, bogus, "not_a_loss"), row(5, 6, "open"), row(11, 18, "open")];
+    assert_eq!(stretches(&database.pool).await, all);
+    let note: String = sqlx::query_scalar("SELECT note FROM tick_gaps WHERE status = 'not_a_loss'")
+        .fetch_one(&database.pool)
+        .await
+        .unwrap();
+    assert!(note.starts_with("retracted"), "{note}");
+}
+
+#[tokio::test]
+async fn a_wrong_stamp_or_id_is_not_where_recording_goes_on() {
+    let database = migrated().await;
+    let store = PostgresStore::new(database.socket());
+    let mut ticks: Vec<Tick> =
+        (0..20).map(|n| tick("BTCUSDT", &(1_000 + n).to_string(), n - 100)).collect();
+    let true_end = ticks[19].clone();
+    // A day ahead, as late as the store takes it, and a bogus id now.
+    ticks.push(Tick { received_at: true_end.received_at, ..tick("BTCUSDT", "1025", 86_000) });
+    ticks.push(tick("BTCUSDT", "18446744073709551615", -70));
+    store.write(&ticks).await.unwrap();
+    sqlx::query(
+        "INSERT INTO tick_gaps (exchange, symbol, first_id, last_id, from_time, to_time, cause) \
+         VALUES ('binance', 'BTCUSDT', '990', '995', now(), now(), 'x'), \
+             ('binance', 'BTCUSDT', '993', '997', now(), now(), 'x'), \
+             ('binance', 'BTCUSDT', '1020', '18446744073709551614', now(), now(), 'x')",
+    )
+    .execute(&database.pool)
+    .await
+    .unwrap();
+    let found = last_stored(&database.pool, &[true_end.instrument]).await.unwrap();
+    assert_eq!(found.len(), 1);
+    assert_eq!(found[0].trade_id, TradeId::Number(1_019));
+    assert_eq!(found[0].exchange_at, true_end.exchange_at);
+    assert!(found[0].until <= Timestamp::now());
+    assert_eq!(found[0].missing, [(990, 997)]);
+}
+
 fn tick(symbol: &str, id: &str, second: i64) -> Tick {
     Tick {
         instrument: Instrument::intern("binance", &symbol.parse().unwrap()).unwrap(),
@@ -331,6 +434,8 @@ async fn recording_goes_on_at_the_newest_trade_by_time_then_by_number_over_many_
         instrument: tick.instrument,
         trade_id: tick.trade_id,
         exchange_at: tick.exchange_at,
+        until: tick.exchange_at,
+        missing: Vec::new(),
     });
     assert_eq!(found, expected);
 }

@@ -1,16 +1,16 @@
 //! Which symbol has fallen silent while its connection lives, judged by its own recent rate.
 //!
 //! Pure: it is told of trades and what time it is. A symbol that is silent for far longer than its rate explains is
-//! subscribed anew; one that stays silent then, and is not merely quiet, costs the connection. Each alarm that changed
+//! subscribed anew; for one that stays silent then, and is not merely quiet, another connection is opened. Each alarm that changed
 //! nothing doubles the symbol's patience, so a market that went quiet is left alone. What exchanges send again after
-//! subscribing is no sign of life: only a trade younger than all before is.
+//! subscribing is no sign of life: only a trade is that is younger than all before, or that no connection brought yet.
 
 use std::time::Duration;
 
 use rustc_hash::FxHashMap;
 use tokio::time::Instant;
 
-use crate::domain::{Instrument, Timestamp};
+use crate::domain::{Instrument, Tick, Timestamp};
 
 /// Silences this many times the mean are not explained by the rate: trades come in clusters.
 const UNEXPLAINED: u32 = 50;
@@ -20,6 +20,8 @@ const KNOWN_MIN: u32 = 16;
 const SMOOTHING: u32 = 32;
 /// A trade so soon after subscribing anew: that was the cure, and the alarm was right.
 const CURED_MAX: Duration = Duration::from_secs(10);
+/// A stamp counts for at most this much more than its receipt, in microseconds.
+const STAMP_AHEAD_MAX: i64 = 2_000_000;
 /// After so many moments of trade without an alarm the symbol is judged as at first.
 const FORGIVEN: u32 = 256;
 
@@ -30,7 +32,7 @@ pub struct LivenessRules {
     pub apart: Duration,
     /// A shorter silence is none.
     pub silence_min: Duration,
-    /// No alarm doubles patience beyond this; where it is reached, the connection is not given up any more.
+    /// No alarm doubles patience beyond this; where it is reached, no other connection is opened any more.
     pub patience_max: Duration,
     /// So long after it was confirmed, a symbol that never traded is asked about, once.
     pub first_trade_max: Duration,
@@ -54,12 +56,12 @@ pub(super) enum Alarm {
     Silent(Instrument, Duration, Duration),
     /// Subscribe it anew, once: it was acknowledged and never traded.
     NeverTraded(Instrument),
-    /// Give the connection up: subscribing anew did not help.
+    /// Open another connection: subscribing anew did not help.
     Incurable(Instrument, Duration),
 }
 
 /// The symbols of one connection; what is known of their rates is handed on to the next.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Liveness {
     rules: LivenessRules,
     symbols: FxHashMap<Instrument, Pulse>,
@@ -70,7 +72,7 @@ pub(super) struct Liveness {
 }
 
 /// One symbol's rate, and where its silence stands.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 struct Pulse {
     /// The exchange's time of the youngest trade.
     newest: Option<Timestamp>,
@@ -87,6 +89,8 @@ struct Pulse {
     calm: u32,
     /// When it was subscribed anew, and how long it has from then on.
     asked: Option<(Instant, Duration)>,
+    /// Whether any trade of it has come.
+    has_traded: bool,
     /// It has been said that it never traded.
     is_told: bool,
 }
@@ -121,15 +125,22 @@ impl Liveness {
         self.symbols.entry(instrument).or_default().awaited.get_or_insert(now);
     }
 
-    /// A trade came.
-    pub(super) fn record_trade(&mut self, instrument: Instrument, at: Timestamp, now: Instant) {
-        let now = self.clock(now);
-        let pulse = self.symbols.entry(instrument).or_default();
+    /// A trade came, perhaps once more: it is a sign of life when it is younger than all before.
+    pub(super) fn record_trade(&mut self, tick: &Tick, now: Instant) {
+        // A stamp of the future must not make those after it look old.
+        let at = tick.exchange_at.min(tick.received_at.plus_micros(STAMP_AHEAD_MAX));
+        let pulse = self.symbols.entry(tick.instrument).or_default();
         if pulse.newest < Some(at) {
             pulse.newest = Some(at);
-            self.is_heard = true;
-            pulse.record(now, self.rules.apart);
+            self.record_new(tick.instrument, now);
         }
+    }
+
+    /// A trade came that no connection had brought before: a sign of life, whatever its stamp.
+    pub(super) fn record_new(&mut self, instrument: Instrument, now: Instant) {
+        let now = self.clock(now);
+        self.is_heard = true;
+        self.symbols.entry(instrument).or_default().record(now, self.rules.apart);
     }
 
     /// What to do now, one thing at a time. `quiet`: how long ago the last frame of any kind came.
@@ -147,6 +158,7 @@ impl Liveness {
 
 impl Pulse {
     fn record(&mut self, now: Instant, apart: Duration) {
+        self.has_traded = true;
         if let Some((asked, _)) = self.asked.take()
             && now < asked + CURED_MAX
         {
@@ -191,7 +203,7 @@ impl Pulse {
             let is_quiet = patience >= rules.patience_max;
             return (!is_quiet).then_some(Alarm::Incurable(instrument, silence));
         }
-        if self.newest.is_none() {
+        if !self.has_traded {
             let is_late = is_heard && !self.is_told && silence >= rules.first_trade_max;
             self.is_told |= is_late;
             return is_late.then_some(Alarm::NeverTraded(instrument));

@@ -1,9 +1,24 @@
 use super::*;
+use crate::domain::{Side, Source, TradeId};
 
 const SECOND: Duration = Duration::from_secs(1);
 
 fn symbol(name: &str) -> Instrument {
     Instrument::intern("kraken", &name.parse().unwrap()).unwrap()
+}
+
+/// A trade that the exchange stamped so, and that came so.
+fn tick(name: &str, exchange_at: Timestamp, received_at: Timestamp) -> Tick {
+    Tick {
+        instrument: symbol(name),
+        trade_id: TradeId::Number(1),
+        price: 1.into(),
+        quantity: 1.into(),
+        side: Side::Buy,
+        source: Source::Live,
+        exchange_at,
+        received_at,
+    }
 }
 
 /// One connection, and its time.
@@ -41,7 +56,7 @@ impl World {
 
     fn trade(&mut self, name: &str) {
         let at = self.at();
-        self.liveness.record_trade(symbol(name), at, self.now);
+        self.liveness.record_trade(&tick(name, at, at), self.now);
     }
 
     fn check(&mut self) -> Option<Alarm> {
@@ -105,7 +120,7 @@ fn bursts_are_moments_and_the_time_between_them_is_no_silence() {
 }
 
 #[test]
-fn a_dead_symbol_is_subscribed_anew_and_costs_the_connection_when_that_does_not_help() {
+fn a_dead_symbol_is_subscribed_anew_and_wants_another_connection_when_that_does_not_help() {
     let mut world = World::new();
     world.learn();
     let mean = SECOND * 2;
@@ -170,10 +185,42 @@ fn what_is_sent_again_after_subscribing_is_no_sign_of_life() {
     let old = world.at();
     world.without_bitcoin(200).unwrap();
     world.now += SECOND;
-    world.liveness.record_trade(symbol("BTC-USD"), old, world.now);
+    world.liveness.record_trade(&tick("BTC-USD", old, world.at()), world.now);
     let (second, alarm) = world.without_bitcoin(200).unwrap();
     assert!(matches!(alarm, Alarm::Incurable(..)));
     assert_eq!(second, 99);
+}
+
+#[test]
+fn a_stamp_of_the_future_makes_no_trade_after_it_look_old() {
+    let mut world = World::new();
+    world.learn();
+    for ahead in [240, 36 * 3_600] {
+        let wrong = world.at().plus_micros(ahead * 1_000_000);
+        world.liveness.record_trade(&tick("BTC-USD", wrong, world.at()), world.now);
+        for _ in 0..300 {
+            world.now += SECOND * 2;
+            world.trade("BTC-USD");
+            world.trade("ETH-USD");
+            assert_eq!(world.check(), None);
+        }
+        // Nor on the next connection.
+        world.connect();
+    }
+}
+
+#[test]
+fn where_an_exchange_puts_its_clock_back_new_trades_are_signs_of_life_all_the_same() {
+    let mut world = World::new();
+    world.learn();
+    for _ in 0..300 {
+        world.now += SECOND * 2;
+        world.trade("ETH-USD");
+        let old = Timestamp::EPOCH;
+        world.liveness.record_trade(&tick("BTC-USD", old, world.at()), world.now);
+        world.liveness.record_new(symbol("BTC-USD"), world.now);
+        assert_eq!(world.check(), None);
+    }
 }
 
 #[test]

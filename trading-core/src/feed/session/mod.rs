@@ -75,7 +75,6 @@ pub(super) enum End {
     Failed(String),
     Silent(Duration),
     Idle(Duration),
-    SymbolSilent(Instrument, Duration),
     NotAcknowledged(usize),
     RequestRefused(String),
     AllRefused,
@@ -92,10 +91,6 @@ impl fmt::Display for End {
             Self::Failed(error) => write!(f, "connection failed: {error}"),
             Self::Silent(limit) => write!(f, "no frame for {} s", limit.as_secs()),
             Self::Idle(limit) => write!(f, "no trade for {} s", limit.as_secs()),
-            Self::SymbolSilent(instrument, silence) => {
-                let seconds = silence.as_secs();
-                write!(f, "no trade of {instrument} for {seconds} s, though subscribed anew")
-            }
             Self::NotAcknowledged(symbols) => {
                 write!(
                     f,

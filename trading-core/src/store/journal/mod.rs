@@ -4,6 +4,7 @@
 //! does not wait for it. Gaps, connections and frames each have a queue of their own, so that a flood of the one drops
 //! none of the others; gaps are written first.
 
+mod gaps;
 mod write;
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -144,6 +145,8 @@ pub enum GapCause {
     NoConnection,
     /// The exchange named a last trade that never came.
     NamedLater,
+    /// So many ids in a row were not the next that they are told as one gap; some of its ids came.
+    JumpedOften,
 }
 
 impl GapCause {
@@ -155,6 +158,7 @@ impl GapCause {
             Self::NotRunning => "the recorder was not running",
             Self::NoConnection => "no connection",
             Self::NamedLater => "a heartbeat named a later id",
+            Self::JumpedOften => "the ids jumped again and again",
         }
     }
 }
@@ -179,6 +183,8 @@ pub struct GapRecord {
 #[derive(Debug)]
 enum Note {
     Gap(GapRecord),
+    /// Ids that were listed, and were never traded.
+    Retracted(Instrument, (u64, u64)),
     Started(SessionStart, Weak<SessionStart>),
     Ended(Arc<SessionStart>, SessionEnd),
     /// With its part of the memory that frames may take, which it gives back when it is written or dropped.
@@ -252,6 +258,11 @@ impl Journal {
     /// Lists a gap.
     pub fn gap(&self, gap: GapRecord) {
         self.offer(&self.gaps, Note::Gap(gap));
+    }
+
+    /// Takes back what was listed of these ids: they were never traded.
+    pub fn retract(&self, instrument: Instrument, ids: (u64, u64)) {
+        self.offer(&self.gaps, Note::Retracted(instrument, ids));
     }
 
     /// Keeps a frame that could not be read, where there is room: those that wait take 1 MiB of memory at most.
@@ -333,7 +344,7 @@ impl JournalWriter {
                 let key = Key::of(start);
                 self.open.retain(|(open, _)| *open != key);
             }
-            Note::Gap(_) | Note::Frame { .. } => {}
+            Note::Gap(_) | Note::Retracted(..) | Note::Frame { .. } => {}
         }
     }
 

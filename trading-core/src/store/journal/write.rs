@@ -5,10 +5,10 @@ use std::time::Duration;
 use sqlx::PgPool;
 use sqlx::types::chrono::{DateTime, Utc};
 
+use super::gaps::{retract_gap, write_gap};
+use super::{Note, QuarantinedFrame, SessionEnd, SessionStart, WITHOUT_A_WORD};
 use crate::domain::bounds::SESSION_DEAD;
 use crate::domain::{APART_MICROS, HeldSince};
-
-use super::{GapRecord, Note, QuarantinedFrame, SessionEnd, SessionStart, WITHOUT_A_WORD};
 
 /// Different unreadable frames that are kept per exchange; of those kept already, repeats are counted for ever.
 const QUARANTINED_MAX: i64 = 10_000;
@@ -45,6 +45,7 @@ pub(super) async fn note(
 ) -> Result<(), sqlx::Error> {
     match note {
         Note::Gap(gap) => write_gap(pool, gap).await,
+        Note::Retracted(instrument, ids) => retract_gap(pool, *instrument, *ids).await,
         Note::Started(start, _) => write_session(pool, recorder, held, start, None).await,
         Note::Ended(start, end) => write_session(pool, recorder, held, start, Some(end)).await,
         Note::Frame { frame, .. } => write_frame(pool, frame).await,
@@ -160,38 +161,6 @@ pub(super) async fn close_dead_sessions(pool: &PgPool) -> Result<u64, sqlx::Erro
     .execute(pool)
     .await
     .map(|done| done.rows_affected())
-}
-
-/// The statement that lists a gap, by the index that knows it again.
-macro_rules! gap_sql {
-    ($known_by:literal) => {
-        concat!(
-            "INSERT INTO tick_gaps (exchange, symbol, first_id, last_id, from_time, to_time, cause, opened_at) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, now()) ON CONFLICT ",
-            $known_by,
-            " DO UPDATE SET status = 'open', closed_at = NULL, retry_at = now() WHERE tick_gaps.status = 'repaired'",
-        )
-    };
-}
-
-/// A gap that was found before is one gap: open still, or open again when it had been repaired, for what is missing
-/// again was lost again. It is as old as its row, by the database's clock: by that it is given up one day.
-async fn write_gap(pool: &PgPool, gap: &GapRecord) -> Result<(), sqlx::Error> {
-    let (by_ids, by_time) = (
-        gap_sql!("(exchange, symbol, first_id, last_id) WHERE first_id IS NOT NULL"),
-        gap_sql!("(exchange, symbol, from_time, to_time) WHERE first_id IS NULL"),
-    );
-    sqlx::query(if gap.ids.is_some() { by_ids } else { by_time })
-        .bind(gap.instrument.exchange())
-        .bind(gap.instrument.symbol().as_str())
-        .bind(gap.ids.map(|(first, _)| first.to_string()))
-        .bind(gap.ids.map(|(_, last)| last.to_string()))
-        .bind(gap.from.to_datetime())
-        .bind(gap.to.to_datetime())
-        .bind(gap.cause.as_str())
-        .execute(pool)
-        .await
-        .map(|_done| ())
 }
 
 async fn write_frame(pool: &PgPool, frame: &QuarantinedFrame) -> Result<(), sqlx::Error> {

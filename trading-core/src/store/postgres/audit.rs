@@ -4,8 +4,9 @@
 //! the whole table.
 
 use chrono::TimeDelta;
-use sqlx::PgPool;
 use sqlx::types::chrono::{DateTime, Utc};
+use sqlx::{PgConnection, PgPool};
+use tracing::debug;
 
 use super::gaps::number;
 use crate::domain::{Instrument, Timestamp};
@@ -43,6 +44,19 @@ pub struct AuditStep {
     /// Where the next step begins.
     pub next: Mark,
 }
+
+/// Open gaps of a symbol beyond which those of a step are listed as one, from the first of their ids to the last.
+const OPEN_MAX: i64 = 10_000;
+/// Ids further above the one before than this are where the count goes on only if others are near them.
+const JUMP_MAX: i64 = 1_000;
+/// So many others: as many as make a feed follow a count that jumped.
+const NEAR_MIN: i64 = 3;
+/// How far above it they may be.
+const NEAR_IDS: i64 = NEAR_MIN * JUMP_MAX;
+/// How long after such an id others are looked for.
+const NEAR_TIME: TimeDelta = TimeDelta::hours(6);
+/// Ids without others that one step leaves out; it takes the next as they are.
+const STRAYS_MAX: usize = 20;
 
 type Row = (i64, DateTime<Utc>, i64, DateTime<Utc>);
 
@@ -115,25 +129,15 @@ pub async fn audit_step(
     .await?;
     let Some(begin) = begin else { return Ok(None) };
     let end = until.to_datetime().min(begin + STEP);
-    let query = concat!(
-        "WITH new AS (SELECT id, time FROM (SELECT ",
-        number!(),
-        " AS id, time FROM tick_data WHERE exchange = $1 AND symbol = $2 AND time BETWEEN $3 AND $4) AS ticks \
-         WHERE id > $5), \
-         pairs AS (SELECT lag(id, 1, $5) OVER ids AS before, lag(time, 1, $3) OVER ids AS time_before, \
-             id, time, lead(id) OVER ids AS after FROM new WINDOW ids AS (ORDER BY id)) \
-         SELECT before, time_before, id, time FROM pairs \
-         WHERE id > before + 1 OR after IS NULL ORDER BY id LIMIT $6"
-    );
-    let rows: Vec<Row> = sqlx::query_as(query)
-        .bind(instrument.exchange())
-        .bind(instrument.symbol().as_str())
-        .bind(from.time.to_datetime())
-        .bind(end)
-        .bind(i64::try_from(from.id).unwrap_or(i64::MAX))
-        .bind(HOLES_MAX)
-        .fetch_all(pool)
-        .await?;
+    let mut strays = Vec::new();
+    let rows = loop {
+        let rows = jumps(pool, instrument, from, end, &strays).await?;
+        let stray = first_stray(pool, instrument, &rows, until).await?;
+        match stray.filter(|_| strays.len() < STRAYS_MAX) {
+            Some(stray) => strays.push(stray),
+            None => break rows,
+        }
+    };
     let holes = rows.iter().filter_map(hole).collect();
     if let Some(next) = rows.last().and_then(|(_, _, id, time)| mark(*id, *time)) {
         return Ok(Some(AuditStep { holes, next }));
@@ -141,11 +145,77 @@ pub async fn audit_step(
     // Nothing but lower ids: strays, or an exchange that counts anew.
     let reset_at = from.time.to_datetime() + RESET_MIN;
     let anew = match instant(reset_at.max(begin)) {
-        Some(since) if begin >= reset_at => first_stored(pool, instrument, since).await?,
+        Some(since) if begin >= reset_at && strays.is_empty() => {
+            first_stored(pool, instrument, since).await?
+        }
         _ => None,
     };
     let skipped = instant(end).filter(|end| *end < until).map(|time| Mark { id: from.id, time });
     Ok(anew.or(skipped).map(|next| AuditStep { holes, next }))
+}
+
+/// The jumps of the stored ids after `from`, and the last of them; those at and near these strays are left out.
+async fn jumps(
+    pool: &PgPool,
+    instrument: Instrument,
+    from: Mark,
+    end: DateTime<Utc>,
+    strays: &[i64],
+) -> Result<Vec<Row>, sqlx::Error> {
+    let query = concat!(
+        "WITH new AS (SELECT id, time FROM (SELECT ",
+        number!(),
+        " AS id, time FROM tick_data WHERE exchange = $1 AND symbol = $2 AND time BETWEEN $3 AND $4) AS ticks \
+         WHERE id > $5 AND NOT EXISTS (\
+             SELECT FROM unnest($7::bigint[]) AS stray WHERE id BETWEEN stray AND stray + $8)), \
+         pairs AS (SELECT lag(id, 1, $5) OVER ids AS before, lag(time, 1, $3) OVER ids AS time_before, \
+             id, time, lead(id) OVER ids AS after FROM new WINDOW ids AS (ORDER BY id)) \
+         SELECT before, time_before, id, time FROM pairs \
+         WHERE id > before + 1 OR after IS NULL ORDER BY id LIMIT $6"
+    );
+    sqlx::query_as(query)
+        .bind(instrument.exchange())
+        .bind(instrument.symbol().as_str())
+        .bind(from.time.to_datetime())
+        .bind(end)
+        .bind(i64::try_from(from.id).unwrap_or(i64::MAX))
+        .bind(HOLES_MAX)
+        .bind(strays)
+        .bind(NEAR_IDS)
+        .fetch_all(pool)
+        .await
+}
+
+/// The first id that is far above the one before, and has no others near it.
+async fn first_stray(
+    pool: &PgPool,
+    instrument: Instrument,
+    rows: &[Row],
+    until: Timestamp,
+) -> Result<Option<i64>, sqlx::Error> {
+    for (before, _, id, time) in rows.iter().filter(|(before, _, id, _)| id - before > JUMP_MAX) {
+        let query = concat!(
+            "SELECT count(*) FROM (SELECT FROM (SELECT ",
+            number!(),
+            " AS id FROM tick_data WHERE exchange = $1 AND symbol = $2 AND time BETWEEN $3 AND $4) AS ticks \
+             WHERE id > $5 AND id <= $5 + $6 LIMIT $7) AS others"
+        );
+        let others: i64 = sqlx::query_scalar(query)
+            .bind(instrument.exchange())
+            .bind(instrument.symbol().as_str())
+            .bind(*time - RESET_MIN)
+            .bind((*time + NEAR_TIME).min(until.to_datetime()))
+            .bind(*id)
+            .bind(NEAR_IDS)
+            .bind(NEAR_MIN)
+            .fetch_one(pool)
+            .await?;
+        if others < NEAR_MIN {
+            debug!(%instrument, before, id, "An id that no others are near is left out");
+            return Ok(Some(*id));
+        }
+    }
+    Ok(None)
 }
 
 /// The ids from `first` to `last` of a symbol that are listed as missing, or as explained.
@@ -176,7 +246,7 @@ pub async fn listed(
         .collect())
 }
 
-/// Lists gaps, opens again those that were taken for repaired, and notes how far a symbol was looked through: all of
+/// Lists gaps, as one where the symbol has very many, opens again those that were taken for repaired, and notes how far a symbol was looked through: all of
 /// it or nothing.
 ///
 /// # Errors
@@ -189,6 +259,13 @@ pub async fn note_audit(
     until: Mark,
 ) -> Result<(), sqlx::Error> {
     let mut transaction = pool.begin().await?;
+    let found = match found {
+        [first, .., last] if count_open(&mut transaction, instrument).await? >= OPEN_MAX => {
+            let times = (first.times.0, last.times.1);
+            &[Hole { ids: (first.ids.0, last.ids.1), times }][..]
+        }
+        found => found,
+    };
     if !found.is_empty() {
         let first: Vec<_> = found.iter().map(|hole| hole.ids.0.to_string()).collect();
         let last: Vec<_> = found.iter().map(|hole| hole.ids.1.to_string()).collect();
@@ -252,6 +329,19 @@ pub async fn look_again(
     .execute(pool)
     .await
     .map(|_done| ())
+}
+
+async fn count_open(
+    connection: &mut PgConnection,
+    instrument: Instrument,
+) -> Result<i64, sqlx::Error> {
+    sqlx::query_scalar(
+        "SELECT count(*) FROM tick_gaps WHERE exchange = $1 AND symbol = $2 AND status = 'open'",
+    )
+    .bind(instrument.exchange())
+    .bind(instrument.symbol().as_str())
+    .fetch_one(connection)
+    .await
 }
 
 fn instant(time: DateTime<Utc>) -> Option<Timestamp> {

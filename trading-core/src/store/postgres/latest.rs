@@ -14,19 +14,43 @@ use crate::store::journal::{GapCause, WITHOUT_A_WORD};
 /// What a recorder of an earlier version, which noted nothing, may have held with its usual settings.
 const UNNOTED: Duration = Duration::from_secs(30);
 
-/// The newest stored trade of a symbol.
+/// Rows of a symbol by which it is judged where it ends, and open gaps that are remembered.
+const ROWS: i64 = 64;
+/// Symbols that are asked for at once: their rows are in memory together.
+const SYMBOLS_AT_ONCE: usize = 100;
+/// Ids further apart than this do not support each other.
+const NEAR: u64 = 1_000;
+/// So many ids near each other are no mistake.
+const SURE: usize = 3;
+
+/// Where the stored trades of a symbol end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LastStored {
     /// Whose.
     pub instrument: Instrument,
-    /// Its id.
+    /// The last id of where its count was.
     pub trade_id: TradeId,
-    /// The exchange's time of it.
+    /// The exchange's time of it, no later than its receipt allows.
     pub exchange_at: Timestamp,
+    /// When the youngest of its trades was made, whatever their ids.
+    pub until: Timestamp,
+    /// Ids that are listed as missing, in order: the first and the last of each range.
+    pub missing: Vec<(u64, u64)>,
 }
 
-/// The newest stored trade of each of these, by time, then by id; of those with none, nothing. One descent of the
-/// primary key for each, from the newest day back.
+/// A stored trade, and when it was made: no later than it was received.
+#[derive(Debug, Clone)]
+struct Row {
+    trade_id: String,
+    number: Option<u64>,
+    at: Timestamp,
+}
+
+/// Where the stored trades of each of these end; of those with none, nothing. One short walk of the primary key for each,
+/// from the newest day back, leaving out what is stamped later than the database's clock says.
+///
+/// One wrong stamp or id is not where a symbol ends: a trade was made no later than it was received, and an id counts
+/// only among others near it.
 ///
 /// # Errors
 ///
@@ -35,31 +59,135 @@ pub async fn last_stored(
     pool: &PgPool,
     instruments: &[Instrument],
 ) -> Result<Vec<LastStored>, sqlx::Error> {
-    let by_name: FxHashMap<(&str, &str), Instrument> =
-        instruments.iter().map(|item| ((item.exchange(), item.symbol().as_str()), *item)).collect();
-    let exchanges: Vec<&str> = instruments.iter().map(|item| item.exchange()).collect();
-    let symbols: Vec<&str> = instruments.iter().map(|item| item.symbol().as_str()).collect();
+    let mut found = Vec::new();
+    for chunk in instruments.chunks(SYMBOLS_AT_ONCE) {
+        let mut rows = newest(pool, chunk, true).await?;
+        let others: Vec<_> = chunk.iter().copied().filter(|it| !rows.contains_key(it)).collect();
+        // All that there is of these is stamped later than that clock: it is wrong, or they are.
+        rows.extend(newest(pool, &others, false).await?);
+        let mut missing = missing(pool, chunk).await?;
+        found.extend(rows.into_iter().filter_map(|(instrument, rows)| {
+            let missing = missing.remove(&instrument).unwrap_or_default();
+            end_of(instrument, &rows, missing)
+        }));
+    }
+    Ok(found)
+}
+
+/// The newest rows of each symbol; those in the database's future too, or not.
+async fn newest(
+    pool: &PgPool,
+    instruments: &[Instrument],
+    only_past: bool,
+) -> Result<FxHashMap<Instrument, Vec<Row>>, sqlx::Error> {
+    let (by_name, exchanges, symbols) = names(instruments);
     let rows: Vec<(String, String, String, DateTime<Utc>)> = sqlx::query_as(
-        "SELECT wanted.exchange, wanted.symbol, latest.trade_id, latest.time \
+        "SELECT wanted.exchange, wanted.symbol, latest.trade_id, latest.at \
          FROM unnest($1::text[], $2::text[]) AS wanted (exchange, symbol) \
          CROSS JOIN LATERAL ( \
-             SELECT trade_id, time FROM tick_data \
+             SELECT trade_id, least(time, received_at) AS at FROM tick_data \
              WHERE tick_data.exchange = wanted.exchange AND tick_data.symbol = wanted.symbol \
-             ORDER BY time DESC, length(trade_id) DESC, trade_id DESC LIMIT 1 \
+                 AND (NOT $3 OR time <= now() + interval '5 seconds') \
+             ORDER BY time DESC, length(trade_id) DESC, trade_id DESC LIMIT $4 \
          ) AS latest",
     )
     .bind(exchanges)
     .bind(symbols)
+    .bind(only_past)
+    .bind(ROWS)
     .fetch_all(pool)
     .await?;
-    let last = rows.into_iter().filter_map(|(exchange, symbol, trade_id, time)| {
-        Some(LastStored {
-            instrument: *by_name.get(&(exchange.as_str(), symbol.as_str()))?,
-            trade_id: TradeId::from_text(&trade_id),
-            exchange_at: Timestamp::from_micros(time.timestamp_micros()).ok()?,
-        })
+    let mut found: FxHashMap<Instrument, Vec<Row>> = FxHashMap::default();
+    for (exchange, symbol, trade_id, at) in rows {
+        let instrument = by_name.get(&(exchange.as_str(), symbol.as_str()));
+        let at = Timestamp::from_micros(at.timestamp_micros());
+        if let Some((instrument, at)) = instrument.zip(at.ok()) {
+            let number = TradeId::from_text(&trade_id).number();
+            found.entry(*instrument).or_default().push(Row { trade_id, number, at });
+        }
+    }
+    Ok(found)
+}
+
+/// The newest ranges of ids of each symbol that are listed as missing.
+async fn missing(
+    pool: &PgPool,
+    instruments: &[Instrument],
+) -> Result<FxHashMap<Instrument, Vec<(u64, u64)>>, sqlx::Error> {
+    let (by_name, exchanges, symbols) = names(instruments);
+    let rows: Vec<(String, String, String, String)> = sqlx::query_as(
+        "SELECT wanted.exchange, wanted.symbol, gap.first_id, gap.last_id \
+         FROM unnest($1::text[], $2::text[]) AS wanted (exchange, symbol) \
+         CROSS JOIN LATERAL ( \
+             SELECT first_id, last_id FROM tick_gaps \
+             WHERE tick_gaps.exchange = wanted.exchange AND tick_gaps.symbol = wanted.symbol \
+                 AND status = 'open' AND first_id ~ '^(0|[1-9][0-9]{0,18})$' AND last_id ~ '^(0|[1-9][0-9]{0,18})$' \
+             ORDER BY length(last_id) DESC, last_id DESC LIMIT $3 \
+         ) AS gap",
+    )
+    .bind(exchanges)
+    .bind(symbols)
+    .bind(ROWS)
+    .fetch_all(pool)
+    .await?;
+    let mut found: FxHashMap<Instrument, Vec<(u64, u64)>> = FxHashMap::default();
+    for (exchange, symbol, first, last) in rows {
+        let instrument = by_name.get(&(exchange.as_str(), symbol.as_str()));
+        if let (Some(instrument), Ok(first), Ok(last)) = (instrument, first.parse(), last.parse()) {
+            found.entry(*instrument).or_default().push((first, last));
+        }
+    }
+    Ok(found)
+}
+
+type Names<'a> = (FxHashMap<(&'a str, &'a str), Instrument>, Vec<&'a str>, Vec<&'a str>);
+
+fn names(instruments: &[Instrument]) -> Names<'_> {
+    let name = |item: &Instrument| (item.exchange(), item.symbol().as_str());
+    (
+        instruments.iter().map(|item| ((item.exchange(), item.symbol().as_str()), *item)).collect(),
+        instruments.iter().map(|item| name(item).0).collect(),
+        instruments.iter().map(|item| item.symbol().as_str()).collect(),
+    )
+}
+
+/// Where a symbol ends, by its newest rows.
+fn end_of(
+    instrument: Instrument,
+    rows: &[Row],
+    mut missing: Vec<(u64, u64)>,
+) -> Option<LastStored> {
+    let youngest = rows.iter().max_by_key(|row| row.at)?;
+    let mut numbered: Vec<(u64, Timestamp)> =
+        rows.iter().filter_map(|row| Some((row.number?, row.at))).collect();
+    numbered.sort_unstable();
+    let clusters = numbered.chunk_by(|(lower, _), (higher, _)| higher - lower <= NEAR);
+    // Enough ids near each other are where the count was; of fewer, the most, and then the lowest: what is wrong with
+    // that is found by the next trades.
+    let weigh = |cluster: &&[(u64, Timestamp)]| {
+        let newest = cluster.iter().map(|(_, at)| *at).max();
+        let is_sure = cluster.len() >= SURE;
+        let lowest = std::cmp::Reverse(cluster.first().map(|(id, _)| *id));
+        (is_sure, newest.filter(|_| is_sure), cluster.len(), lowest)
+    };
+    let count = clusters.max_by_key(weigh);
+    let last = count.and_then(|cluster| cluster.last()).map(|(id, _)| *id);
+    let at = count.and_then(|cluster| cluster.iter().map(|(_, at)| *at).max());
+    missing.sort_unstable();
+    missing.dedup_by(|next, before| {
+        let overlap = next.0 <= before.1;
+        if overlap {
+            before.1 = before.1.max(next.1);
+        }
+        overlap
     });
-    Ok(last.collect())
+    Some(LastStored {
+        instrument,
+        trade_id: last.map_or_else(|| TradeId::from_text(&youngest.trade_id), TradeId::Number),
+        exchange_at: at.unwrap_or(youngest.at),
+        until: youngest.at,
+        missing,
+    })
 }
 
 /// From when on what came of each symbol of an exchange may have been in the memory only of a recorder that did not end in

@@ -21,10 +21,13 @@ async fn migrated() -> TestDatabase {
 
 /// The last stored trade of bitcoin.
 fn stored(exchange: &dyn Exchange, id: u64, at: &str) -> Vec<LastStored> {
+    let at = Timestamp::from_rfc3339(at).unwrap();
     vec![LastStored {
         instrument: Instrument::intern(exchange.name(), &"BTC-USD".parse().unwrap()).unwrap(),
         trade_id: TradeId::Number(id),
-        exchange_at: Timestamp::from_rfc3339(at).unwrap(),
+        exchange_at: at,
+        until: at,
+        missing: Vec::new(),
     }]
 }
 

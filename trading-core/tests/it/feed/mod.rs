@@ -14,7 +14,9 @@ use tokio_tungstenite::tungstenite::Message as Frame;
 use tokio_tungstenite::{WebSocketStream, accept_async};
 use tokio_util::sync::CancellationToken;
 use trading_core::config::NetworkSettings;
-use trading_core::domain::{ExchangeStamps, Instrument, RecorderClock, Tick};
+use trading_core::domain::{
+    ExchangeStamps, Instrument, RecorderClock, Tick, Timestamp, steady_micros,
+};
 use trading_core::exchange::{Exchange, Limits};
 use trading_core::feed::{ConnectGate, FeedContext, LivenessRules, run};
 use trading_core::network::Network;
@@ -69,7 +71,7 @@ impl World {
             instruments: vec![instrument("BTC-USD"), instrument("ETH-USD")],
             stored: Vec::new(),
             connections: NonZeroUsize::MIN,
-            clock: RecorderClock::default(),
+            clock: clock_of_the_captures(),
             stamps: ExchangeStamps::default(),
             sender,
             ledger: Arc::clone(&ledger),
@@ -117,6 +119,14 @@ impl World {
         let ids = rest.iter().map(|tick| tick.trade_id.number().unwrap()).collect();
         (ids, self.ledger, self.journal)
     }
+}
+
+/// A clock that reads the time of the trades which these servers send, and a little more: they are not from another year.
+fn clock_of_the_captures() -> RecorderClock {
+    let clock = RecorderClock::default();
+    let captured = Timestamp::from_rfc3339("2026-09-26T18:09:21Z").unwrap();
+    clock.set(captured.as_micros() - steady_micros(), 0);
+    clock
 }
 
 struct Server(WebSocketStream<TcpStream>);
@@ -175,7 +185,7 @@ impl Server {
 
     async fn send_okx(&mut self, id: u64) {
         self.send(format!(
-            r#"{{"arg":{{"channel":"trades-all","instId":"BTC-USD"}},"data":[{{"instId":"BTC-USD","tradeId":"{id}","px":"78808.8","sz":"0.00504905","side":"sell","ts":"1788118931677","source":"0"}}]}}"#
+            r#"{{"arg":{{"channel":"trades-all","instId":"BTC-USD"}},"data":[{{"instId":"BTC-USD","tradeId":"{id}","px":"78808.8","sz":"0.00504905","side":"sell","ts":"1790446153157","source":"0"}}]}}"#
         ))
         .await;
     }

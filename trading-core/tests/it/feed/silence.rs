@@ -1,18 +1,17 @@
-//! A symbol that falls silent while its connection lives is subscribed anew, then costs the connection.
+//! A symbol that falls silent while its connection lives is subscribed anew, then another connection is opened.
 
 use std::time::Duration;
 
 use rust_decimal::Decimal;
 use tokio::time::{Instant, sleep, timeout};
+use tokio_tungstenite::accept_async;
 use tokio_util::sync::CancellationToken;
-use trading_core::domain::{Instrument, Timestamp};
+use trading_core::domain::{Instrument, RecorderClock, Timestamp};
 use trading_core::exchange::{Binance, Exchange as _, Kraken};
 use trading_core::feed::LivenessRules;
 use trading_core::simulator::{Action, Simulator, SimulatorOptions, Target};
-use trading_core::store::postgres::migrate;
 
 use super::{PATIENCE, Server, World};
-use crate::support::postgres::database;
 
 /// As the default, in a hurry.
 const RULES: LivenessRules = LivenessRules {
@@ -62,34 +61,49 @@ async fn confirm(server: &mut Server) {
 }
 
 #[tokio::test]
-async fn a_silent_symbol_is_subscribed_anew_and_then_costs_the_connection() {
-    let database = database().await;
-    migrate(&database.pool).await.unwrap();
-    let mut world = World::with(&Kraken, 100_000, |context| context.liveness = RULES).await;
-    let mut server = world.accept().await;
-    server.acknowledge_kraken().await;
+async fn for_a_silent_symbol_another_connection_is_opened_before_the_old_one_ends() {
+    let mut world = World::with(&Kraken, 100_000, |context| {
+        (context.liveness, context.clock) = (RULES, RecorderClock::default());
+    })
+    .await;
+    let mut old = world.accept().await;
+    old.acknowledge_kraken().await;
     let mut id = 0;
-    learn(&mut server, &mut world, &mut id).await;
-    let bitcoin = ["BTC/USD"];
-    assert_eq!(trade_until_asked(&mut server, &bitcoin, &mut id).await.as_deref(), Some(OFF));
-    assert_eq!(trade_until_asked(&mut server, &bitcoin, &mut id).await.as_deref(), Some(ON));
-    confirm(&mut server).await;
-    assert_eq!(trade_until_asked(&mut server, &bitcoin, &mut id).await, None, "it has left");
-    world.accept().await.acknowledge_kraken().await;
-    let (_, ledger, journal) = world.stop().await;
+    learn(&mut old, &mut world, &mut id).await;
+    let (first, bitcoin) = (id + 1, ["BTC/USD"]);
+    assert_eq!(trade_until_asked(&mut old, &bitcoin, &mut id).await.as_deref(), Some(OFF));
+    assert_eq!(trade_until_asked(&mut old, &bitcoin, &mut id).await.as_deref(), Some(ON));
+    confirm(&mut old).await;
+    // The old one brings what is traded until the next one stands.
+    let mut next = loop {
+        id += 1;
+        old.send_kraken_of("BTC/USD", Timestamp::now(), id..=id).await;
+        let accepted = timeout(Duration::from_millis(15), world.listener.accept()).await;
+        if let Ok(accepted) = accepted {
+            break Server(accept_async(accepted.unwrap().0).await.unwrap());
+        }
+    };
+    id += 1;
+    old.send_kraken_of("BTC/USD", Timestamp::now(), id..=id).await;
+    next.acknowledge_kraken().await;
+    id += 1;
+    next.send_kraken_of("BTC/USD", Timestamp::now(), id..=id).await;
+    let number = usize::try_from(id + 1 - first).unwrap();
+    assert_eq!(world.ids(number).await, (first..=id).collect::<Vec<_>>(), "none is lost");
+    assert!(old.next().await.is_none(), "it has left");
+    // What is known of the silent symbol is known to the next connection: it is more patient.
+    let asked = trade_until_asked(&mut next, &bitcoin, &mut id);
+    assert!(timeout(RULES.silence_min / 4, asked).await.is_err());
+    let (_, ledger, _) = world.stop().await;
     assert_eq!(ledger.read().reconnects, 1);
-    timeout(PATIENCE, journal.run(database.pool.clone())).await.unwrap();
-    let reasons: Vec<String> =
-        sqlx::query_scalar("SELECT reason FROM feed_sessions ORDER BY connected_at")
-            .fetch_all(&database.pool)
-            .await
-            .unwrap();
-    assert!(reasons[0].starts_with("no trade of kraken:ETHUSD for "), "{reasons:?}");
 }
 
 #[tokio::test]
 async fn a_symbol_that_was_acknowledged_and_never_trades_is_asked_for_once_more() {
-    let world = World::with(&Kraken, 100_000, |context| context.liveness = RULES).await;
+    let world = World::with(&Kraken, 100_000, |context| {
+        (context.liveness, context.clock) = (RULES, RecorderClock::default());
+    })
+    .await;
     let mut server = world.accept().await;
     server.acknowledge_kraken().await;
     let (mut id, bitcoin) = (0, ["BTC/USD"]);
@@ -116,6 +130,7 @@ async fn a_symbol_that_a_simulated_exchange_forgets_comes_back_without_a_reconne
     let mut world = World::with(&Binance, 100_000, |context| {
         context.url = Binance.connect_url(&format!("ws://{address}/binance"));
         context.instruments = vec![bitcoin, ether];
+        context.clock = RecorderClock::default();
         // The rate is fifty a second, in orders of several trades.
         context.liveness = LivenessRules { apart: Duration::from_millis(40), ..RULES };
     })

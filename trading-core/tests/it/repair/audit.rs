@@ -91,6 +91,34 @@ async fn trades_that_are_stamped_late_or_counted_anew_are_not_missing() {
 }
 
 #[tokio::test]
+async fn a_bogus_id_and_a_row_with_a_wrong_time_show_no_gap_and_stop_no_look() {
+    let place = Place::new("binance", options()).await;
+    let last = place.latest() - 2_000;
+    place.store((last - 900..=last).filter(|id| *id != last - 50)).await;
+    // One is stored hours away from its neighbours, and two bogus ids are stored among the others.
+    let odd = format!(
+        "UPDATE tick_data SET time = time + interval '4 hours' WHERE trade_id = '{}'",
+        last - 400
+    );
+    place.pool().execute(sqlx::AssertSqlSafe(odd)).await.unwrap();
+    let bogus = format!(
+        "INSERT INTO tick_data SELECT time + interval '1 ms', received_at, exchange, symbol, bogus, side, price, quantity, \
+             source FROM tick_data, unnest('{{1000000000000000,{}}}'::text[]) AS bogus WHERE trade_id = '{}'",
+        last + 100_000,
+        last - 300
+    );
+    place.pool().execute(sqlx::AssertSqlSafe(bogus)).await.unwrap();
+    let mut pipeline = place.pipeline("one");
+    place.audit(&mut pipeline);
+    place.until_checked(last).await;
+    pipeline.stop().await;
+    let gaps = place.gaps().await;
+    let ids: Vec<_> = gaps.iter().map(|(id, ..)| id.clone()).collect();
+    assert_eq!(ids, [Some((last - 50).to_string())], "and what is missing is found");
+    place.close().await;
+}
+
+#[tokio::test]
 async fn a_repaired_gap_whose_trades_are_gone_again_is_opened_again() {
     let place = Place::new("coinbase", options()).await;
     let last = place.latest() - 2_000;
