@@ -16,43 +16,24 @@
 //!
 //! Everything that is asked of the outside (who am I, whose folder is it) is asked here.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown};
+use std::fs::{self, File};
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
-use nix::fcntl::OFlag;
-use nix::unistd::{Gid, Uid, User, geteuid};
+use nix::unistd::geteuid;
 
 use super::EmbeddedError;
 use super::environment::clean;
+use super::owner::{Servant, refuse_shut_folders, servant_for};
 use super::password::random_text;
 use super::socket;
+use super::strangers::{STAGING, entries, refuse_strangers};
+use crate::store::folder::{Folder, is_missing, user_name};
 
-/// What runs the server for root where there is no user `postgres`.
-const NOBODY: u32 = 65_534;
-/// How often a lock that another process holds is tried again.
-const LOCK_POLL: Duration = Duration::from_millis(20);
-/// Names in the directory that are no stranger's: ours, the spool's beside us, and a mounted disk's.
-const KNOWN: [&str; 12] = [
-    "postgres",
-    "run",
-    "postgres.log",
-    "postgres.log.1",
-    "pgpass",
-    "port",
-    "socket-folder",
-    "change.lock",
-    "users.lock",
-    "keep-running",
-    "spool",
-    "lost+found",
-];
-/// How the folder of an unfinished `initdb` begins.
-const STAGING: &str = "initdb.";
+/// Bytes of a file that is read as a whole; `postgresql.conf` has 30 KiB.
+const TEXT_BYTES_MAX: u64 = 1 << 20;
 
 /// Where the database lives when the settings do not say: the platform's data directory for trading-core.
 ///
@@ -70,56 +51,12 @@ pub fn default_data_dir() -> Result<PathBuf, EmbeddedError> {
         .ok_or(EmbeddedError::NoHome)
 }
 
-/// Who runs the server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Servant {
-    uid: u32,
-    gid: u32,
-    /// We are root and step down to this user.
-    step_down: bool,
-}
-
-impl Servant {
-    fn of_this_process() -> Self {
-        Self { uid: geteuid().as_raw(), gid: nix::unistd::getegid().as_raw(), step_down: false }
-    }
-
-    /// The user `postgres`, else nobody.
-    fn unprivileged() -> Self {
-        match User::from_name("postgres") {
-            Ok(Some(user)) if !user.uid.is_root() => {
-                Self { uid: user.uid.as_raw(), gid: user.gid.as_raw(), step_down: true }
-            }
-            _ => Self { uid: NOBODY, gid: NOBODY, step_down: true },
-        }
-    }
-
-    fn name(self) -> String {
-        user_name(self.uid)
-    }
-
-    /// Gives a path to the server's user.
-    fn give(self, path: &Path) -> Result<(), EmbeddedError> {
-        if self.step_down {
-            chown(path, Some(self.uid), Some(self.gid))
-                .map_err(EmbeddedError::io("give to the server's user", path))?;
-        }
-        Ok(())
-    }
-}
-
-fn user_name(uid: u32) -> String {
-    match User::from_uid(Uid::from_raw(uid)) {
-        Ok(Some(user)) => user.name,
-        _ => format!("number {uid}"),
-    }
-}
-
 /// The directory, opened: it exists, is ours to use, and has a user for its server.
 #[derive(Debug, Clone)]
 pub(super) struct Home {
     folder: PathBuf,
-    owner: (u32, u32),
+    /// The directory by its handle: everything of ours in it is touched with the rights of its owner.
+    place: Folder,
     servant: Servant,
 }
 
@@ -134,7 +71,9 @@ impl Home {
             Some(folder) => folder.to_owned(),
             None => default_data_dir()?,
         };
-        make_folder(&folder)?;
+        // Under root each directory can be passed through by the server.
+        let mode = if geteuid().is_root() { 0o711 } else { 0o700 };
+        Folder::open_or_make(&folder, mode).map_err(EmbeddedError::io("make", &folder))?;
         let folder =
             fs::canonicalize(&folder).map_err(EmbeddedError::io("find the directory", &folder))?;
         Self::at(folder)
@@ -157,20 +96,25 @@ impl Home {
     }
 
     fn at(folder: PathBuf) -> Result<Self, EmbeddedError> {
+        let place = Folder::open(&folder).map_err(EmbeddedError::io("open", &folder))?;
         refuse_strangers(&folder)?;
-        let about =
-            fs::metadata(&folder).map_err(EmbeddedError::io("read the directory", &folder))?;
-        let owner = (about.uid(), about.gid());
-        let servant = servant_for(&folder, owner)?;
+        let (uid, gid, mode) =
+            place.owner().map_err(EmbeddedError::io("read the directory", &folder))?;
+        let servant = servant_for(&folder, (uid, gid))?;
         if servant.step_down {
-            let open = about.mode() & 0o7777 | 0o011;
+            let open = mode | 0o011;
             // Entered, not listed: the server's user passes through to what is its own.
-            if owner.0 == 0 && about.mode() & 0o7777 != open {
-                set_mode(&folder, open)?;
+            if uid == 0 && mode != open {
+                place.set_mode(open).map_err(EmbeddedError::io("set the mode of", &folder))?;
             }
             refuse_shut_folders(&folder, servant)?;
         }
-        Ok(Self { folder, owner, servant })
+        Ok(Self { folder, place, servant })
+    }
+
+    /// The directory by its handle.
+    pub(super) const fn place(&self) -> &Folder {
+        &self.place
     }
 
     /// The directory itself.
@@ -204,7 +148,7 @@ impl Home {
 
     /// The major version that made the data; `None`: there is no data yet.
     pub(super) fn data_version(&self) -> Result<Option<String>, EmbeddedError> {
-        Ok(read_text(&self.data().join("PG_VERSION"))?.map(|text| text.trim().to_owned()))
+        Ok(self.read_data("PG_VERSION")?.map(|text| text.trim().to_owned()))
     }
 
     /// Whether the server outlives its users.
@@ -218,17 +162,15 @@ impl Home {
         if keep {
             return self.write(&mark, b"");
         }
-        match fs::remove_file(&mark) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(EmbeddedError::io("remove", &mark)(error))
-            }
+        match self.place.remove("keep-running") {
+            Err(error) if !is_missing(&error) => Err(EmbeddedError::io("remove", &mark)(error)),
             _ => Ok(()),
         }
     }
 
     /// The port of earlier runs.
     pub(super) fn saved_port(&self) -> Result<Option<u16>, EmbeddedError> {
-        let text = read_text(&self.port_file())?;
+        let text = self.read_own("port")?;
         Ok(text.and_then(|text| text.trim().parse().ok()).filter(|port| *port != 0))
     }
 
@@ -239,91 +181,44 @@ impl Home {
 
     /// Writes a whole file that only its owner may read: complete or not there, also when the machine stops.
     pub(super) fn write(&self, path: &Path, content: &[u8]) -> Result<(), EmbeddedError> {
-        let new = path.with_extension("new");
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let new = format!("{name}.new");
         let write = || -> io::Result<()> {
-            let mut file = self.open_file(&new, OpenOptions::new().write(true).truncate(true))?;
+            // Left by a run that was cut off.
+            match self.place.remove(&new) {
+                Err(error) if !is_missing(&error) => return Err(error),
+                _ => {}
+            }
+            let mut file = self.place.create(&new)?;
             file.write_all(content)?;
             file.sync_all()?;
-            fs::rename(&new, path)
+            self.place.rename(&new, &name)
         };
         write().map_err(EmbeddedError::io("write", path))
     }
 
-    /// Opens one of our files, made where missing, readable by its owner only. A link is not followed: root may
-    /// be working in another user's directory.
-    fn open_file(&self, path: &Path, options: &mut OpenOptions) -> io::Result<File> {
-        let file =
-            options.create(true).mode(0o600).custom_flags(OFlag::O_NOFOLLOW.bits()).open(path)?;
-        if self.servant.step_down && self.owner.0 != 0 {
-            let (uid, gid) = self.owner;
-            nix::unistd::fchown(&file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
-        }
-        Ok(file)
+    /// A small file of ours as text; `None` where it is missing.
+    pub(super) fn read_own(&self, name: &str) -> Result<Option<String>, EmbeddedError> {
+        text_of(self.place.read(name)).map_err(EmbeddedError::io("read", &self.folder.join(name)))
+    }
+
+    /// A small file of the server's as text; `None` where it is missing.
+    pub(super) fn read_data(&self, name: &str) -> Result<Option<String>, EmbeddedError> {
+        let data = self.data();
+        text_of(Folder::open(&data).and_then(|data| data.read(name)))
+            .map_err(EmbeddedError::io("read", &data.join(name)))
     }
 
     /// The log, ready for more; a long one is moved aside first, so that two files bound what it takes.
     pub(super) fn open_log(&self, bytes_max: u64) -> Result<File, EmbeddedError> {
         let log = self.log();
-        if fs::symlink_metadata(&log).is_ok_and(|about| about.len() > bytes_max) {
-            let aside = self.folder.join("postgres.log.1");
-            fs::rename(&log, &aside).map_err(EmbeddedError::io("move aside", &log))?;
+        let name = "postgres.log";
+        let is_long = |file: File| Ok(file.metadata()?.len() > bytes_max);
+        if self.place.read(name).and_then(is_long).unwrap_or_default() {
+            let moved = self.place.rename(name, "postgres.log.1");
+            moved.map_err(EmbeddedError::io("move aside", &log))?;
         }
-        self.open_file(&log, OpenOptions::new().append(true))
-            .map_err(EmbeddedError::io("open", &log))
-    }
-
-    /// Waits for the right to start or stop the server.
-    ///
-    /// # Errors
-    ///
-    /// When another process has it for longer than `wait`.
-    pub(super) async fn lock_changes(&self, wait: Duration) -> Result<File, EmbeddedError> {
-        let path = self.folder.join("change.lock");
-        let file = self
-            .open_file(&path, OpenOptions::new().read(true).write(true))
-            .map_err(EmbeddedError::io("open", &path))?;
-        let deadline = tokio::time::Instant::now() + wait;
-        loop {
-            match file.try_lock() {
-                Ok(()) => return Ok(file),
-                Err(TryLockError::Error(error)) => {
-                    return Err(EmbeddedError::io("lock", &path)(error));
-                }
-                Err(TryLockError::WouldBlock) if tokio::time::Instant::now() >= deadline => {
-                    return Err(EmbeddedError::Busy { folder: self.folder.clone(), waited: wait });
-                }
-                Err(TryLockError::WouldBlock) => tokio::time::sleep(LOCK_POLL).await,
-            }
-        }
-    }
-
-    /// Joins those who use the server, until the file is closed, by us or by the kernel.
-    pub(super) fn join_users(&self) -> Result<File, EmbeddedError> {
-        let path = self.folder.join("users.lock");
-        let file = self
-            .open_file(&path, OpenOptions::new().read(true).write(true))
-            .map_err(EmbeddedError::io("open", &path))?;
-        // Never waits: the exclusive lock is only ever tried, by who holds the change lock as we do now.
-        file.lock_shared().map_err(EmbeddedError::io("lock", &path))?;
-        Ok(file)
-    }
-
-    /// Whether any process uses the server. Exact only under the change lock.
-    pub(super) fn has_users(&self) -> Result<bool, EmbeddedError> {
-        let path = self.folder.join("users.lock");
-        let file = match OpenOptions::new().read(true).open(&path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-            Err(error) => return Err(EmbeddedError::io("open", &path)(error)),
-        };
-        match file.try_lock() {
-            Ok(()) => {
-                file.unlock().map_err(EmbeddedError::io("unlock", &path))?;
-                Ok(false)
-            }
-            Err(TryLockError::WouldBlock) => Ok(true),
-            Err(TryLockError::Error(error)) => Err(EmbeddedError::io("lock", &path)(error)),
-        }
+        self.place.append(name).map_err(EmbeddedError::io("open", &log))
     }
 
     /// A program run as the server's user, where that user can be, deaf to the terminal's Ctrl-C: it is the
@@ -346,13 +241,14 @@ impl Home {
             return self.make_private(&beside).map(|()| beside);
         }
         let kept = self.folder.join("socket-folder");
-        if let Some(folder) = read_text(&kept)?.map(|text| PathBuf::from(text.trim_end()))
+        if let Some(folder) =
+            self.read_own("socket-folder")?.map(|text| PathBuf::from(text.trim_end()))
             && folder.is_absolute()
         {
             match self.make_private(&folder) {
                 Ok(()) => return Ok(folder),
                 // Somebody took the name while the machine was off; another will do.
-                Err(EmbeddedError::NotOurs { .. }) => {}
+                Err(EmbeddedError::NotOurs { .. } | EmbeddedError::Io { .. }) => {}
                 Err(error) => return Err(error),
             }
         }
@@ -369,7 +265,7 @@ impl Home {
             if name.starts_with(STAGING) {
                 let old = self.folder.join(&name);
                 // An initdb that outlived its parent may still write there; it is in nobody's way.
-                if let Err(error) = fs::remove_dir_all(&old) {
+                if let Err(error) = self.place.hand().run(|| fs::remove_dir_all(&old)) {
                     tracing::warn!(path = %old.display(), %error, "an unfinished database was left in place");
                 }
             }
@@ -382,140 +278,47 @@ impl Home {
     /// Makes the finished cluster the cluster: from here on it is there, also after a power cut.
     pub(super) fn publish(&self, staging: &Path) -> Result<(), EmbeddedError> {
         let data = self.data();
+        let hand = self.place.hand();
         // An empty folder may be in the way: it was seen to be empty, and only an empty one goes.
         if data.exists() {
-            fs::remove_dir(&data).map_err(EmbeddedError::io("replace the empty", &data))?;
+            hand.run(|| fs::remove_dir(&data))
+                .map_err(EmbeddedError::io("replace the empty", &data))?;
         }
-        fs::rename(staging.join("data"), &data)
-            .and_then(|()| File::open(&self.folder)?.sync_all())
+        hand.run(|| fs::rename(staging.join("data"), &data))
+            .and_then(|()| self.place.sync())
             .map_err(EmbeddedError::io("move the new database to", &data))?;
-        fs::remove_dir_all(staging).map_err(EmbeddedError::io("remove", staging))
+        hand.run(|| fs::remove_dir_all(staging)).map_err(EmbeddedError::io("remove", staging))
     }
 
     /// A folder that the server's user alone may enter. One that is there already must be exactly that: in a
     /// public folder another user may have made it first.
     fn make_private(&self, folder: &Path) -> Result<(), EmbeddedError> {
-        match fs::DirBuilder::new().mode(0o700).create(folder) {
-            Ok(()) => self.servant.give(folder)?,
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(EmbeddedError::io("make", folder)(error)),
-        }
-        let about = fs::symlink_metadata(folder).map_err(EmbeddedError::io("read", folder))?;
-        // Made by root and not yet given away when it was interrupted.
-        if about.is_dir() && about.uid() == 0 && self.servant.step_down {
-            self.servant.give(folder)?;
-        } else if about.uid() != self.servant.uid || !about.is_dir() {
-            let owner = user_name(about.uid());
+        let name = folder.file_name().unwrap_or_default().to_string_lossy();
+        let above = folder.parent().unwrap_or(folder);
+        let is_inside = above == self.folder;
+        // Only what we make in a directory of our own is given away. Elsewhere the server's user makes it.
+        let give = is_inside && !self.place.hand().is_another();
+        let made = match is_inside {
+            true => self.place.make_private(&name, self.servant.hand(), give),
+            false => Folder::open(above)
+                .and_then(|above| above.make_private(&name, self.servant.hand(), false)),
+        };
+        let owner = made.map_err(EmbeddedError::io("make", folder))?;
+        if owner != self.servant.uid {
+            let owner = user_name(owner);
             return Err(EmbeddedError::NotOurs { folder: folder.to_owned(), owner });
         }
-        set_mode(folder, 0o700)
+        Ok(())
     }
 }
 
-/// Whose the server will be: an unprivileged caller's; under root the data's owner, else the directory's, else
-/// `postgres` or nobody.
-fn servant_for(folder: &Path, owner: (u32, u32)) -> Result<Servant, EmbeddedError> {
-    let data = folder.join("postgres");
-    let data_owner = fs::symlink_metadata(&data).ok().map(|about| (about.uid(), about.gid()));
-    let process = Servant::of_this_process();
-    if process.uid == 0 {
-        let known = [data_owner, Some(owner)].into_iter().flatten().find(|(uid, _)| *uid != 0);
-        return Ok(known.map_or_else(Servant::unprivileged, |(uid, gid)| Servant {
-            uid,
-            gid,
-            step_down: true,
-        }));
-    }
-    let foreign = |uid: u32, folder: &Path| EmbeddedError::NotOurs {
-        folder: folder.to_owned(),
-        owner: user_name(uid),
-    };
-    match data_owner {
-        Some((uid, _)) if uid != process.uid => Err(foreign(uid, &data)),
-        None if owner.0 != process.uid => Err(foreign(owner.0, folder)),
-        _ => Ok(process),
-    }
-}
-
-/// Refuses a directory with something in it that we did not put there.
-fn refuse_strangers(folder: &Path) -> Result<(), EmbeddedError> {
-    let refuse =
-        |folder: &Path, why: String| Err(EmbeddedError::Foreign { folder: folder.to_owned(), why });
-    if !folder.is_dir() {
-        return refuse(folder, "it is not a directory".to_owned());
-    }
-    let names = entries(folder)?;
-    if names.iter().any(|name| name == "PG_VERSION") {
-        let why = "it is itself the data of a PostgreSQL server that trading-core did not make";
-        return refuse(folder, why.to_owned());
-    }
-    let ours = |name: &String| KNOWN.contains(&name.as_str()) || name.starts_with(STAGING);
-    if !names.is_empty() && !names.iter().any(ours) {
-        let first = names.first().cloned().unwrap_or_default();
-        return refuse(folder, format!("it holds other files already ({first})"));
-    }
-    let data = folder.join("postgres");
-    if !data.exists() || data.join("PG_VERSION").is_file() {
-        return Ok(());
-    }
-    match data.is_dir().then(|| entries(&data)).transpose()? {
-        Some(names) if names.is_empty() => Ok(()),
-        _ => refuse(&data, "it is not empty and is no PostgreSQL data (no PG_VERSION)".to_owned()),
-    }
-}
-
-/// Names the first folder on the way that the server's user may not enter.
-fn refuse_shut_folders(folder: &Path, servant: Servant) -> Result<(), EmbeddedError> {
-    for folder in folder.ancestors() {
-        let about = fs::metadata(folder).map_err(EmbeddedError::io("read", folder))?;
-        let enter = match (about.uid() == servant.uid, about.gid() == servant.gid) {
-            (true, _) => 0o100,
-            (false, true) => 0o010,
-            (false, false) => 0o001,
-        };
-        if about.mode() & enter == 0 {
-            let mode = about.mode() & 0o7777;
-            let folder = folder.to_owned();
-            return Err(EmbeddedError::Unreachable { user: servant.name(), folder, mode });
-        }
-    }
-    Ok(())
-}
-
-/// Makes the directory and what is missing above it; under root each can be passed through by the server.
-fn make_folder(folder: &Path) -> Result<(), EmbeddedError> {
-    if folder.exists() {
-        return Ok(());
-    }
-    let mode = if geteuid().is_root() { 0o711 } else { 0o700 };
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(mode)
-        .create(folder)
-        .map_err(EmbeddedError::io("make", folder))
-}
-
-fn set_mode(folder: &Path, mode: u32) -> Result<(), EmbeddedError> {
-    fs::set_permissions(folder, fs::Permissions::from_mode(mode))
-        .map_err(EmbeddedError::io("set the mode of", folder))
-}
-
-fn entries(folder: &Path) -> Result<Vec<String>, EmbeddedError> {
-    let mut names = Vec::new();
-    for entry in fs::read_dir(folder).map_err(EmbeddedError::io("list", folder))? {
-        let entry = entry.map_err(EmbeddedError::io("list", folder))?;
-        names.push(entry.file_name().to_string_lossy().into_owned());
-    }
-    names.sort_unstable();
-    Ok(names)
-}
-
-/// A small file as text; `None` where it is missing.
-pub(super) fn read_text(path: &Path) -> Result<Option<String>, EmbeddedError> {
-    match fs::read(path) {
-        Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(EmbeddedError::io("read", path)(error)),
+/// `None` where it is missing.
+fn text_of(file: io::Result<File>) -> io::Result<Option<String>> {
+    let mut bytes = Vec::new();
+    match file.and_then(|file| file.take(TEXT_BYTES_MAX).read_to_end(&mut bytes)) {
+        Ok(_) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
+        Err(error) if is_missing(&error) => Ok(None),
+        Err(error) => Err(error),
     }
 }
 
@@ -531,14 +334,106 @@ pub(super) fn bytes_below(folder: &Path) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, lchown, symlink};
+    use std::time::Duration;
+
     use super::*;
+
+    /// Another user, who need not have a name.
+    const OTHER: u32 = 47_116;
+
+    struct Ground {
+        theirs: PathBuf,
+        private: PathBuf,
+        _folder: tempfile::TempDir,
+    }
+
+    /// A directory of another user, and one of root's; `None`: this is not root.
+    #[expect(clippy::print_stderr, reason = "a test that is skipped says so")]
+    fn ground() -> Option<Ground> {
+        if !geteuid().is_root() {
+            eprintln!("SKIPPED: only root can work in another user's directory");
+            return None;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let (theirs, private) = (folder.path().join("theirs"), folder.path().join("private"));
+        fs::create_dir(&theirs).unwrap();
+        chown(&theirs, Some(OTHER), Some(OTHER)).unwrap();
+        fs::create_dir(&private).unwrap();
+        fs::set_permissions(&private, fs::Permissions::from_mode(0o700)).unwrap();
+        fs::write(private.join("secret"), "root's").unwrap();
+        fs::set_permissions(private.join("secret"), fs::Permissions::from_mode(0o600)).unwrap();
+        Some(Ground { theirs, private, _folder: folder })
+    }
+
+    impl Ground {
+        fn is_untouched(&self) {
+            assert_eq!(fs::read_dir(&self.private).unwrap().count(), 1);
+            assert_eq!(fs::metadata(&self.private).unwrap().uid(), 0);
+            let secret = fs::metadata(self.private.join("secret")).unwrap();
+            assert_eq!((secret.uid(), secret.mode() & 0o777), (0, 0o600));
+            assert_eq!(fs::read(self.private.join("secret")).unwrap(), b"root's");
+        }
+
+        fn link(&self, name: &str, to: &Path) {
+            symlink(to, self.theirs.join(name)).unwrap();
+            lchown(self.theirs.join(name), Some(OTHER), Some(OTHER)).unwrap();
+        }
+    }
+
+    #[test]
+    fn what_root_makes_in_another_users_directory_is_that_users() {
+        let Some(ground) = ground() else { return };
+        let home = Home::open(Some(&ground.theirs)).unwrap();
+        home.save_port(5_433).unwrap();
+        home.write(&home.pgpass(), b"secret").unwrap();
+        drop(home.join_users().unwrap());
+        drop(home.open_log(1_000).unwrap());
+        assert_eq!(home.make_socket_dir().unwrap(), ground.theirs.join("run"));
+        for name in ["port", "pgpass", "users.lock", "postgres.log", "run"] {
+            let about = fs::metadata(ground.theirs.join(name)).unwrap();
+            assert_eq!((about.uid(), about.mode() & 0o077), (OTHER, 0), "{name}");
+        }
+        assert_eq!(home.saved_port().unwrap(), Some(5_433));
+    }
+
+    #[tokio::test]
+    async fn links_in_another_users_directory_give_that_user_nothing_of_roots() {
+        let Some(ground) = ground() else { return };
+        let secret = ground.private.join("secret");
+        for name in ["change.lock", "pgpass.new", "port.new", "postgres.log", "keep-running"] {
+            ground.link(name, &secret);
+        }
+        fs::hard_link(&secret, ground.theirs.join("users.lock")).unwrap();
+        ground.link("run", &ground.private);
+        let home = Home::open(Some(&ground.theirs)).unwrap();
+        home.write(&home.pgpass(), b"secret").unwrap();
+        home.save_port(5_433).unwrap();
+        assert!(home.lock_changes(Duration::ZERO).await.is_err());
+        assert!(home.join_users().is_err());
+        assert!(home.open_log(1).is_err());
+        assert!(home.make_socket_dir().is_err());
+        ground.is_untouched();
+        home.set_kept_running(true).unwrap();
+        ground.is_untouched();
+        // A directory that they name for the socket is not given to them either.
+        fs::remove_file(ground.theirs.join("run")).unwrap();
+        assert!(home.make_private(&ground.private).is_err());
+        ground.is_untouched();
+        assert!(Home::open(Some(&ground.theirs.join("run"))).is_ok(), "a new one is made");
+        ground.link("link", &ground.private);
+        assert!(Home::open(Some(&ground.theirs.join("link"))).is_err());
+        ground.is_untouched();
+    }
 
     #[test]
     fn a_name_that_another_user_took_is_not_used_and_is_in_nobodys_way() {
         let base = tempfile::tempdir().unwrap();
         let folder = base.path().join("l".repeat(120));
         fs::create_dir(&folder).unwrap();
-        let home = Home { folder, owner: (0, 0), servant: Servant::of_this_process() };
+        let place = Folder::open(&folder).unwrap();
+        let home = Home { folder, place, servant: Servant::of_this_process() };
         let first = home.make_socket_dir().unwrap();
         assert_eq!(home.make_socket_dir().unwrap(), first, "the same at every start");
         fs::remove_dir(&first).unwrap();
@@ -553,7 +448,7 @@ mod tests {
         fs::remove_file(&first).unwrap();
         if geteuid().is_root() {
             fs::create_dir(&second).unwrap();
-            chown(&second, Some(NOBODY), Some(NOBODY)).unwrap();
+            chown(&second, Some(OTHER), Some(OTHER)).unwrap();
             let third = home.make_socket_dir().unwrap();
             assert_ne!(third, second);
             fs::remove_dir(&second).unwrap();
@@ -562,26 +457,14 @@ mod tests {
     }
 
     #[test]
-    fn directories_of_others_are_refused() {
+    fn a_named_pipe_in_the_place_of_a_file_holds_nobody_up() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path();
-        refuse_strangers(path).unwrap();
-        fs::create_dir(path.join("spool")).unwrap();
-        refuse_strangers(path).unwrap();
-        fs::create_dir(path.join("postgres")).unwrap();
-        refuse_strangers(path).unwrap();
-        fs::write(path.join("postgres/notes.txt"), "mine").unwrap();
-        let error = refuse_strangers(path).unwrap_err().to_string();
-        assert!(error.contains("no PG_VERSION"), "{error}");
-
-        let folder = tempfile::tempdir().unwrap();
-        fs::write(folder.path().join("notes.txt"), "mine").unwrap();
-        let error = refuse_strangers(folder.path()).unwrap_err().to_string();
-        assert!(error.contains("other files already (notes.txt)"), "{error}");
-
-        let folder = tempfile::tempdir().unwrap();
-        fs::write(folder.path().join("PG_VERSION"), "15").unwrap();
-        let error = refuse_strangers(folder.path()).unwrap_err().to_string();
-        assert!(error.contains("did not make"), "{error}");
+        for name in ["port", "users.lock", "postgres.log"] {
+            nix::unistd::mkfifo(&folder.path().join(name), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        }
+        let home = Home::open(Some(folder.path())).unwrap();
+        assert!(home.saved_port().is_err());
+        assert!(home.has_users().is_err());
+        assert!(home.open_log(1_000).is_err());
     }
 }

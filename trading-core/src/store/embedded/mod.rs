@@ -25,9 +25,12 @@ mod environment;
 mod error;
 mod furnish;
 mod home;
+mod locks;
+mod owner;
 mod password;
 mod server;
 mod socket;
+mod strangers;
 mod watchdog;
 
 use std::fs::File;

@@ -4,16 +4,14 @@
 //! cut, or in a container, that number may have gone to another program. Nothing here waits a fixed time:
 //! ready means that it answered.
 
-use std::fs::{self, OpenOptions};
+use std::fs;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::net::{Ipv4Addr, TcpListener};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::fcntl::OFlag;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
@@ -22,8 +20,9 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use super::binaries::Binaries;
 use super::environment::clean;
-use super::home::{Home, read_text};
+use super::home::Home;
 use super::{Durability, EmbeddedError, Options, USER};
+use crate::store::folder::Folder;
 
 /// How long a server may say nothing after its start.
 const ANSWER_WAIT: Duration = Duration::from_secs(60);
@@ -120,7 +119,7 @@ impl Endpoint {
 impl Postmaster {
     /// The server that runs on this data, if one does.
     pub(super) fn find(home: &Home) -> Result<Option<Self>, EmbeddedError> {
-        let Some(text) = read_text(&home.data().join("postmaster.pid"))? else { return Ok(None) };
+        let Some(text) = home.read_data("postmaster.pid")? else { return Ok(None) };
         let Some(found) = Self::parse(&text) else { return Ok(None) };
         Ok(runs_on(found.pid, &home.data()).then_some(found))
     }
@@ -191,14 +190,14 @@ pub(super) fn init(
     home.publish(&staging)
 }
 
-/// Writes into a file of the server's user that is there, keeping its owner; never through a link.
+/// Writes into a file of the server's user that is there, with that user's rights; never through a link.
 fn rewrite(path: &Path, text: &str, whole: bool) -> io::Result<()> {
-    let mut file = OpenOptions::new()
-        .write(true)
-        .truncate(whole)
-        .append(!whole)
-        .custom_flags(OFlag::O_NOFOLLOW.bits())
-        .open(path)?;
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let mut file = Folder::open(path.parent().unwrap_or(path))?.write(&name)?;
+    if whole {
+        file.set_len(0)?;
+    }
+    file.seek(SeekFrom::End(0))?;
     file.write_all(text.as_bytes())?;
     file.sync_all()
 }
@@ -290,7 +289,7 @@ pub(super) fn spawn(
 fn says_locks(home: &Home) -> bool {
     let name = LOCKS.split('=').next().unwrap_or_default();
     ["postgresql.conf", "postgresql.auto.conf"].iter().any(|file| {
-        let text = fs::read_to_string(home.data().join(file)).unwrap_or_default();
+        let text = home.read_data(file).ok().flatten().unwrap_or_default();
         text.lines().any(|line| line.trim_start().starts_with(name))
     })
 }
@@ -299,17 +298,22 @@ fn says_locks(home: &Home) -> bool {
 /// only when no server runs on this data.
 fn clear_stale(home: &Home, folder: &Path) -> Result<(), EmbeddedError> {
     // The folder is this cluster's alone.
-    for entry in fs::read_dir(folder).map_err(EmbeddedError::io("list", folder))? {
-        let path = entry.map_err(EmbeddedError::io("list", folder))?.path();
-        if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(".s.PGSQL.")) {
-            fs::remove_file(&path).map_err(EmbeddedError::io("remove", &path))?;
-        }
-    }
+    let clear = || {
+        let place = Folder::open(folder)?;
+        let mut sockets = Vec::new();
+        place.names(|name| {
+            if name.starts_with(".s.PGSQL.") {
+                sockets.push(name.to_owned());
+            }
+        })?;
+        sockets.iter().try_for_each(|name| place.remove(name))
+    };
+    clear().map_err(EmbeddedError::io("clear", folder))?;
     // The number of a server that died with the machine may be another program's by now, which PostgreSQL
     // would take for the server. The file stays, for the key of the shared memory in it: it guards against
     // children that outlived their server. Our own number, the parent's, is the one that is never in the way.
     let path = home.data().join("postmaster.pid");
-    let Some(text) = read_text(&path)? else { return Ok(()) };
+    let Some(text) = home.read_data("postmaster.pid")? else { return Ok(()) };
     let Some((pid, rest)) = text.split_once('\n') else { return Ok(()) };
     let taken = pid
         .trim()
@@ -404,7 +408,7 @@ async fn knock(endpoint: &Endpoint) -> Knock {
 
 /// What the log of a server that ended at once means.
 fn ended(home: &Home, log_from: u64, port_is_fixed: bool) -> Result<Wait, EmbeddedError> {
-    let tail = tail(&home.log(), log_from);
+    let tail = tail(home, log_from);
     // The children of a server that was killed take a moment to notice.
     if tail.contains("is still in use") {
         return Ok(Wait::Gone);
@@ -422,7 +426,7 @@ fn ended(home: &Home, log_from: u64, port_is_fixed: bool) -> Result<Wait, Embedd
 
 /// The error for a start that met passing troubles for too long.
 pub(super) fn gave_up(home: &Home) -> EmbeddedError {
-    EmbeddedError::Start { log: home.log(), tail: tail(&home.log(), 0) }
+    EmbeddedError::Start { log: home.log(), tail: tail(home, 0) }
 }
 
 fn silent(home: &Home, found: Option<Postmaster>) -> EmbeddedError {
@@ -432,14 +436,14 @@ fn silent(home: &Home, found: Option<Postmaster>) -> EmbeddedError {
         socket: endpoint.map_or_else(|| home.data(), |endpoint| endpoint.socket()),
         waited: ANSWER_WAIT,
         log: home.log(),
-        tail: tail(&home.log(), 0),
+        tail: tail(home, 0),
     }
 }
 
 /// The end of a log, from `from` on at the earliest.
-fn tail(path: &Path, from: u64) -> String {
+fn tail(home: &Home, from: u64) -> String {
     let read = || -> io::Result<String> {
-        let mut file = fs::File::open(path)?;
+        let mut file = home.place().read("postgres.log")?;
         let len = file.metadata()?.len();
         file.seek(SeekFrom::Start(from.max(len.saturating_sub(TAIL_BYTES))))?;
         let mut bytes = Vec::new();

@@ -35,7 +35,7 @@ impl Watchdog {
     /// Begins to watch this process. Without a program to call there is none.
     pub(super) fn start(home: &Home) -> Option<Self> {
         let program = PROGRAM.get()?;
-        match Self::spawn(program, home.folder(), &home.log()) {
+        match Self::spawn(program, home) {
             Ok(watchdog) => Some(watchdog),
             Err(error) => {
                 tracing::warn!(%error, "The embedded database would outlive a killed recorder: no shell watches it");
@@ -44,13 +44,13 @@ impl Watchdog {
         }
     }
 
-    fn spawn(program: &Path, data_dir: &Path, log: &Path) -> std::io::Result<Self> {
-        let log = std::fs::OpenOptions::new().append(true).open(log);
+    fn spawn(program: &Path, home: &Home) -> std::io::Result<Self> {
+        let log = home.place().append("postgres.log");
         clean("sh")
             .args(["-c", WAIT])
             .arg(program)
             .env("TRADING_CORE__DATABASE__URL", "embedded")
-            .env("TRADING_CORE__DATABASE__DATA_DIR", data_dir)
+            .env("TRADING_CORE__DATABASE__DATA_DIR", home.folder())
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(log.map_or_else(|_| Stdio::null(), Stdio::from))

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use nix::unistd::{Gid, Uid, User, geteuid};
+use nix::unistd::{Gid, Uid, User, getegid, geteuid};
 
 /// The user whose rights count: our own, or for root in another user's directory that user's.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -25,6 +25,11 @@ impl Hand {
     /// Whose rights these are.
     pub(crate) fn user(self) -> Uid {
         self.step_down.map_or_else(geteuid, |(uid, _)| uid)
+    }
+
+    /// Whose group new files get.
+    pub(crate) fn group(self) -> Gid {
+        self.step_down.map_or_else(getegid, |(_, gid)| gid)
     }
 
     /// Whether they are another user's.

@@ -18,8 +18,8 @@ use std::sync::Arc;
 use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat, renameat};
-use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat, mkdirat};
-use nix::unistd::{Uid, UnlinkatFlags, unlinkat};
+use nix::sys::stat::{FileStat, Mode, SFlag, fchmod, fstat, fstatat, mkdirat};
+use nix::unistd::{Uid, UnlinkatFlags, fchown, geteuid, unlinkat};
 
 pub(crate) use hand::{Hand, user_name};
 
@@ -68,6 +68,45 @@ impl Folder {
     /// Its path, as it was asked for.
     pub(crate) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// With whose rights everything in it is touched.
+    pub(crate) const fn hand(&self) -> Hand {
+        self.hand
+    }
+
+    /// Its owner, its group and its mode.
+    pub(crate) fn owner(&self) -> io::Result<(u32, u32, u32)> {
+        let about = fstat(&*self.handle)?;
+        Ok((about.st_uid, about.st_gid, about.st_mode & 0o7777))
+    }
+
+    /// Sets its mode.
+    pub(crate) fn set_mode(&self, mode: u32) -> io::Result<()> {
+        let mode = Mode::from_bits_truncate(mode);
+        self.hand.run(|| Ok(fchmod(&*self.handle, mode)?))
+    }
+
+    /// A folder in this one that `user` alone may enter, made where it is missing; says whose it is, which is another's
+    /// where somebody else had made it. With `give` this folder is our own, and what we make in it becomes the user's;
+    /// otherwise that user makes it.
+    pub(crate) fn make_private(&self, name: &str, user: Hand, give: bool) -> io::Result<u32> {
+        let maker = if give { self.hand } else { user };
+        match maker.run(|| Ok(mkdirat(&*self.handle, name, Mode::S_IRWXU)?)) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
+        self.must_be(name, SFlag::S_IFDIR, "a folder")?;
+        let handle = maker.run(|| Ok(openat(&*self.handle, name, FOLDER, Mode::empty())?))?;
+        // Perhaps made by us and not yet given away when we were interrupted.
+        if give && user.is_another() && fstat(&handle)?.st_uid == geteuid().as_raw() {
+            fchown(&handle, Some(user.user()), Some(user.group()))?;
+        }
+        let owner = fstat(&handle)?.st_uid;
+        if owner == user.user().as_raw() {
+            maker.run(|| Ok(fchmod(&handle, Mode::S_IRWXU)?))?;
+        }
+        Ok(owner)
     }
 
     /// Whether this is the very same open folder.
@@ -134,6 +173,12 @@ impl Folder {
     pub(crate) fn write(&self, name: &str) -> io::Result<File> {
         self.must_be(name, SFlag::S_IFREG, "a file")?;
         self.open_file(name, OFlag::O_RDWR)
+    }
+
+    /// Opens a regular file of ours to write at its end, made where it is missing.
+    pub(crate) fn append(&self, name: &str) -> io::Result<File> {
+        drop(self.open_or_create(name)?);
+        self.open_file(name, OFlag::O_WRONLY | OFlag::O_APPEND)
     }
 
     /// Makes a file that was not there.
