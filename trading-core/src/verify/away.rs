@@ -10,6 +10,9 @@ use super::ids::{Span, hull};
 use super::read::{Key, instant};
 use super::snapshot::Snapshot;
 
+/// The first trade after a time away may be stamped so much earlier than the last one before it.
+const STAMPS_BACK_MAX_MICROS: i64 = 5_000_000;
+
 /// Rows that were received in one bucket of time: its number, and when they were traded.
 type Bucket = (i64, Span);
 
@@ -111,11 +114,14 @@ pub(super) async fn away(
         edges.iter().map(|edge| which(edge).map(Timestamp::to_datetime)).collect()
     };
     let mut look = snapshot.look().await?;
-    // The last one before is the last that was received, not the one with the latest stamp: that may be false.
+    // The last one before is the last that was received, not the one with the latest stamp: that may be false. So may be the
+    // stamp of the last one: it is believed as far as it fits those before it.
     let rows: Vec<Row> = sqlx::query_as(
         "SELECT number, coalesce( \
-                 (SELECT time FROM tick_data WHERE exchange = $1 AND symbol = $2 AND source = 'live' \
-                     AND time BETWEEN since AND until AND received_at < back ORDER BY received_at DESC, time DESC LIMIT 1), \
+                 (SELECT least((array_agg(time ORDER BY received_at DESC, time DESC))[1], max(received_at) \
+                         + percentile_cont(0.5) WITHIN GROUP (ORDER BY time - received_at) + interval '1 second') \
+                     FROM (SELECT time, received_at FROM tick_data WHERE exchange = $1 AND symbol = $2 AND source = 'live' \
+                         AND time BETWEEN since AND until AND received_at < back ORDER BY received_at DESC LIMIT 9) AS last), \
                  (SELECT time FROM tick_data WHERE exchange = $1 AND symbol = $2 AND source = 'live' \
                      AND since IS NULL AND time < $8 ORDER BY time DESC LIMIT 1)), \
              (SELECT time FROM tick_data WHERE exchange = $1 AND symbol = $2 AND source = 'live' \
@@ -135,8 +141,12 @@ pub(super) async fn away(
     .fetch_all(&mut *look)
     .await?;
     let away = edges.iter().zip(rows).filter_map(|((at, ..), (_, last, first))| {
-        let between = (instant(last?), instant(first?));
-        (between.0 < between.1).then_some(Away { at: *at, between })
+        let (last, first) = (instant(last?), instant(first?));
+        if first.plus_micros(STAMPS_BACK_MAX_MICROS) < last {
+            // The stamps are of no use: the time itself must be listed.
+            return Some(Away { at: *at, between: *at });
+        }
+        (last < first).then_some(Away { at: *at, between: (last, first) })
     });
     Ok(away.collect())
 }

@@ -142,9 +142,14 @@ fn finding(delivery: &Delivery, missing: u64) -> Finding {
         to: Some(delivery.at.1),
         text: format!(
             "at least {} of {} trades that came in by feed_sessions are neither stored nor in rejected_ticks: rows were \
-             deleted, or wait in a spool (`trading-core spool inspect`)",
+             deleted, or wait in a spool (`trading-core spool inspect`){}",
             grouped(missing),
-            grouped(delivery.passed_on)
+            grouped(delivery.passed_on),
+            if delivery.reaches_out {
+                "; some may be of a time that was not asked for"
+            } else {
+                ""
+            }
         ),
     }
 }

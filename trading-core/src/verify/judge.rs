@@ -383,6 +383,14 @@ impl Judge<'_> {
                 self.unlisted_disconnect(span);
             }
         }
+        // Without any, everything was fetched, and nothing says that it is all.
+        if evidence.connected.claimed.spans().is_empty()
+            && let Some(at) = evidence.at
+        {
+            for span in unlisted(&evidence.gaps, at, moved) {
+                self.unlisted_disconnect(span);
+            }
+        }
         // After the last one nothing may be stored but what is listed.
         let end = evidence.connected.proven.spans().last().map(|span| span.1);
         let end = end.map(|end| end.plus_micros(SEEN_LATE_MAX_MICROS));

@@ -129,15 +129,13 @@ pub async fn verify(pool: &PgPool, scope: &Scope, looks: usize) -> Result<Report
         verdict: Verdict::NotComplete,
         from: scope.from,
         known_from: known_from(&small, &tallies, window),
+        known_to: known_to(&small, &tallies, window),
         to: scope.to,
         settle_seconds: scope.settle_seconds,
         rows,
         days: u64::try_from(days.len()).unwrap_or(u64::MAX),
         open_sessions: small.open_sessions,
-        sessions: Sessions {
-            judged: small.deliveries.judged,
-            not_judged: small.deliveries.not_judged,
-        },
+        sessions: small.deliveries.told(),
         symbols: Vec::new(),
         without_rows: without_rows(&small.connected, &tallies, scope, window),
         quarantined: Vec::new(),
@@ -197,6 +195,14 @@ fn known_from(small: &Small, tallies: &BTreeMap<Key, Tally>, window: Window) -> 
     let rows = tallies.values().filter_map(|tally| Some(tally.at?.0));
     let first = sessions.chain(gaps).chain(rows).min()?;
     Some(first.max(window.from)).filter(|first| *first < window.to)
+}
+
+/// The last time of the window that a stored trade or a connection speaks for.
+fn known_to(small: &Small, tallies: &BTreeMap<Key, Tally>, window: Window) -> Option<Timestamp> {
+    let rows = tallies.values().filter_map(|tally| Some(tally.at?.1));
+    let proven = small.connected.values().filter_map(|it| Some(it.proven.spans().last()?.1));
+    let last = rows.chain(proven).max()?;
+    Some(last.min(window.to)).filter(|last| *last >= window.from)
 }
 
 /// Symbols that were connected in the window, and of which nothing is stored in it.
@@ -292,7 +298,10 @@ impl Small {
         let symbols: BTreeSet<String> =
             scope.symbols.iter().map(|it| it.as_str().to_owned()).collect();
         // While somebody records, the scope ends where nothing is on its way any more; an earlier end was asked for.
-        let settled = scope.to.max(now.plus_micros(-SETTLED_MICROS));
+        let settled = match scope.settle_seconds {
+            Some(_) => scope.to,
+            None => scope.to.max(now.plus_micros(-SETTLED_MICROS)),
+        };
         let asked = Asked { from: scope.from, to: scope.to, settled, symbols: &symbols, days };
         Ok(Self {
             deliveries: Deliveries::new(&sessions, asked),

@@ -142,14 +142,16 @@ SELECT exchange, symbol, id >> 6 AS block, count(*), bit_or(1::bigint << (id & 6
     (extract(epoch FROM max(received_at) FILTER (WHERE is_live)) * 1000000)::bigint, \
     count(*) FILTER (WHERE is_sane IS NOT TRUE), \
     coalesce(bool_or(id < 0 OR id::text <> trade_id), false), \
-    CASE WHEN id IS NULL AND is_live THEN extract(epoch FROM received_at)::bigint >> 6 END AS bucket, \
+    extract(epoch FROM bucket)::bigint, \
     count(*) FILTER (WHERE is_live) \
 FROM ( \
     SELECT exchange, symbol, trade_id, time, received_at, \
         source = 'live' AND isfinite(received_at) AS is_live, \
         price > 0 AND price < 'Infinity' AND quantity > 0 AND quantity < 'Infinity' AND side IN ('buy', 'sell') \
             AND source IN ('live', 'backfill', 'pushed', 'bridge') AND isfinite(received_at) AS is_sane, \
-        CASE WHEN exchange = ANY ($2) AND NOT ($1 AND trade_id !~ '^(0|[1-9][0-9]{0,17})$') THEN trade_id::bigint END AS id \
+        CASE WHEN exchange = ANY ($2) AND NOT ($1 AND trade_id !~ '^(0|[1-9][0-9]{0,17})$') THEN trade_id::bigint END AS id, \
+        CASE WHEN source = 'live' AND NOT exchange = ANY ($2) AND isfinite(received_at) \
+            THEN date_bin('64 seconds', received_at, '2001-01-01') END AS bucket \
     FROM tick_data \
     WHERE tableoid = $3 AND time >= $4 AND time < $5 AND ctid >= $6::text::tid AND ctid < $7::text::tid \
         AND ($8::text[] IS NULL OR exchange = ANY ($8)) AND ($9::text[] IS NULL OR symbol = ANY ($9)) \

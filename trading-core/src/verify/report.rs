@@ -117,6 +117,8 @@ pub struct Sessions {
     /// Ended ones whose count was not: they ended a moment ago, began in days that are gone, or carried more symbols than
     /// were asked for.
     pub not_judged: u64,
+    /// Those of which no count is known: they stand, or their recorder ended without a word.
+    pub not_counted: u64,
 }
 
 /// The whole answer.
@@ -132,6 +134,9 @@ pub struct Report {
     /// The earliest time of the window that any table knows of; `None`: none does.
     #[serde(serialize_with = "time_text")]
     pub known_from: Option<Timestamp>,
+    /// The latest time of the window that a stored trade or a connection speaks for; `None`: none does.
+    #[serde(serialize_with = "time_text")]
+    pub known_to: Option<Timestamp>,
     /// Where the window ends, excluded.
     #[serde(serialize_with = "exact_time_text")]
     pub to: Timestamp,

@@ -9,6 +9,7 @@ use crate::domain::Timestamp;
 use super::coverage::Coverage;
 use super::ids::Span;
 use super::read::{Day, Key};
+use super::report::Sessions;
 
 /// A day that is not there may have been taken out between two others; further from the last one before it, that one is
 /// a stray and the day went with others that were dropped.
@@ -29,8 +30,10 @@ pub(super) struct Session {
     pub(super) ended_at: Option<Timestamp>,
     /// The last sign of life, by the server's clock.
     pub(super) seen_at: Timestamp,
-    /// Trades that came over it and had not come before: each was sent to the store. Known when it has ended.
+    /// Trades that came over it and had not come before: each was sent to the store.
     pub(super) passed_on: u64,
+    /// Whether that is known: when it has ended, and its recorder has said so itself.
+    pub(super) is_counted: bool,
 }
 
 /// When a symbol was connected.
@@ -69,6 +72,8 @@ pub(super) struct Delivery {
     pub(super) symbols: BTreeSet<String>,
     /// From the first beginning to the last end.
     pub(super) at: Span,
+    /// Whether it holds more than the time that was asked for.
+    pub(super) reaches_out: bool,
     /// How many connections.
     pub(super) sessions: u64,
     /// How many trades they sent to the store.
@@ -84,6 +89,8 @@ pub(super) struct Deliveries {
     by_exchange: BTreeMap<String, Vec<(Delivery, Timestamp)>>,
     /// Connections that are held against the rows.
     pub(super) judged: u64,
+    /// Connections of which nobody said how many trades came: they stand, or their recorder ended without a word.
+    pub(super) not_counted: u64,
     /// Connections that brought trades and are not: they ended a moment ago, their days are gone, or they carried more than
     /// was asked for.
     pub(super) not_judged: u64,
@@ -105,16 +112,17 @@ pub(super) struct Asked<'a> {
 }
 
 impl Asked<'_> {
-    /// Whether a connection can be held against the rows; `None`: it has nothing to do with what was asked.
+    /// Whether a connection has to do with what was asked.
+    fn means(&self, session: &Session) -> bool {
+        let ended_at = session.ended_at.unwrap_or(Timestamp::MAX);
+        session.connected_at < self.to
+            && self.from.is_none_or(|from| ended_at >= from)
+            && (self.symbols.is_empty() || !session.symbols.is_disjoint(self.symbols))
+    }
+
+    /// Whether a connection can be held against the rows; `None`: it brought nothing.
     fn judges(&self, session: &Session) -> Option<bool> {
         let ended_at = session.ended_at.filter(|_| session.passed_on > 0)?;
-        if session.connected_at >= self.to || self.from.is_some_and(|from| ended_at < from) {
-            return None;
-        }
-        let none_asked = || session.symbols.is_disjoint(self.symbols);
-        if !self.symbols.is_empty() && none_asked() {
-            return None;
-        }
         let is_all_asked = self.symbols.is_empty() || session.symbols.is_subset(self.symbols);
         let is_settled = ended_at < self.settled;
         Some(is_settled && is_all_asked && is_kept(self.days, session.connected_at))
@@ -133,7 +141,8 @@ impl Deliveries {
     pub(super) fn new(sessions: &[Session], asked: Asked<'_>) -> Self {
         let mut deliveries = Self::default();
         let mut open: BTreeMap<(&str, &str), Delivery> = BTreeMap::new();
-        for session in sessions {
+        for session in sessions.iter().filter(|session| asked.means(session)) {
+            deliveries.not_counted += u64::from(!session.is_counted);
             match asked.judges(session) {
                 None => continue,
                 Some(false) => {
@@ -143,10 +152,13 @@ impl Deliveries {
                 Some(true) => deliveries.judged += 1,
             }
             let end = session.ended_at.unwrap_or(session.connected_at).max(session.connected_at);
+            let reaches_out =
+                asked.from.is_some_and(|from| session.connected_at < from) || end > asked.to;
             let fresh = || Delivery {
                 exchange: session.exchange.clone(),
                 symbols: BTreeSet::new(),
                 at: (session.connected_at, end),
+                reaches_out: false,
                 sessions: 0,
                 passed_on: 0,
                 stored: 0,
@@ -159,6 +171,7 @@ impl Deliveries {
             }
             let delivery = open.entry(key).or_insert_with(fresh);
             delivery.at.1 = delivery.at.1.max(end);
+            delivery.reaches_out |= reaches_out;
             delivery.sessions += 1;
             delivery.passed_on = delivery.passed_on.saturating_add(session.passed_on);
             delivery.symbols.extend(session.symbols.iter().cloned());
@@ -192,6 +205,12 @@ impl Deliveries {
         }
     }
 
+    /// How many connections were held against the rows, and how many were not.
+    pub(super) const fn told(&self) -> Sessions {
+        let Self { judged, not_judged, not_counted, .. } = *self;
+        Sessions { judged, not_judged, not_counted }
+    }
+
     /// Those of which fewer rows are stored than came.
     pub(super) fn short(&self) -> Vec<Delivery> {
         let all = self.by_exchange.values().flatten().map(|(delivery, _)| delivery);
@@ -216,6 +235,7 @@ mod tests {
             ended_at: to.map(at),
             seen_at: at(to.unwrap_or(from)),
             passed_on,
+            is_counted: to.is_some(),
         }
     }
 
@@ -273,7 +293,8 @@ mod tests {
         ];
         let all = BTreeSet::new();
         let deliveries = Deliveries::new(&sessions, asked(&all, &days));
-        assert_eq!((deliveries.judged, deliveries.not_judged), (1, 1));
+        let counted = (deliveries.judged, deliveries.not_judged, deliveries.not_counted);
+        assert_eq!(counted, (1, 1, 1));
         assert_eq!(deliveries.short().first().map(|it| it.passed_on), Some(2));
         let early = Asked { settled: at(10 * day + 9), ..asked(&all, &days) };
         let deliveries = Deliveries::new(&sessions, early);

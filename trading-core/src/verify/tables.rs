@@ -9,6 +9,7 @@ use sqlx::postgres::PgConnection;
 use sqlx::types::chrono::{DateTime, Utc};
 
 use crate::domain::{Timestamp, TradeId};
+use crate::store::journal::WITHOUT_A_WORD;
 
 use super::Scope;
 use super::error::VerifyError;
@@ -42,20 +43,30 @@ pub(super) async fn sessions(
     look: &mut PgConnection,
     scope: &Scope,
 ) -> Result<Vec<Session>, VerifyError> {
-    type Row =
-        (String, String, Vec<String>, DateTime<Utc>, Option<DateTime<Utc>>, DateTime<Utc>, i64);
+    type Row = (
+        String,
+        String,
+        Vec<String>,
+        DateTime<Utc>,
+        Option<DateTime<Utc>>,
+        DateTime<Utc>,
+        i64,
+        bool,
+    );
     let rows: Vec<Row> = sqlx::query_as(
-        "SELECT recorder, exchange, symbols, connected_at, ended_at, seen_at, greatest(ticks - duplicates, 0) \
+        "SELECT recorder, exchange, symbols, connected_at, ended_at, seen_at, greatest(ticks - duplicates, 0), \
+             ended_at IS NOT NULL AND NOT starts_with(reason, $2) \
          FROM feed_sessions WHERE ($1::text[] IS NULL OR exchange = ANY ($1)) ORDER BY connected_at, id",
     )
     .bind(scope.exchange_names())
+    .bind(WITHOUT_A_WORD)
     .fetch_all(look)
     .await
     .map_err(VerifyError::of_schema)?;
     // Thousands of connections carry the same few lists.
     let mut lists: BTreeSet<Arc<BTreeSet<String>>> = BTreeSet::new();
     let mut sessions = Vec::with_capacity(rows.len());
-    for (recorder, exchange, symbols, from, to, seen, ticks) in rows {
+    for (recorder, exchange, symbols, from, to, seen, ticks, is_counted) in rows {
         let list = Arc::new(symbols.into_iter().collect());
         let symbols = lists.get(&list).cloned().unwrap_or(list);
         lists.insert(Arc::clone(&symbols));
@@ -67,6 +78,7 @@ pub(super) async fn sessions(
             ended_at: to.map(instant),
             seen_at: instant(seen),
             passed_on: u64::try_from(ticks).unwrap_or_default(),
+            is_counted,
         });
     }
     Ok(sessions)

@@ -69,9 +69,9 @@ impl fmt::Display for Report {
 impl Report {
     /// What the answer is about, and what of it was not looked at.
     fn looked_at(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(from) = self.known_from {
-            write!(f, "Looked at: {from} to {}", self.to)?;
-            let Sessions { judged, not_judged } = self.sessions;
+        if let Some((from, to)) = self.known_from.zip(self.known_to) {
+            write!(f, "Looked at: {from} to {to}")?;
+            let Sessions { judged, not_judged, not_counted } = self.sessions;
             write!(f, "; the counts of {} ended connections", grouped(judged))?;
             if not_judged > 0 {
                 write!(
@@ -80,11 +80,19 @@ impl Report {
                     grouped(not_judged)
                 )?;
             }
+            if not_counted > 0 {
+                write!(
+                    f,
+                    "; {} stand or were ended by a kill, and have no count",
+                    grouped(not_counted)
+                )?;
+            }
             writeln!(f)?;
         }
         if !self.without_rows.is_empty() {
-            let named = self.without_rows.iter().take(NAMED_MAX).map(String::as_str);
-            write!(f, "Without a trade in this time: {}", named.collect::<Vec<_>>().join(", "))?;
+            let named = self.without_rows.iter().take(NAMED_MAX);
+            let named: Vec<_> = named.map(|it| escaped(it, Lines::One)).collect();
+            write!(f, "Without a trade in this time: {}", named.join(", "))?;
             match self.without_rows.len().saturating_sub(NAMED_MAX) {
                 0 => writeln!(f)?,
                 more => writeln!(f, " and {more} more")?,

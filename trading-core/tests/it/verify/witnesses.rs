@@ -2,7 +2,7 @@
 //! that brought more than is stored, days that were detached; and what nothing speaks against is complete.
 
 use trading_core::domain::Timestamp;
-use trading_core::verify::{Kind, Report, Scope, Verdict, verify};
+use trading_core::verify::{Kind, Report, Scope, Sessions, Verdict, verify};
 
 use super::{DAY_MICROS, Recorded, run};
 
@@ -221,7 +221,8 @@ async fn several_connections_and_recorders_that_share_their_trades_are_no_loss()
         .await;
     let report = recorded.verify().await;
     assert!(report.complete, "{report}");
-    assert_eq!(report.sessions.judged, 3, "{report}");
+    let Sessions { judged, not_judged, not_counted } = report.sessions;
+    assert_eq!((judged, not_judged, not_counted), (3, 0, 1), "{report}");
 
     // A part of it was fetched from the exchange's history, after the live one had been lost.
     recorded
@@ -283,6 +284,22 @@ async fn a_time_away_that_is_listed_elsewhere_is_not_listed() {
         assert!(!report.complete, "{from} to {to}: {report}");
         assert!(report.counts.keys().all(|kind| *kind == Kind::UnlistedDisconnect), "{report}");
     }
+    // The last trade before it bears a stamp of the future itself, nearer than the return or further.
+    for (stamp, from, to) in [(2, 45_000, 47_000), (90, 47_000, 133_000)] {
+        recorded
+            .run(format!(
+                "UPDATE tick_data SET time = received_at + interval '{stamp} s' WHERE trade_id = 'trade-43'"
+            ))
+            .await;
+        recorded.run(time_gap(at(from), at(to))).await;
+        let report = recorded.verify().await;
+        assert!(!report.complete, "{stamp}: {report}");
+    }
+    recorded
+        .run(
+            "UPDATE tick_data SET time = received_at - interval '6 ms' WHERE trade_id = 'trade-43'",
+        )
+        .await;
     recorded.run(time_gap(at(43_000), at(47_000))).await;
     let report = recorded.verify().await;
     assert!(report.complete, "{report}");
@@ -323,6 +340,19 @@ async fn a_connection_is_believed_no_longer_than_the_server_saw_it_live() {
         )
         .await;
     assert_eq!(counts(&recorded.verify().await), [(Kind::UnlistedDisconnect, 1)]);
+}
+
+#[tokio::test]
+async fn what_was_only_fetched_proves_nothing_where_ids_prove_nothing() {
+    let (recorded, noon) = bybit(43_154, 46_525).await;
+    recorded.run("UPDATE tick_data SET source = 'backfill'; TRUNCATE feed_sessions").await;
+    let report = recorded.verify().await;
+    assert_eq!(counts(&report), [(Kind::UnlistedDisconnect, 1)], "{report}");
+    let known = (report.known_from, report.known_to);
+    assert_eq!(known, (Some(noon), Some(noon.plus_micros(100_000_000))));
+    // It was listed, and filled.
+    recorded.run(time_gap(noon, noon.plus_micros(100_000_000))).await;
+    assert!(recorded.verify().await.complete);
 }
 
 #[tokio::test]
