@@ -106,6 +106,10 @@ pub fn venues(settings: &Settings, simulated: Option<&str>) -> Result<Vec<Venue>
         let rest_url = match (simulated, &settings.rest_url, &settings.ws_url) {
             (Some(address), ..) => Some(format!("http://{address}/{}", settings.name)),
             (None, Some(url), _) => Some(url.clone()),
+            // The venue's own, asked for another unit of time.
+            (None, None, Some(url)) if is_own(exchange, url) => {
+                Some(exchange.endpoints().rest_url.to_owned())
+            }
             // What another server sent must not be mixed with the real exchange's history.
             (None, None, Some(_)) => None,
             (None, None, None) => Some(exchange.endpoints().rest_url.to_owned()),
@@ -113,7 +117,9 @@ pub fn venues(settings: &Settings, simulated: Option<&str>) -> Result<Vec<Venue>
         let seed = u64::try_from(Timestamp::now().as_micros()).unwrap_or_default();
         let banned = Arc::new(Pause::new(exchange.name(), seed));
         let rules = exchange.history().rules();
-        let client = Arc::new(RestClient::new(rules, &network, Arc::clone(&banned))?);
+        let client = RestClient::new(rules, &network, Arc::clone(&banned))?
+            .with_headers(exchange.history_headers(&ws_url));
+        let client = Arc::new(client);
         let stamps = ExchangeStamps::default();
         let (settings, network) = (settings.clone(), network.clone());
         venues.push(Venue {
@@ -129,6 +135,12 @@ pub fn venues(settings: &Settings, simulated: Option<&str>) -> Result<Vec<Venue>
         });
     }
     Ok(venues)
+}
+
+/// Whether this base is the venue's own, whatever its query asks for.
+fn is_own(exchange: &dyn Exchange, base: &str) -> bool {
+    let base = base.split_once('?').map_or(base, |(base, _)| base);
+    base.trim_end_matches('/') == exchange.endpoints().ws_url
 }
 
 impl Venue {

@@ -24,6 +24,8 @@ use crate::domain::{Symbol, parse_decimal};
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(24 * 3600);
+/// How Binance is asked for another unit of time; its own room reads it.
+const BINANCE_TIME_UNITS: [&str; 2] = ["timeUnit=MICROSECOND", "timeUnit=MILLISECOND"];
 /// Less than a mebibyte would not hold one large write.
 const SPOOL_BYTES: RangeInclusive<u64> = 1 << 20..=1 << 40;
 
@@ -226,8 +228,9 @@ impl Checker<'_> {
             let allowed = format!("at least one symbol, or exchanges.{name}.enabled = false");
             self.refuse(&key("symbols"), allowed);
         }
-        let ws_url = self.endpoint(&key("ws_url"), ["ws", "wss"]);
-        let rest_url = self.endpoint(&key("rest_url"), ["http", "https"]);
+        let queries: &[&str] = if name == "binance" { &BINANCE_TIME_UNITS } else { &[] };
+        let ws_url = self.endpoint(&key("ws_url"), ["ws", "wss"], queries);
+        let rest_url = self.endpoint(&key("rest_url"), ["http", "https"], &[]);
         let idle = self.take(
             &key("idle"),
             "a duration from \"1s\" to \"24h\", or \"\" for the venue's own limit",
@@ -403,10 +406,19 @@ impl Checker<'_> {
     }
 
     /// A base URL without trailing slash; `Some(None)` where the venue's own is meant.
-    fn endpoint(&mut self, key: &str, schemes: [&str; 2]) -> Option<Option<String>> {
+    fn endpoint(
+        &mut self,
+        key: &str,
+        schemes: [&str; 2],
+        queries: &[&str],
+    ) -> Option<Option<String>> {
         let [plain, secure] = schemes;
+        let query = match queries {
+            [] => "query and fragment".to_owned(),
+            queries => format!("fragment and query but ?{}", queries.join(" or ?")),
+        };
         let allowed = format!(
-            "{plain}:// or {secure}:// with a host, without user, query and fragment, or \"\" for the venue's own"
+            "{plain}:// or {secure}:// with a host, without user, {query}, or \"\" for the venue's own"
         );
         self.take(key, &allowed, |value| {
             let text = value.scalar()?.trim_end_matches('/');
@@ -416,7 +428,7 @@ impl Checker<'_> {
             let url = Url::parse(text).ok()?;
             let plain_base = url.username().is_empty()
                 && url.password().is_none()
-                && url.query().is_none()
+                && url.query().is_none_or(|query| queries.contains(&query))
                 && url.fragment().is_none();
             let good = schemes.contains(&url.scheme()) && url.has_host() && plain_base;
             good.then(|| Some(text.to_owned()))

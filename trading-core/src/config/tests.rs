@@ -171,7 +171,7 @@ max_bytes = "4"
       spool.max_bytes = "4": a size with its unit from "1MiB" to "1TiB" (my.toml:16)
       exchanges.binance.symbols = "BTC-USDT": each symbol once; BTCUSDT is there already (my.toml:10)
       exchanges.binance.symbols = "DOGE": the quote currency is not known: write it as BASE-QUOTE (my.toml:10)
-      exchanges.binance.ws_url = "https://example.com": ws:// or wss:// with a host, without user, query and fragment, or "" for the venue's own (my.toml:11)
+      exchanges.binance.ws_url = "https://example.com": ws:// or wss:// with a host, without user, fragment and query but ?timeUnit=MICROSECOND or ?timeUnit=MILLISECOND, or "" for the venue's own (my.toml:11)
       exchanges.okx.symbols = []: at least one symbol, or exchanges.okx.enabled = false (my.toml:13)
       simulate.port = 70000: a whole number from 0 to 65535 (environment TRADING_CORE__SIMULATE__PORT)
       simulate.rate = "-1": a decimal above 0, at most 1000000 (flag --rate)
@@ -219,6 +219,14 @@ fn one_exchange_must_be_enabled() {
 
 #[test]
 fn endpoints_lose_their_trailing_slashes() {
+    let text = "[exchanges.binance]\nws_url = \"wss://h:1/?timeUnit=MICROSECOND\"";
+    let loaded = load(Some(&file(text)), &BTreeMap::new(), &Overrides::default()).unwrap();
+    let unit = exchange(&loaded, "binance").ws_url.as_deref();
+    assert_eq!(unit, Some("wss://h:1/?timeUnit=MICROSECOND"));
+    for (name, query) in [("binance", "x=1"), ("okx", "timeUnit=MICROSECOND")] {
+        let text = format!("[exchanges.{name}]\nws_url = \"wss://h?{query}\"");
+        assert!(load(Some(&file(&text)), &BTreeMap::new(), &Overrides::default()).is_err());
+    }
     let text = "[exchanges.okx]\nws_url = \"ws://127.0.0.1:9/okx//\"\nrest_url = \"http://h/\"";
     let loaded = from_file(text).unwrap();
     let okx = exchange(&loaded, "okx");

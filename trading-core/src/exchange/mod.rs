@@ -77,6 +77,11 @@ pub trait Exchange: Send + Sync + std::fmt::Debug {
     /// The whole URL to connect to, from a base such as [`Endpoints::ws_url`] (no trailing slash).
     fn connect_url(&self, base: &str) -> String;
 
+    /// The headers with which the history is asked, so that it is written as the frames that a base brings.
+    fn history_headers(&self, _base: &str) -> &'static [(&'static str, &'static str)] {
+        &[]
+    }
+
     /// The texts to send, in order, after connecting: they subscribe to the trades of these symbols (in the
     /// venue's spelling), within its limits of symbols or bytes per message.
     fn subscribe(&self, venue_symbols: &[&str]) -> Vec<String>;

@@ -26,6 +26,7 @@ const USER_AGENT: &str = concat!("trading-core/", env!("CARGO_PKG_VERSION"));
 /// A client of one venue's REST side. Shared by reference: its pace is that of all who use it.
 pub struct RestClient {
     http: Client,
+    headers: header::HeaderMap,
     pace: DefaultDirectRateLimiter,
     /// What the venue asks of everybody who comes to it, shared with its feeds.
     banned: Arc<Pause>,
@@ -59,7 +60,18 @@ impl RestClient {
         // Evenly spread, so that no window of the venue's, wherever it begins, holds more than it allows.
         let quota = Quota::with_period(rules.per / rules.requests.get())
             .map_or(Quota::per_second(rules.requests), |quota| quota.allow_burst(NonZeroU32::MIN));
-        Ok(Self { http, pace: RateLimiter::direct(quota), banned, paused: Pause::default() })
+        let pace = RateLimiter::direct(quota);
+        let headers = header::HeaderMap::new();
+        Ok(Self { http, headers, pace, banned, paused: Pause::default() })
+    }
+
+    /// The same, and sends these headers with each request.
+    #[must_use]
+    pub fn with_headers(mut self, headers: &'static [(&'static str, &'static str)]) -> Self {
+        for (name, value) in headers {
+            self.headers.insert(*name, header::HeaderValue::from_static(value));
+        }
+        self
     }
 
     /// Waits for its turn, asks, and answers the whole body.
@@ -70,7 +82,8 @@ impl RestClient {
     pub async fn get(&self, url: &str) -> Result<String, RestError> {
         self.turn().await;
         debug!(url, "GET");
-        let response = self.http.get(url).send().await.map_err(RestError::Unreachable)?;
+        let request = self.http.get(url).headers(self.headers.clone());
+        let response = request.send().await.map_err(RestError::Unreachable)?;
         let status = response.status();
         let text = |name| response.headers().get(name)?.to_str().ok().map(str::to_owned);
         let (retry_after, date) = (text(header::RETRY_AFTER), text(header::DATE));

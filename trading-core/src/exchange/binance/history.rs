@@ -17,7 +17,7 @@ use super::super::frame::{Text, amount};
 use super::super::history::{
     BESIDE, Candle, History, HistoryError, HistoryRules, Pages, Reach, Reading, Span, ids_of,
 };
-use super::Binance;
+use super::{Binance, stamp};
 use crate::domain::{Instrument, Side, Source, Tick, Timestamp, TradeId};
 
 /// Trades in one answer, and candles, at most.
@@ -34,7 +34,7 @@ impl History for Binance {
             requests: NonZeroU32::MIN.saturating_add(239),
             per: Duration::from_mins(1),
             reaches_back: true,
-            // Both in milliseconds.
+            // Both in milliseconds, or both in microseconds.
             exact_times: true,
         }
     }
@@ -70,7 +70,7 @@ impl History for Binance {
     fn decode_candles(&self, body: &str) -> Result<Vec<Candle>, HistoryError> {
         let candle = |row: &Row<'_>| {
             Ok(Candle {
-                minute: Timestamp::from_millis(row.0)?,
+                minute: stamp(row.0)?,
                 volume: amount("volume", &row.5)?,
                 trades: Some(row.8),
             })
@@ -84,7 +84,7 @@ impl History for Binance {
 
     fn decode_clock(&self, body: &str) -> Result<Timestamp, HistoryError> {
         let clock: Clock = read(body)?;
-        Ok(Timestamp::from_millis(clock.server_time)?)
+        Ok(stamp(clock.server_time)?)
     }
 
     fn symbol_url(&self, base: &str, venue_symbol: &str) -> String {
@@ -202,7 +202,7 @@ struct Trade<'a> {
     price: Text<'a>,
     #[serde(borrow, rename = "qty")]
     quantity: Text<'a>,
-    /// Milliseconds.
+    /// Milliseconds, or microseconds where they are asked for.
     time: i64,
     #[serde(rename = "isBuyerMaker")]
     buyer_is_maker: bool,
@@ -221,7 +221,7 @@ impl Trade<'_> {
             quantity: amount("qty", &self.quantity)?,
             side: if self.buyer_is_maker { Side::Sell } else { Side::Buy },
             source: Source::Backfill,
-            exchange_at: Timestamp::from_millis(self.time)?,
+            exchange_at: stamp(self.time)?,
             received_at,
         })
     }
@@ -311,6 +311,17 @@ mod tests {
             }
         );
         assert_eq!(pages.next(), None, "a page that is not full is the last");
+    }
+
+    #[test]
+    fn a_page_in_microseconds_is_read_as_one() {
+        let mut pages =
+            Binance.pages(REST, span(&Binance, "BTCUSDT", Some((28_457, 28_457)), 0, 1));
+        let page = PAGE_OF_ONE.replace("1499865549590", "1499865549590123");
+        let tick = take_one(&mut *pages, &page);
+        assert_eq!(tick.exchange_at.as_micros(), 1_499_865_549_590_123);
+        let clock = Binance.decode_clock(r#"{"serverTime":1499827319559123}"#).unwrap();
+        assert_eq!(clock.as_micros(), 1_499_827_319_559_123);
     }
 
     #[test]

@@ -17,11 +17,17 @@ use serde_json::value::RawValue;
 use super::frame::{Text, amount, present};
 use super::history::History;
 use super::{DecodeError, Endpoints, Exchange, IdRule, Limits, Message, Subscribed};
-use crate::domain::{Side, Source, Symbol, Tick, Timestamp, TradeId};
+use crate::domain::{Side, Source, Symbol, Tick, Timestamp, TimestampError, TradeId};
 
 /// Streams in one SUBSCRIBE. Past 4,088 bytes the server falls silent instead of answering
 /// (binance/binance-connector-rust#27); a stream takes 39 bytes at most, as a symbol has at most 30.
 const STREAMS_PER_MESSAGE: usize = 90;
+
+/// Documented: the unit of all times in the frames; without it milliseconds.
+const MICROSECONDS: &str = "timeUnit=MICROSECOND";
+/// A time from here on is in microseconds: in milliseconds it would lie past the year 9999, in microseconds this is 2001,
+/// before there was an exchange.
+const MICROS_FROM: i64 = 1_000_000_000_000_000;
 
 /// The id of every UNSUBSCRIBE.
 const UNSUBSCRIBE: &str = "unsubscribe";
@@ -85,7 +91,15 @@ impl Exchange for Binance {
     }
 
     fn connect_url(&self, base: &str) -> String {
-        format!("{base}/stream")
+        match base.split_once('?') {
+            Some((base, query)) => format!("{}/stream?{query}", base.trim_end_matches('/')),
+            None => format!("{base}/stream"),
+        }
+    }
+
+    fn history_headers(&self, base: &str) -> &'static [(&'static str, &'static str)] {
+        let in_micros = base.split_once('?').is_some_and(|(_, query)| query == MICROSECONDS);
+        if in_micros { &[("x-mbx-time-unit", "MICROSECOND")] } else { &[] }
     }
 
     fn subscribe(&self, venue_symbols: &[&str]) -> Vec<String> {
@@ -153,7 +167,7 @@ struct Trade<'a> {
     price: Text<'a>,
     #[serde(borrow, rename = "q")]
     quantity: Text<'a>,
-    /// Milliseconds. (`E` is the time of the push, which may lie before or after it.)
+    /// Milliseconds, or microseconds where they are asked for. (`E` is the time of the push, which may lie before or after it.)
     #[serde(rename = "T")]
     traded_at: i64,
     #[serde(rename = "m")]
@@ -169,10 +183,15 @@ impl Trade<'_> {
             quantity: amount("q", &self.quantity)?,
             side: if self.buyer_is_maker { Side::Sell } else { Side::Buy },
             source: Source::Live,
-            exchange_at: Timestamp::from_millis(self.traded_at)?,
+            exchange_at: stamp(self.traded_at)?,
             received_at,
         })
     }
+}
+
+/// A time in either unit.
+fn stamp(time: i64) -> Result<Timestamp, TimestampError> {
+    if time >= MICROS_FROM { Timestamp::from_micros(time) } else { Timestamp::from_millis(time) }
 }
 
 /// Everything that is no trade: answers to requests, and events by their kind.
@@ -275,6 +294,24 @@ mod tests {
             )
         };
         trades.iter().map(frame).collect()
+    }
+
+    #[test]
+    fn times_are_read_in_either_unit_and_told_apart_by_their_size() {
+        let of = |time: &str| testing::decode_trade(&Binance, &RAW.replace("1790000000119", time));
+        assert_eq!(of("1790000000119000").exchange_at, of("1790000000119").exchange_at);
+        assert_eq!(of("1790000000119123").exchange_at.as_micros(), 1_790_000_000_119_123);
+        assert_eq!(of("1499865549590").exchange_at.as_micros(), 1_499_865_549_590_000);
+        assert!(stamp(999_999_999_999_999).is_err() && stamp(i64::MAX).is_err());
+    }
+
+    #[test]
+    fn microseconds_are_asked_for_on_both_sides() {
+        let base = "wss://stream.binance.com:9443/?timeUnit=MICROSECOND";
+        let url = "wss://stream.binance.com:9443/stream?timeUnit=MICROSECOND";
+        assert_eq!(Binance.connect_url(base), url);
+        assert_eq!(Binance.history_headers(base), [("x-mbx-time-unit", "MICROSECOND")]);
+        assert_eq!(Binance.history_headers("wss://h?timeUnit=MILLISECOND"), []);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use trading_core::config::NetworkSettings;
-use trading_core::exchange::{Bybit, Exchange as _, Kraken};
+use trading_core::exchange::{Bybit, Exchange as _, Kraken, Limits};
 use trading_core::feed::ConnectGate;
 use trading_core::network::{Network, Pause};
 use trading_core::rest::{RestClient, RestError};
@@ -134,6 +134,23 @@ async fn an_outage_at_the_websocket_is_waited_out_for_ten_minutes_at_most_and_no
     let left = gate.left();
     assert!(left > Duration::from_secs(590) && left <= Duration::from_secs(610), "{left:?}");
     assert!(banned.left().is_zero());
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn pings_alone_do_not_keep_a_connection() {
+    let idle = Duration::from_secs(1);
+    let world = World::new(&Kraken, 1_000, |limits| Limits { idle, ..limits }).await;
+    let mut server = world.accept().await;
+    server.acknowledge_kraken().await;
+    let ping = frame(0x89, b"still there?");
+    let pinging = async {
+        while server.0.get_mut().write_all(&ping).await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, pinging).await.expect("the feed never left");
+    world.accept().await;
     world.stop().await;
 }
 
