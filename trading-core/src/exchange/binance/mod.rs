@@ -390,8 +390,8 @@ mod tests {
             error(&WRAPPED.replace("0.0015", "-0.0015")),
             DecodeError::UnknownValue { .. }
         ));
-        // Microseconds, were they ever sent, are no milliseconds.
-        assert!(matches!(error(&WRAPPED.replace("119,", "119000,")), DecodeError::Time(_)));
+        // Nanoseconds, were they ever sent, are neither of the units.
+        assert!(matches!(error(&WRAPPED.replace("119,", "119000000,")), DecodeError::Time(_)));
         // A trade with a new shape is a broken trade, not an unknown message.
         for frame in [WRAPPED, RAW] {
             assert!(matches!(error(&frame.replace("\"m\":", "\"mm\":")), DecodeError::Json(_)));
