@@ -11,7 +11,13 @@ use crate::domain::bounds::SESSION_DEAD;
 use crate::domain::{APART_MICROS, HeldSince};
 
 /// Different unreadable frames that are kept per exchange; of those kept already, repeats are counted for ever.
-const QUARANTINED_MAX: i64 = 10_000;
+const QUARANTINED_MAX: i64 = 8_192;
+/// Their bytes together, which earlier versions reached with fewer frames.
+const QUARANTINED_BYTES_MAX: i64 = 64 * 1024 * 1024;
+/// Of a frame this much is kept, in bytes.
+const FRAME_BYTES_MAX: usize = 8 * 1024;
+/// Of what is wrong with it this much is kept, in bytes.
+const REASON_BYTES_MAX: usize = 200;
 /// Our clock may be ahead of the database's by so much: further it is corrected.
 const CLOCKS_APART: Duration = Duration::from_micros(APART_MICROS);
 /// From the socket to where it is counted as held, a tick needs less than this.
@@ -163,22 +169,32 @@ pub(super) async fn close_dead_sessions(pool: &PgPool) -> Result<u64, sqlx::Erro
     .map(|done| done.rows_affected())
 }
 
+/// What has no room is counted in one row of the exchange, under the key of nothing.
 async fn write_frame(pool: &PgPool, frame: &QuarantinedFrame) -> Result<(), sqlx::Error> {
     sqlx::query(
         "INSERT INTO quarantined_frames (exchange, hash, frame, reason, first_seen, last_seen) \
-         SELECT $1, key, $2, $3, $4, $4 FROM sha256(convert_to($2, 'UTF8')) AS key \
-         WHERE (SELECT count(*) FROM quarantined_frames WHERE exchange = $1) < $5 \
-            OR EXISTS (SELECT FROM quarantined_frames WHERE exchange = $1 AND hash = key) \
+         SELECT $1, CASE WHEN fits THEN key ELSE '' END, CASE WHEN fits THEN $2 ELSE '' END, \
+             CASE WHEN fits THEN $3 ELSE 'beyond the frames that are kept of an exchange: only counted' END, $4, $4 \
+         FROM (SELECT key, EXISTS (SELECT FROM quarantined_frames WHERE exchange = $1 AND hash = key) \
+                 OR (SELECT count(*) < $5 AND coalesce(sum(octet_length(frame)), 0) + octet_length($2) <= $6 \
+                     FROM quarantined_frames WHERE exchange = $1 AND hash <> '') AS fits \
+             FROM sha256(convert_to($2, 'UTF8')) AS key) AS frame \
          ON CONFLICT (exchange, hash) DO UPDATE SET \
              count = quarantined_frames.count + 1, \
              last_seen = greatest(quarantined_frames.last_seen, EXCLUDED.last_seen)",
     )
     .bind(frame.exchange)
-    .bind(&frame.frame)
-    .bind(&frame.reason)
+    .bind(begin_of(&frame.frame, FRAME_BYTES_MAX))
+    .bind(begin_of(&frame.reason, REASON_BYTES_MAX))
     .bind(frame.seen_at.to_datetime())
     .bind(QUARANTINED_MAX)
+    .bind(QUARANTINED_BYTES_MAX)
     .execute(pool)
     .await
     .map(|_done| ())
+}
+
+/// A text up to so many bytes, without half a character at its end.
+fn begin_of(text: &str, bytes_max: usize) -> &str {
+    text.get(..text.floor_char_boundary(bytes_max)).unwrap_or_default()
 }
