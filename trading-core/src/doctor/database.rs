@@ -210,6 +210,7 @@ async fn look(
     .fetch_one(&mut *connection)
     .await?;
     checks.extend(judge_tables(&tables));
+    checks.extend(super::locks::check(&mut *connection).await?);
     let load = stored::load(connection).await?;
     Ok((checks, load))
 }

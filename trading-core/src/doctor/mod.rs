@@ -7,6 +7,7 @@
 
 mod clock;
 mod database;
+mod locks;
 mod machine;
 mod stored;
 mod venue;

@@ -3,6 +3,7 @@
 use rust_decimal::Decimal;
 use rust_decimal::prelude::ToPrimitive as _;
 use sqlx::postgres::PgConnection;
+use sqlx::types::chrono::{DateTime, Utc};
 
 /// Bytes of a row with its index, as measured over 20 million rows; what is stored tells better.
 const ROW_BYTES: i64 = 190;
@@ -46,20 +47,26 @@ impl Load {
 
 /// What the newest hour of recording tells; `None` where next to nothing is stored.
 pub(super) async fn load(connection: &mut PgConnection) -> Result<Option<Load>, sqlx::Error> {
+    // What is older tells nothing of today; and without a bound each day that was ever recorded is locked.
+    let week: DateTime<Utc> =
+        sqlx::query_scalar("SELECT now() - interval '7 days'").fetch_one(&mut *connection).await?;
     // One range of the primary key for each symbol: fast however much is stored.
     let (rows, seconds): (i64, Option<Decimal>) = sqlx::query_as(
         "WITH ends AS ( \
              SELECT exchange, symbol, (SELECT time FROM tick_data \
                  WHERE tick_data.exchange = instruments.exchange AND tick_data.symbol = instruments.symbol \
-                 ORDER BY time DESC LIMIT 1) AS newest FROM instruments \
+                     AND time >= $1 ORDER BY time DESC LIMIT 1) AS newest FROM instruments \
          ), hour AS ( \
              SELECT max(newest) - interval '1 hour' AS since FROM ends \
          ), counted AS ( \
              SELECT count(*) AS rows, min(time) AS oldest, max(time) AS newest \
-             FROM hour CROSS JOIN instruments JOIN tick_data USING (exchange, symbol) WHERE time >= since \
+             FROM hour CROSS JOIN instruments JOIN tick_data USING (exchange, symbol) \
+             WHERE time >= since AND time >= $1 \
          ) \
          SELECT rows, round(extract(epoch FROM newest - oldest), 3) FROM counted",
     )
+    .persistent(false)
+    .bind(week)
     .fetch_one(&mut *connection)
     .await?;
     let sizes: (Option<i64>, Option<i64>) = sqlx::query_as(
