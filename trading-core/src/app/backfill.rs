@@ -20,7 +20,8 @@ use crate::pipeline::{Ledger, LedgerReading, Pipeline, channel};
 use crate::repair::{self, LoadError, RepairContext, RepairVenue, Reread};
 use crate::store::postgres::{
     GapScope, ListedGap, MaintenanceError, Origin, ask_again, claim, count_gaps, database_time,
-    list_gaps, origin, remove_doubles, remove_quarantined, upsert_instruments,
+    list_gaps, origin, remove_doubles, remove_quarantined, restore_refused_for_time,
+    upsert_instruments,
 };
 use crate::telemetry::Progress;
 
@@ -183,6 +184,14 @@ async fn fill(
     noted.map_err(|error: MaintenanceError| LiveError::from(error))?;
 
     let started_at = database_time(&pool).await?;
+    // What a wrong clock had refused need not be fetched.
+    let restored = restore_refused_for_time(&pool, RecorderClock::default().offset()).await?;
+    if restored.stored > 0 {
+        let (stored, gaps) = (restored.stored, restored.reopened);
+        info!(
+            "{stored} ticks that were refused only for their time are stored, and {gaps} gaps looked at again"
+        );
+    }
     let ledger = Arc::new(Ledger::default());
     let (sender, receiver) = channel(settings.pipeline.channel_capacity.get(), Arc::clone(&ledger));
     let store = Arc::new(database.store());

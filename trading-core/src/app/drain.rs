@@ -152,17 +152,38 @@ async fn empty(
     progress: &Progress,
     drained: &mut Drained,
 ) -> Result<(), DrainError> {
+    // Batches in a row of which nothing more can be stored, and why.
+    let mut put_back: u64 = 0;
+    let mut first_refusal: Option<StoreError> = None;
     while let Some(oldest) = spool.oldest(ticks_max).await? {
-        let written = store.write(&oldest.ticks).await.map_err(|error| DrainError::Store {
-            left: spool.backlog().ticks,
-            dir: spool.dir().to_owned(),
-            error,
-        })?;
+        let failed = |error, left| DrainError::Store { left, dir: spool.dir().to_owned(), error };
+        let written = match store.write(&oldest.ticks).await {
+            Ok(written) => {
+                put_back = 0;
+                written
+            }
+            Err(StoreError::Days(days)) => {
+                // What waits for its day goes behind the others, once round.
+                let (written, left) = (days.written, days.left.clone());
+                put_back = if days.goes_on { 0 } else { put_back + 1 };
+                if days.cause.is_some() {
+                    first_refusal.get_or_insert(StoreError::Days(days));
+                }
+                spool.append(left).await.1?;
+                written
+            }
+            Err(error) => return Err(failed(error, spool.backlog().ticks)),
+        };
         drained.written.stored += written.stored;
         drained.written.duplicates += written.duplicates;
         drained.written.rejected += written.rejected;
         spool.remove(oldest.position).await?;
         progress.advance(written.stored + written.duplicates + written.rejected);
+        if put_back > spool.backlog().batches
+            && let Some(error) = first_refusal
+        {
+            return Err(failed(error, spool.backlog().ticks));
+        }
     }
     Ok(())
 }

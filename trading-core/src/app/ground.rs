@@ -86,13 +86,38 @@ async fn ask(
     let pool = database.migrated_pool(pooled).await?;
     let name = claim(&pool, origin).await?;
     let instruments: Vec<_> = venues.iter().flat_map(Venue::spellings).collect();
-    upsert_instruments(&pool, &instruments).await?;
+    if let Err(error) = upsert_instruments(&pool, &instruments).await {
+        tell_skipped("The instruments are not noted", error)?;
+    }
     let recorded: Vec<_> = instruments.iter().map(|(instrument, _)| *instrument).collect();
-    let mut stored = last_stored(&pool, &recorded).await.map_err(MaintenanceError::from)?;
+    let mut stored = match last_stored(&pool, &recorded).await {
+        Ok(stored) => stored,
+        Err(error) => {
+            tell_skipped("Where recording goes on is not known", error.into())?;
+            Vec::new()
+        }
+    };
     for venue in venues {
         doubt(&pool, venue, &mut stored).await.map_err(MaintenanceError::from)?;
     }
     Ok((pool, name, stored))
+}
+
+/// A server that has no room for so many locks answers that every time: recording starts without what it would not do, and
+/// what that misses is found by the audit of the stored ids.
+fn tell_skipped(what: &str, error: MaintenanceError) -> Result<(), MaintenanceError> {
+    let MaintenanceError::Database(sqlx::Error::Database(refusal)) = &error else {
+        return Err(error);
+    };
+    if refusal.code().as_deref() != Some("53200") {
+        return Err(error);
+    }
+    warn!(
+        cause = %refusal.message(),
+        "{what}, and recording starts all the same. Set max_locks_per_transaction to 1024 and restart PostgreSQL: tick_data \
+         has more partitions than it has room to lock"
+    );
+    Ok(())
 }
 
 /// What a killed recorder had in memory only is lost: trades that are older than the newest stored one, where writes

@@ -9,6 +9,7 @@ mod live;
 mod recorder;
 mod signals;
 mod tasks;
+mod upkeep;
 
 pub use backfill::{
     BackfillError, BackfillOptions, BackfillReport, ExchangeReport, RangeReport, backfill,

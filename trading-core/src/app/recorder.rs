@@ -18,6 +18,7 @@ use super::ground::Ground;
 use super::identity::identity;
 use super::signals::StopSignals;
 use super::tasks::Tasks;
+use super::upkeep;
 use crate::config::{ExchangeSettings, Settings};
 use crate::domain::{ExchangeStamps, Instrument, RecorderClock, Symbol, Timestamp};
 use crate::exchange::{self, Exchange, IdRule};
@@ -28,11 +29,8 @@ use crate::repair::{self, RepairContext, RepairVenue};
 use crate::rest::{RestClient, RestError};
 use crate::simulator::Market;
 use crate::store::journal::{Journal, journal, note_all_stored};
-use crate::store::postgres::{self, LastStored};
+use crate::store::postgres::LastStored;
 use crate::store::spool::{Losses, Spool};
-
-/// How often old partitions are looked for.
-const RETENTION_INTERVAL: Duration = Duration::from_secs(3_600);
 
 /// How long the database may take to note at the end that all is stored.
 const NOTE_MAX: Duration = Duration::from_secs(2);
@@ -299,6 +297,7 @@ impl Recorder {
                 tasks.spawn(format!("feed {}", feed.name), feed::run(feed, feeds.clone()));
             }
         }
+        let (retention, upkeep_clock) = (settings.database.retention, clock.clone());
         if settings.backfill.enabled {
             let context = RepairContext {
                 pool: pool.clone(),
@@ -314,9 +313,8 @@ impl Recorder {
             tasks.spawn("audit", audit);
             tasks.spawn("repair", repair::run(context, venues, max_age, feeds.clone()));
         }
-        if let Some(retention) = settings.database.retention {
-            tasks.spawn("retention", keep(pool.clone(), retention, feeds.clone()));
-        }
+        let upkeep = upkeep::run(pool, retention, upkeep_clock, feeds.clone());
+        tasks.spawn("upkeep", upkeep);
         let stop_deadline = settings.pipeline.stop_deadline;
         Self { tasks, feeds, ledger, spool, noted, hurry, stop_deadline }
     }
@@ -434,21 +432,6 @@ impl Recorder {
                     return false;
                 }
             }
-        }
-    }
-}
-
-/// Drops the partitions that are older than the retention, now and every hour.
-async fn keep(pool: PgPool, retention: Duration, stop: CancellationToken) {
-    loop {
-        match postgres::drop_old_partitions(&pool, retention, Timestamp::now()).await {
-            Ok(0) => {}
-            Ok(days) => info!(days, "Old partitions dropped"),
-            Err(error) => warn!(%error, "Old partitions not dropped"),
-        }
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = tokio::time::sleep(RETENTION_INTERVAL) => {}
         }
     }
 }

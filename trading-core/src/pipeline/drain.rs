@@ -14,7 +14,7 @@ use tracing::{debug, error, info, warn};
 
 use super::writer::{Writer, cause_of, whole_seconds};
 use crate::store::spool::{Backlog, Oldest, Spool};
-use crate::store::{Remedy, Store, StoreError};
+use crate::store::{DaysLeft, Remedy, Store, StoreError};
 use crate::telemetry::RepeatLimiter;
 
 /// The wait before the first probe of a store that is away; doubled each time.
@@ -115,6 +115,7 @@ impl<S: Store> Drain<S> {
                 self.writer.close_circuit();
                 self.remove(oldest).await;
             }
+            Err(StoreError::Days(days)) => self.put_back(oldest, *days).await,
             Err(error) => {
                 self.wait_longer();
                 if error.remedy() == Remedy::Stop {
@@ -122,6 +123,33 @@ impl<S: Store> Drain<S> {
                     self.writer.circuit.ask_for_trial();
                 }
                 self.tell_failure(&error);
+            }
+        }
+    }
+
+    /// The store is there and has taken all but the ticks of some days: those go to the end of the spool, so that what
+    /// waits behind them is stored.
+    async fn put_back(&mut self, oldest: Oldest, days: DaysLeft) {
+        self.writer.close_circuit();
+        if days.goes_on {
+            self.delays = None;
+        } else {
+            self.wait_longer();
+            self.writer.tell_days(&days);
+        }
+        let (_, done) = self.spool.append(days.left).await;
+        match done {
+            Ok(()) => {
+                self.writer.ledger.record_drained(days.written);
+                self.writer.ledger.record_unreadable(oldest.unreadable);
+                self.remove(oldest).await;
+            }
+            Err(error) => {
+                // All of it is still there, and written again later.
+                self.wait_longer();
+                if let Some(unsaid) = self.failed.admit(Instant::now()) {
+                    warn!(cause = cause_of(&error), "Spooled ticks not put back: {error}{unsaid}");
+                }
             }
         }
     }

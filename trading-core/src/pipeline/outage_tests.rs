@@ -12,8 +12,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::tests::{Bench, Log, ScriptedStore, start_with, ticks};
 use super::*;
-use crate::store::StoreError;
 use crate::store::spool::{Backlog, Spool};
+use crate::store::{DaysLeft, StoreError, Written};
 
 const DATABASE: &str = "a database";
 
@@ -374,4 +374,74 @@ async fn where_nothing_can_be_read_the_store_is_not_asked_and_not_said_to_be_bac
     assert_eq!((reading.spooled, reading.balances()), (0, true), "{reading}");
     assert_eq!(log.count("Store circuit OPEN"), 1, "{:#?}", log.lines());
     assert_eq!(log.count("Store circuit CLOSED"), 0, "{:#?}", log.lines());
+}
+
+/// The store takes all but the second tick of a batch, whose day it cannot make, or not yet.
+fn days_left(batch: Vec<Tick>, goes_on: bool) -> StoreError {
+    let mut left = batch;
+    let stored = u64::try_from(left.len()).unwrap() - 1;
+    let waiting = left.remove(1);
+    StoreError::Days(Box::new(DaysLeft {
+        written: Written { stored, ..Written::default() },
+        left: vec![waiting],
+        day: if goes_on { String::new() } else { "2026-01-01".to_owned() },
+        cure: if goes_on { String::new() } else { "end that session".to_owned() },
+        cause: (!goes_on).then_some(sqlx::Error::PoolTimedOut),
+        goes_on,
+    }))
+}
+
+#[tokio::test(start_paused = true)]
+async fn ticks_of_a_day_that_cannot_be_made_wait_in_the_spool_and_open_no_circuit() {
+    let log = Log::default();
+    let guard = log.capture();
+    let outage = Outage::new(1_000_000).await;
+    let bench = outage.start();
+    outage.store.failures.lock().unwrap().push_back(days_left(ticks(0..500), false));
+    bench.send(ticks(0..500)).await;
+    until(|| outage.stored().contains(&1)).await;
+    assert_eq!(outage.store.ids(), [1], "the others were stored with the first write");
+    let reading = bench.end().await;
+    assert_eq!((reading.received, reading.stored, reading.in_flight), (500, 500, 0), "{reading}");
+    drop(guard);
+    assert_eq!(log.count("Store circuit OPEN"), 0, "{:?}", log.lines());
+    assert_eq!(log.count("ERROR Ticks not stored yet: the partition of 2026-01-01 cannot"), 1);
+    assert_eq!(log.count("end that session; they wait in the spool"), 1, "{:?}", log.lines());
+}
+
+#[tokio::test(start_paused = true)]
+async fn days_that_are_still_being_made_are_written_on_at_once_and_no_failure() {
+    let log = Log::default();
+    let guard = log.capture();
+    let outage = Outage::new(1_000_000).await;
+    let bench = outage.start();
+    outage.store.failures.lock().unwrap().push_back(days_left(ticks(0..500), true));
+    bench.send(ticks(0..500)).await;
+    until(|| outage.stored().contains(&1)).await;
+    let reading = bench.end().await;
+    assert_eq!((reading.stored, reading.failed, reading.retries), (500, 0, 0), "{reading}");
+    drop(guard);
+    let told = log.lines();
+    assert!(told.iter().all(|line| !line.contains("ERROR") && !line.contains("WARN")), "{told:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_in_the_spool_for_its_day_goes_behind_what_can_be_stored() {
+    let outage = Outage::new(1_000_000).await;
+    let mut spool = outage.spool.clone();
+    for range in [0..500, 500..1_000] {
+        spool = append(spool, ticks(range)).await;
+    }
+    // The oldest two records, in one write.
+    outage.store.failures.lock().unwrap().push_back(days_left(ticks(0..1_000), false));
+    let bench = outage.start();
+    until(|| spool.backlog().batches == 0).await;
+    assert_eq!(outage.store.ids(), [1]);
+    let reading = bench.end().await;
+    assert_eq!((reading.stored, reading.spooled), (1_000, 0), "{reading}");
+}
+
+async fn append(spool: Spool, batch: Vec<Tick>) -> Spool {
+    spool.append(batch).await.1.unwrap();
+    spool
 }

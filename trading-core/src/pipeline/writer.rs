@@ -21,7 +21,7 @@ use super::ledger::Ledger;
 use crate::config::BatchSettings;
 use crate::domain::Tick;
 use crate::store::spool::{Backlog, Spool, SpoolError};
-use crate::store::{Remedy, Store, StoreError, Written};
+use crate::store::{DaysLeft, Remedy, Store, StoreError, Written};
 use crate::telemetry::SharedLimiter;
 
 /// The longest wait between two attempts at a store that is away, which jitter may double: short enough that a store
@@ -51,6 +51,7 @@ pub(super) struct Writer<S> {
     seed: AtomicU64,
     retried: SharedLimiter,
     kept: SharedLimiter,
+    unmade: SharedLimiter,
 }
 
 impl<S: Store> Writer<S> {
@@ -68,6 +69,7 @@ impl<S: Store> Writer<S> {
             seed: AtomicU64::new(0x9e37_79b9_7f4a_7c15),
             retried: SharedLimiter::default(),
             kept: SharedLimiter::default(),
+            unmade: SharedLimiter::default(),
         }
     }
 
@@ -118,6 +120,9 @@ impl<S: Store> Writer<S> {
             match self.attempt(&batch, is_kept || self.spool.is_none()).await {
                 None => {}
                 Some(Ok(written)) => break written,
+                Some(Err(StoreError::Days(days))) => {
+                    batch = self.take_left(*days, &mut spent, delay()).await;
+                }
                 Some(Err(error)) => {
                     failures = failures.saturating_add(1);
                     let is_last = failures > self.retries_max
@@ -141,6 +146,33 @@ impl<S: Store> Writer<S> {
         self.ledger.record_written(written);
         batch.clear();
         batch
+    }
+
+    /// The store is there and has taken all but the ticks of some days. What is left is written again at once where that
+    /// goes on; else it waits in the spool, and no other batch waits for it.
+    async fn take_left(&self, days: DaysLeft, spent: &mut bool, delay: Duration) -> Vec<Tick> {
+        self.close_circuit();
+        self.ledger.record_written(days.written);
+        if !days.goes_on {
+            self.tell_days(&days);
+            *spent = true;
+            if self.spool.is_none() {
+                tokio::time::sleep(delay).await;
+            }
+        }
+        days.left
+    }
+
+    /// Says which day cannot be made, and what can be done about it.
+    pub(super) fn tell_days(&self, days: &DaysLeft) {
+        // Only the first refusal of a day has a cause to tell.
+        if days.cause.is_none() {
+            return;
+        }
+        if let Some(unsaid) = self.unmade.admit(Instant::now()) {
+            let then = if self.spool.is_some() { "; they wait in the spool" } else { "" };
+            error!(cause = cause_of(days), "Ticks not stored yet: {days}{then}{unsaid}");
+        }
     }
 
     /// One attempt. Only a patient one waits as long as the store itself does; `None`: given up in a hurry.

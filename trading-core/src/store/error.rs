@@ -1,6 +1,10 @@
 //! What can go wrong with a store, sorted by what to do about it.
 
+use std::fmt;
 use std::time::Duration;
+
+use super::Written;
+use crate::domain::Tick;
 
 /// A write that failed.
 #[derive(Debug, thiserror::Error)]
@@ -14,9 +18,54 @@ pub enum StoreError {
     /// The server refused the values of a row.
     #[error("the database refused a row")]
     Refused(#[source] sqlx::Error),
+    /// All but the ticks of some days is done; those days have no partition yet.
+    #[error(transparent)]
+    Days(Box<DaysLeft>),
     /// The server's tables or our rights are not what they must be.
     #[error("the database is not set up for writing ticks")]
     Unusable(#[source] sqlx::Error),
+}
+
+/// What is left of a batch of which the rest is done: ticks of days that have no partition yet.
+#[derive(Debug, Default)]
+pub struct DaysLeft {
+    /// What became of the others.
+    pub written: Written,
+    /// The ticks that are left.
+    pub left: Vec<Tick>,
+    /// One of the days that are refused; empty where none is.
+    pub day: String,
+    /// What an operator can do about it.
+    pub cure: String,
+    /// Why its partition cannot be made; `None`: it was said a moment ago, or nothing is refused.
+    pub cause: Option<sqlx::Error>,
+    /// Whether there was no time for all of the days, so that another write goes on at once.
+    pub goes_on: bool,
+}
+
+impl fmt::Display for DaysLeft {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { day, cure, left, .. } = self;
+        let ticks = left.len();
+        match (day.is_empty(), cure.is_empty()) {
+            (true, _) => write!(f, "partitions are still being made for {ticks} ticks"),
+            (false, true) => {
+                write!(f, "the partition of {day} cannot be made, and {ticks} ticks wait for it")
+            }
+            (false, false) => {
+                write!(
+                    f,
+                    "the partition of {day} cannot be made, and {ticks} ticks wait for it: {cure}"
+                )
+            }
+        }
+    }
+}
+
+impl std::error::Error for DaysLeft {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.cause.as_ref().map(|cause| cause as &(dyn std::error::Error + 'static))
+    }
 }
 
 /// What to do about an error.
@@ -35,7 +84,7 @@ impl StoreError {
     #[must_use]
     pub const fn remedy(&self) -> Remedy {
         match self {
-            Self::Away(_) | Self::Silent(_) => Remedy::Retry,
+            Self::Away(_) | Self::Silent(_) | Self::Days(_) => Remedy::Retry,
             Self::Refused(_) => Remedy::Reject,
             Self::Unusable(_) => Remedy::Stop,
         }

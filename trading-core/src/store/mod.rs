@@ -13,7 +13,7 @@ pub mod spool;
 
 use std::future::Future;
 
-pub use error::{Remedy, StoreError};
+pub use error::{DaysLeft, Remedy, StoreError};
 
 use crate::domain::Tick;
 

@@ -10,7 +10,6 @@ use tokio::time::{Instant, sleep};
 use trading_core::domain::{
     HeldSince, Instrument, Side, Source, Tick, Timestamp, TradeId, steady_micros,
 };
-use trading_core::store::Store as _;
 use trading_core::store::journal::{
     FRAME_BYTES_MAX, GapCause, GapRecord, Journal, QuarantinedFrame, SessionEnd, SessionStart,
     journal, note_all_stored,
@@ -18,6 +17,7 @@ use trading_core::store::journal::{
 use trading_core::store::postgres::{
     LastStored, PostgresStore, in_doubt_since, last_stored, list_time_until_now, migrate,
 };
+use trading_core::store::{Store as _, StoreError};
 
 use crate::support::postgres::{TestDatabase, database};
 
@@ -405,7 +405,7 @@ fn tick(symbol: &str, id: &str, second: i64) -> Tick {
         price: 1.into(),
         quantity: 1.into(),
         side: Side::Buy,
-        source: Source::Live,
+        source: Source::Backfill,
         exchange_at: Timestamp::from_millis(Timestamp::now().as_millis() + second * 1_000).unwrap(),
         received_at: Timestamp::now(),
     }
@@ -424,7 +424,10 @@ async fn recording_goes_on_at_the_newest_trade_by_time_then_by_number_over_many_
     let text = tick("ETHUSDT", "20f43950-d8dd-5b31-9112-a178eb6023af", -90 * DAY);
     ticks.push(text.clone());
     ticks.push(tick("SOLUSDT", "1", -5));
-    store.write(&ticks).await.unwrap();
+    // A hundred days are made in as many writes as their time needs.
+    while let Err(StoreError::Days(days)) = store.write(&ticks).await {
+        assert!(days.goes_on, "{days}");
+    }
     let never = Instrument::intern("binance", &"XRPUSDT".parse().unwrap()).unwrap();
     let elsewhere = Instrument::intern("okx", &"BTCUSDT".parse().unwrap()).unwrap();
     let asked = [never, text.instrument, elsewhere, last.instrument];
@@ -452,4 +455,59 @@ async fn a_database_that_is_away_at_the_end_is_waited_for_once_and_not_with_each
     writing.end().await;
     // The clock is the test's own: with each note it would be minutes.
     assert!(begin.elapsed() < PATIENCE, "{:?}", begin.elapsed());
+}
+
+/// How often frames came that are not kept, and how many are, with their bytes.
+async fn quarantined(pool: &PgPool) -> (Option<i64>, i64, i64) {
+    sqlx::query_as(
+        "SELECT (SELECT count FROM quarantined_frames WHERE hash = ''), count(*), sum(octet_length(frame))::bigint \
+         FROM quarantined_frames WHERE hash <> ''",
+    )
+    .fetch_one(pool)
+    .await
+    .unwrap()
+}
+
+fn unreadable(text: &str) -> QuarantinedFrame {
+    QuarantinedFrame {
+        exchange: "binance",
+        frame: text.to_owned(),
+        reason: "no trade".repeat(100),
+        seen_at: at(0),
+    }
+}
+
+#[tokio::test]
+async fn of_unreadable_frames_so_many_bytes_are_kept_and_the_others_are_counted() {
+    let database = migrated().await;
+    let writing = Writing::start("one", &database.pool);
+    writing.journal.quarantine(unreadable(&"é".repeat(50_000)));
+    writing.end().await;
+    assert_eq!(quarantined(&database.pool).await, (None, 1, 8_192), "of a long frame its begin");
+
+    // As many as there may be; and as many bytes, which an earlier version kept of fewer frames.
+    for filler in [
+        "SELECT 'binance', int4send(n), 'a frame', '', 1, now(), now() FROM generate_series(2, 8192) AS n",
+        "SELECT 'binance', int4send(n), repeat('x', 1048576), '', 1, now(), now() FROM generate_series(1, 64) AS n",
+    ] {
+        sqlx::query("DELETE FROM quarantined_frames WHERE hash = '' OR frame LIKE 'a frame%'")
+            .execute(&database.pool)
+            .await
+            .unwrap();
+        let sql = format!("INSERT INTO quarantined_frames {filler}");
+        sqlx::query(sqlx::AssertSqlSafe(sql)).execute(&database.pool).await.unwrap();
+        let before = quarantined(&database.pool).await;
+        let writing = Writing::start("one", &database.pool);
+        for text in ["new", "newer", "new"] {
+            writing.journal.quarantine(unreadable(text));
+        }
+        writing.journal.quarantine(unreadable(&"é".repeat(50_000)));
+        writing.end().await;
+        let after = quarantined(&database.pool).await;
+        assert_eq!(
+            after,
+            (Some(3), before.1, before.2),
+            "a repeat of what is kept is counted there"
+        );
+    }
 }

@@ -11,6 +11,7 @@
 mod backfill;
 mod captures;
 mod clock;
+mod days;
 mod doctor;
 mod embedded;
 mod embedded_program;

@@ -5,9 +5,7 @@ use sqlx::postgres::PgConnectOptions;
 use sqlx::types::chrono::{DateTime, Utc};
 use sqlx::{Executor as _, PgPool};
 use trading_core::domain::{Instrument, Side, Source, Tick, Timestamp, TradeId, parse_decimal};
-use trading_core::store::postgres::{
-    PostgresStore, drop_old_partitions, migrate, upsert_instruments,
-};
+use trading_core::store::postgres::{PostgresStore, migrate, upsert_instruments};
 use trading_core::store::{Remedy, Store as _, Written};
 
 use crate::support::postgres::{TestDatabase, database};
@@ -62,6 +60,7 @@ async fn a_tick_is_stored_with_its_exact_values() {
         odd.price = parse_decimal("0.0000000000000000000000000001").unwrap();
         odd.quantity = parse_decimal("79228162514264337593543950335").unwrap();
         odd.exchange_at = Timestamp::from_rfc3339("2024-02-29T23:59:59.999999Z").unwrap();
+        odd.source = Source::Backfill;
         let batch = [tick(8), odd];
         let written = store.write(&batch).await.unwrap();
         assert_eq!(written, Written { stored: 2, ..Written::default() }, "{way}");
@@ -91,7 +90,7 @@ async fn a_tick_is_stored_with_its_exact_values() {
                 tick.side.as_str().to_owned(),
                 tick.price,
                 tick.quantity,
-                "live".to_owned(),
+                tick.source.as_str().to_owned(),
             );
             assert_eq!(row, expected, "{way}");
         }
@@ -189,15 +188,15 @@ async fn refused_rows_are_set_aside_with_their_reason_and_the_others_stored() {
         let expected = [
             ("3", Some("23514")),
             ("250", Some("23514")),
-            ("400", None),
-            ("401", None),
+            ("400", Some("TC001")),
+            ("401", Some("TC001")),
             ("nul\u{fffd}nul", Some("22021")),
         ];
         assert_eq!(states, expected, "{way}");
         assert!(reasons[0].2.contains("quantity_is_positive"), "{}", reasons[0].2);
         let partitions =
             count(&database.pool, "pg_inherits WHERE inhparent = 'tick_data'::regclass").await;
-        assert_eq!(partitions, 3, "{way}: today and the two days after it, none for a wrong clock");
+        assert_eq!(partitions, 1, "{way}: today, and none for a wrong clock");
     }
 }
 
@@ -242,22 +241,6 @@ async fn a_terminated_connection_costs_one_retry() {
     let error = store.write(&[tick(2)]).await.unwrap_err();
     assert_eq!(error.remedy(), Remedy::Retry, "{error}");
     assert_eq!(store.write(&[tick(2)]).await.unwrap().stored, 1);
-}
-
-#[tokio::test]
-async fn old_partitions_are_dropped_and_the_kept_days_stay() {
-    let database = migrated().await;
-    let store = PostgresStore::new(database.socket());
-    let now = now();
-    let day = |back: i64| Timestamp::from_micros(now.as_micros() - back * 86_400_000_000).unwrap();
-    let mut batch = ticks(0..4);
-    for (tick, back) in batch.iter_mut().zip([0, 1, 2, 10]) {
-        tick.exchange_at = day(back);
-    }
-    store.write(&batch).await.unwrap();
-    let retention = std::time::Duration::from_secs(86_400);
-    assert_eq!(drop_old_partitions(&database.pool, retention, now).await.unwrap(), 2);
-    assert_eq!(count(&database.pool, "tick_data").await, 2);
 }
 
 #[tokio::test]

@@ -16,6 +16,10 @@ const UNNOTED: Duration = Duration::from_secs(30);
 
 /// Rows of a symbol by which it is judged where it ends, and open gaps that are remembered.
 const ROWS: i64 = 64;
+/// Partitions that one statement looks at: it locks each of them and its index.
+const PARTITIONS_AT_ONCE: usize = 30;
+/// Partitions that are looked through, from the newest back: symbols whose newest trade is older begin anew.
+const PARTITIONS_MAX: i64 = 3_000;
 /// Symbols that are asked for at once: their rows are in memory together.
 const SYMBOLS_AT_ONCE: usize = 100;
 /// Ids further apart than this do not support each other.
@@ -74,11 +78,47 @@ pub async fn last_stored(
     Ok(found)
 }
 
-/// The newest rows of each symbol; those in the database's future too, or not.
+/// The newest rows of each symbol; those in the database's future too, or not. From the newest days back, a few at a time:
+/// a statement over thousands of days would need more locks than a server has.
 async fn newest(
     pool: &PgPool,
     instruments: &[Instrument],
     only_past: bool,
+) -> Result<FxHashMap<Instrument, Vec<Row>>, sqlx::Error> {
+    let mut begins: Vec<DateTime<Utc>> = sqlx::query_scalar(
+        "SELECT from_time FROM tick_partitions() WHERE isfinite(from_time) ORDER BY from_time DESC LIMIT $1",
+    )
+    .bind(PARTITIONS_MAX)
+    .fetch_all(pool)
+    .await?;
+    if i64::try_from(begins.len()).is_ok_and(|number| number < PARTITIONS_MAX) {
+        // What no such partition holds is in one without a beginning, or in the DEFAULT one.
+        begins.push(DateTime::<Utc>::UNIX_EPOCH);
+    }
+    let rows_max = usize::try_from(ROWS).unwrap_or(usize::MAX);
+    let mut found: FxHashMap<Instrument, Vec<Row>> = FxHashMap::default();
+    let mut until = Timestamp::MAX.to_datetime();
+    for chunk in begins.chunks(PARTITIONS_AT_ONCE) {
+        let is_short = |it: &Instrument| found.get(it).is_none_or(|rows| rows.len() < rows_max);
+        let wanted: Vec<Instrument> = instruments.iter().copied().filter(is_short).collect();
+        let Some(from) = chunk.last().copied().filter(|_| !wanted.is_empty()) else { break };
+        for (instrument, rows) in newest_between(pool, &wanted, only_past, (from, until)).await? {
+            found.entry(instrument).or_default().extend(rows);
+        }
+        until = from;
+    }
+    for rows in found.values_mut() {
+        rows.truncate(rows_max);
+    }
+    Ok(found)
+}
+
+/// The newest rows of each symbol in a range of time, from the first time to before the second.
+async fn newest_between(
+    pool: &PgPool,
+    instruments: &[Instrument],
+    only_past: bool,
+    (from, until): (DateTime<Utc>, DateTime<Utc>),
 ) -> Result<FxHashMap<Instrument, Vec<Row>>, sqlx::Error> {
     let (by_name, exchanges, symbols) = names(instruments);
     let rows: Vec<(String, String, String, DateTime<Utc>)> = sqlx::query_as(
@@ -87,14 +127,18 @@ async fn newest(
          CROSS JOIN LATERAL ( \
              SELECT trade_id, least(time, received_at) AS at FROM tick_data \
              WHERE tick_data.exchange = wanted.exchange AND tick_data.symbol = wanted.symbol \
-                 AND (NOT $3 OR time <= now() + interval '5 seconds') \
+                 AND (NOT $3 OR time <= now() + interval '5 seconds') AND time >= $5 AND time < $6 \
              ORDER BY time DESC, length(trade_id) DESC, trade_id DESC LIMIT $4 \
          ) AS latest",
     )
+    // Planned for these times, and so for these days only.
+    .persistent(false)
     .bind(exchanges)
     .bind(symbols)
     .bind(only_past)
     .bind(ROWS)
+    .bind(from)
+    .bind(until)
     .fetch_all(pool)
     .await?;
     let mut found: FxHashMap<Instrument, Vec<Row>> = FxHashMap::default();

@@ -1,11 +1,8 @@
 //! The schema, and what is done to it outside of writing.
 
-use std::time::Duration;
-
-use sqlx::types::chrono::NaiveDate;
 use sqlx::{PgConnection, PgPool};
 
-use crate::domain::{Instrument, Timestamp};
+use crate::domain::Instrument;
 
 /// The schema could not be brought up to date.
 #[derive(Debug, thiserror::Error)]
@@ -101,25 +98,4 @@ pub async fn upsert_instruments(
     .execute(pool)
     .await?;
     Ok(())
-}
-
-/// Drops the day partitions that lie wholly before `now - retention`, and says how many.
-///
-/// # Errors
-///
-/// When the server cannot be reached or refuses.
-pub async fn drop_old_partitions(
-    pool: &PgPool,
-    retention: Duration,
-    now: Timestamp,
-) -> Result<u32, MaintenanceError> {
-    let kept_micros =
-        now.as_micros().saturating_sub(i64::try_from(retention.as_micros()).unwrap_or(i64::MAX));
-    let first_kept = kept_micros.div_euclid(86_400_000_000);
-    let first_kept = NaiveDate::from_epoch_days(i32::try_from(first_kept).unwrap_or_default());
-    let (dropped,): (i32,) = sqlx::query_as("SELECT drop_tick_partitions_before($1)")
-        .bind(first_kept)
-        .fetch_one(pool)
-        .await?;
-    Ok(u32::try_from(dropped).unwrap_or_default())
 }

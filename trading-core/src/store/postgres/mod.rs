@@ -9,6 +9,15 @@
 //! Over TCP a small batch is an INSERT too: sqlx sets no TCP_NODELAY, so that the two segments with which a COPY ends
 //! wait some 40 ms for the server's delayed acknowledgement. A large batch hides that behind the others.
 
+/// Whether a row of `rejected_ticks` was refused for its time only, which is not final: by this program, or by an earlier
+/// version that had no code for it.
+macro_rules! only_time {
+    () => {
+        "(coalesce(sqlstate, '') = 'TC001' \
+            OR sqlstate IS NULL AND reason = 'time is before 2009 or more than two days ahead')"
+    };
+}
+
 mod audit;
 mod connections;
 mod copy;
@@ -21,14 +30,19 @@ mod origin;
 mod partitions;
 mod quarantine;
 mod reject;
+mod restore;
+mod retention;
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use connections::Connections;
 use copy::CopyBuffers;
 use insert::{Conflicts, insert};
 use neighbour::Neighbour;
-use partitions::Partitions;
+use partitions::{Clocks, Partitions, Unmade};
+use reject::Refusal;
 use sqlx::PgConnection;
 use sqlx::postgres::PgConnectOptions;
 use tokio::time::Instant;
@@ -43,15 +57,18 @@ pub use gaps::{
     waiting_gaps,
 };
 pub use latest::{LastStored, in_doubt_since, last_stored, list_time_until_now, not_stored_for};
-pub use maintenance::{
-    MaintenanceError, Schema, drop_old_partitions, migrate, schema, upsert_instruments,
-};
+pub use maintenance::{MaintenanceError, Schema, migrate, schema, upsert_instruments};
+pub use partitions::make_days_ahead;
+pub use restore::{Restored, restore_refused_for_time};
+pub use retention::{Dropped, drop_old_partitions};
 
 pub use origin::{Origin, OriginError, claim, database_name, origin};
 pub use quarantine::{QuarantinedRow, instruments, quarantined, remove_quarantined};
+pub use reject::REJECTED_MAX;
 
-use super::{Store, StoreError, Written};
+use super::{DaysLeft, Store, StoreError, Written};
 use crate::domain::{RecorderClock, Tick};
+use crate::telemetry::SharedLimiter;
 
 /// The server's time for one statement.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -73,7 +90,17 @@ pub struct PostgresStore {
     buffers: CopyBuffers,
     neighbour: Neighbour,
     inserted_max: usize,
-    clock: RecorderClock,
+    clocks: Clocks,
+    rejected_max: u32,
+    refused: SharedLimiter,
+}
+
+/// A batch by what is to become of its ticks.
+struct Sorted<'a> {
+    /// To be stored.
+    good: Cow<'a, [Tick]>,
+    /// To be set aside.
+    refusals: Vec<Refusal>,
 }
 
 /// Why one attempt at a batch did not store all of it.
@@ -110,14 +137,24 @@ impl PostgresStore {
             buffers: CopyBuffers::default(),
             neighbour: Neighbour::default(),
             inserted_max,
-            clock: RecorderClock::default(),
+            clocks: Clocks::default(),
+            rejected_max: REJECTED_MAX,
+            refused: SharedLimiter::default(),
         }
     }
 
     /// With the clock of the recorder, which knows how far the machine's is off.
     #[must_use]
-    pub fn with_clock(self, clock: RecorderClock) -> Self {
-        Self { clock, ..self }
+    pub fn with_clock(mut self, clock: RecorderClock) -> Self {
+        self.clocks = Clocks::new(clock);
+        self
+    }
+
+    /// Keeps this many refused ticks of an exchange instead of [`REJECTED_MAX`]; the others are counted.
+    #[must_use]
+    pub const fn with_rejected_max(mut self, rows: u32) -> Self {
+        self.rejected_max = rows;
+        self
     }
 
     /// Writes a batch as one statement, or as two when ticks of it are there already.
@@ -162,11 +199,12 @@ impl PostgresStore {
         }
     }
 
-    /// Writes a batch; where rows of it are refused, finds each by halving, and sets it aside.
+    /// Writes a batch; where rows of it are refused, finds each by halving, and adds it to the refusals.
     async fn write_halving(
         &self,
         connection: &mut PgConnection,
         batch: &[Tick],
+        refusals: &mut Vec<Refusal>,
     ) -> Result<Written, StoreError> {
         let mut written = Written::default();
         let mut parts = vec![batch];
@@ -177,10 +215,7 @@ impl PostgresStore {
                     written.duplicates += more.duplicates;
                 }
                 Err(StoreError::Refused(reason)) => match part {
-                    [tick] => {
-                        Self::within(reject::set_aside(connection, tick, &reason)).await?;
-                        written.rejected += 1;
-                    }
+                    [tick] => refusals.push(Refusal::by_database(tick, &reason)),
                     _ => {
                         let (first, second) = part.split_at(part.len() / 2);
                         parts.extend([second, first]);
@@ -192,34 +227,136 @@ impl PostgresStore {
         Ok(written)
     }
 
+    /// Parts a batch from the ticks that no row can be made of: before any partition is made for them.
+    async fn sort<'a>(
+        &self,
+        connection: &mut PgConnection,
+        batch: &'a [Tick],
+    ) -> Result<Sorted<'a>, sqlx::Error> {
+        let database = self.clocks.database_now(connection).await?;
+        let is_good =
+            |tick: &Tick| self.clocks.allow(tick, database) && Refusal::in_any_case(tick).is_none();
+        if batch.iter().all(is_good) {
+            return Ok(Sorted { good: Cow::Borrowed(batch), refusals: Vec::new() });
+        }
+        let mut refusals = Vec::new();
+        let mut good = Vec::with_capacity(batch.len());
+        for tick in batch {
+            if !self.clocks.allow(tick, database) {
+                refusals.push(Refusal::of_time(tick.clone()));
+            } else if let Some(refusal) = Refusal::in_any_case(tick) {
+                refusals.push(refusal);
+            } else {
+                good.push(tick.clone());
+            }
+        }
+        Ok(Sorted { good: Cow::Owned(good), refusals })
+    }
+
+    /// Makes the days of a batch, and parts it from the ticks whose day is not there.
+    async fn place<'a>(
+        &self,
+        connection: &mut PgConnection,
+        batch: Cow<'a, [Tick]>,
+    ) -> Result<(Cow<'a, [Tick]>, Vec<Tick>, BTreeMap<i64, Unmade>), StoreError> {
+        let missing = self.partitions.missing(&batch);
+        if missing.is_empty() {
+            return Ok((batch, Vec::new(), BTreeMap::new()));
+        }
+        let unmade = Self::within(self.partitions.make(connection, missing)).await?;
+        if unmade.is_empty() {
+            return Ok((batch, Vec::new(), unmade));
+        }
+        let has_day = |tick: &Tick| !unmade.contains_key(&tick.exchange_at.day());
+        let (placed, left): (Vec<Tick>, Vec<Tick>) = batch.iter().cloned().partition(has_day);
+        if placed.is_empty() {
+            // Nothing is held up by asking for the day again at once.
+            self.partitions.forget_refusals();
+        }
+        Ok((Cow::Owned(placed), left, unmade))
+    }
+
     async fn write_connected(
         &self,
         connection: &mut PgConnection,
         batch: &[Tick],
     ) -> Result<Written, StoreError> {
-        let now = self.clock.now();
-        let prepared = Self::within(self.partitions.prepare(connection, batch, now)).await?;
-        let (batch, out_of_range) = prepared;
-        let mut written = match Self::within(self.write_whole(connection, &batch)).await {
+        let Sorted { good, mut refusals } = Self::within(self.sort(connection, batch)).await?;
+        let (placed, mut left, mut unmade) = self.place(connection, good).await?;
+        let mut written = match Self::within(self.write_whole(connection, &placed)).await {
             // Perhaps no row's fault: a partition that was there may have gone (retention, a restored server).
             Err(StoreError::Refused(_)) => {
                 self.partitions.forget();
-                Self::within(self.partitions.prepare(connection, &batch, now)).await?;
-                self.write_halving(connection, &batch).await?
+                let (placed, more_left, more_unmade) = self.place(connection, placed).await?;
+                left.extend(more_left);
+                unmade.extend(more_unmade);
+                self.write_halving(connection, &placed, &mut refusals).await?
             }
             written => written?,
         };
-        for tick in &out_of_range {
-            Self::within(reject::set_aside_out_of_range(connection, tick)).await?;
-            written.rejected += 1;
+        if !refusals.is_empty() {
+            let setting_aside = reject::set_aside(connection, &refusals, self.rejected_max);
+            let counted = Self::within(setting_aside).await?;
+            self.tell_refused(&refusals, counted);
+            written.rejected += u64::try_from(refusals.len()).unwrap_or(u64::MAX);
         }
-        if written.rejected > 0 {
-            tracing::warn!(
-                ticks = written.rejected,
-                "Ticks refused, and set aside in rejected_ticks"
-            );
+        if left.is_empty() {
+            return Ok(written);
         }
-        Ok(written)
+        let days = Self::explain(connection, unmade).await;
+        Err(StoreError::Days(Box::new(DaysLeft { written, left, ..days })))
+    }
+
+    /// Says why days are not there, and what to do about it.
+    async fn explain(connection: &mut PgConnection, unmade: BTreeMap<i64, Unmade>) -> DaysLeft {
+        let mut days = DaysLeft::default();
+        for (day, reason) in unmade {
+            let date = partitions::date(day);
+            match reason {
+                Unmade::Later => days.goes_on = true,
+                Unmade::Refused(error) if days.cause.is_none() => {
+                    let holder = partitions::holder(connection, &error).await.unwrap_or_default();
+                    days.cure = format!("{holder}{}", partitions::cure(&error, date));
+                    days.day = date.to_string();
+                    days.cause = Some(error);
+                }
+                Unmade::Refused(_) | Unmade::RefusedBefore => {
+                    if days.day.is_empty() {
+                        days.day = date.to_string();
+                    }
+                }
+            }
+        }
+        days
+    }
+
+    fn tell_refused(&self, refusals: &[Refusal], counted: i64) {
+        let Some(unsaid) = self.refused.admit(Instant::now()) else { return };
+        let ticks = refusals.len();
+        let of_time: Vec<&Tick> =
+            refusals.iter().filter(|it| it.is_of_time()).map(Refusal::tick).collect();
+        let counted = match counted {
+            0 => String::new(),
+            counted => format!(
+                "; {counted} of them are only counted, in rejected_overflow, because rejected_ticks holds {} of the exchange",
+                self.rejected_max
+            ),
+        };
+        match of_time.first() {
+            None => tracing::warn!(
+                ticks,
+                "Ticks refused, and set aside in rejected_ticks{counted}{unsaid}"
+            ),
+            Some(tick) => tracing::warn!(
+                ticks,
+                "Ticks refused, and set aside in rejected_ticks: {} of them for their time; {}:{} is stamped {} and was                  received at {} by our clock: the exchange's stamp is wrong, or our clock and the database's are. They are                  stored when the clocks agree{counted}{unsaid}",
+                of_time.len(),
+                tick.instrument.exchange(),
+                tick.instrument.symbol().as_str(),
+                tick.exchange_at,
+                tick.received_at,
+            ),
+        }
     }
 }
 
@@ -230,13 +367,15 @@ impl Store for PostgresStore {
         }
         let write = async {
             let mut connection = Self::within(self.connections.take()).await?;
-            let written = self.write_connected(&mut connection, batch).await?;
+            let written = self.write_connected(&mut connection, batch).await;
             // Only a connection that did its work well is used again.
-            self.connections.give_back(connection);
-            Ok(written)
+            if matches!(written, Ok(_) | Err(StoreError::Days(_))) {
+                self.connections.give_back(connection);
+            }
+            written
         };
         let written = write.await;
-        if written.is_err() {
+        if written.as_ref().is_err_and(|error| !matches!(error, StoreError::Days(_))) {
             // What broke one connection (a restart of the server) has broken the idle ones too.
             self.connections.clear();
             self.partitions.forget();

@@ -15,7 +15,7 @@ const SPOOLED_MAX: Duration = Duration::from_secs(3_600);
 /// A trade that is stored further than [`SLACK`] from its gap, but not further than this, is the same trade with another
 /// time: fetched again it would be a second row.
 const ELSEWHERE: Duration = Duration::from_hours(24);
-/// The numbers of ids `$5` to `$6` of a symbol that are stored, or were refused.
+/// The numbers of ids `$5` to `$6` of a symbol that are stored, or were refused for good: not for their time only.
 macro_rules! stored {
     () => {
         concat!(
@@ -31,8 +31,9 @@ macro_rules! refused {
         concat!(
             "SELECT id FROM (SELECT ",
             number!(),
-            " AS id FROM rejected_ticks WHERE exchange = $1 AND symbol = $2) AS ticks \
-             WHERE id BETWEEN $5 AND $6"
+            " AS id FROM rejected_ticks WHERE exchange = $1 AND symbol = $2 AND NOT ",
+            only_time!(),
+            ") AS ticks WHERE id BETWEEN $5 AND $6"
         )
     };
 }
@@ -173,20 +174,26 @@ impl Gaps {
         let exchanges: Vec<&str> = ticks.iter().map(|tick| tick.instrument.exchange()).collect();
         let symbols: Vec<&str> =
             ticks.iter().map(|tick| tick.instrument.symbol().as_str()).collect();
-        let count: i64 = sqlx::query_scalar(
+        // Only the days between these are looked at, and locked.
+        let (oldest, newest) = (times.iter().min().copied(), times.iter().max().copied());
+        let count: i64 = sqlx::query_scalar(concat!(
             "SELECT count(*) FROM unnest($1::text[], $2::text[], $3::timestamptz[], $4::text[]) \
                  AS want (exchange, symbol, time, trade_id) \
              WHERE NOT EXISTS (SELECT FROM tick_data AS it \
                  WHERE it.exchange = want.exchange AND it.symbol = want.symbol \
-                     AND it.time = want.time AND it.trade_id = want.trade_id) \
+                     AND it.time = want.time AND it.trade_id = want.trade_id AND it.time BETWEEN $5 AND $6) \
              AND NOT EXISTS (SELECT FROM rejected_ticks AS it \
                  WHERE it.exchange = want.exchange AND it.symbol = want.symbol \
-                     AND it.time = want.time AND it.trade_id = want.trade_id)",
-        )
+                     AND it.time = want.time AND it.trade_id = want.trade_id AND NOT ",
+            only_time!(),
+            ")"
+        ))
         .bind(exchanges)
         .bind(symbols)
         .bind(times)
         .bind(ids)
+        .bind(oldest)
+        .bind(newest)
         .fetch_one(&self.pool)
         .await?;
         Ok(usize::try_from(count).unwrap_or_default())
