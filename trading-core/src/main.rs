@@ -3,11 +3,13 @@
 mod commands;
 
 use std::collections::BTreeMap;
+use std::os::unix::process::CommandExt as _;
 
 use serde_json::json;
 use trading_core::cli::{self, Cli, Command, ConfigCommand, ExitCode};
 use trading_core::config::{self, ConfigError, Loaded};
 use trading_core::store::embedded::stop_servers_when_killed;
+use trading_core::store::postgres::SESSION_OPTIONS;
 use trading_core::{exchange, output, paper, telemetry};
 
 fn main() -> std::process::ExitCode {
@@ -15,6 +17,9 @@ fn main() -> std::process::ExitCode {
 }
 
 fn run() -> ExitCode {
+    if let Some(code) = without_session_options() {
+        return code;
+    }
     let cli = match Cli::read(std::env::args_os()) {
         Ok(cli) => cli,
         Err(code) => return code,
@@ -40,6 +45,23 @@ fn run() -> ExitCode {
         Command::Db(command) => commands::db(&cli, command, &environment),
         Command::Spool(command) => commands::spool(&cli, command, &environment),
     }
+}
+
+/// sqlx sends what is in `PGOPTIONS` at the start of every connection, also to the embedded database, which it does not
+/// mean, and through poolers, which refuse it. So this process begins anew without it; for other servers its settings are
+/// kept, and set in every session.
+fn without_session_options() -> Option<ExitCode> {
+    let options = std::env::var_os("PGOPTIONS")?;
+    let arguments: Vec<_> = std::env::args_os().collect();
+    let (name, rest) = arguments.split_first()?;
+    // Its file may have been replaced or removed since.
+    let own = std::env::current_exe().ok().filter(|path| path.exists());
+    let program = own.unwrap_or_else(|| "/proc/self/exe".into());
+    let mut command = std::process::Command::new(program);
+    command.arg0(name).args(rest).env_remove("PGOPTIONS").env(SESSION_OPTIONS, options);
+    // Returns only when this process could not be replaced.
+    output::complain(&command.exec());
+    Some(ExitCode::Failed)
 }
 
 /// The settings, checked by the configuration and by the rooms that know more of them.

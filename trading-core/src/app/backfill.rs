@@ -9,8 +9,9 @@ use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use super::database::Database;
 use super::identity::identity;
-use super::live::{Database, LiveError};
+use super::live::LiveError;
 use super::recorder::venues;
 use super::signals::StopSignals;
 use super::tasks::Tasks;

@@ -6,11 +6,12 @@ use std::path::PathBuf;
 use sqlx::postgres::PgPool;
 use tracing::warn;
 
-use super::live::{Database, LiveError, open_spool};
+use super::database::Database;
+use super::live::{LiveError, open_spool, spool_id};
 use super::signals::StopSignals;
 use crate::config::Settings;
-use crate::store::postgres::{MaintenanceError, PostgresStore, database_name};
-use crate::store::spool::{self, Losses, SlotStatus, Spool, SpoolError};
+use crate::store::postgres::{DatabaseName, PostgresStore, database_name};
+use crate::store::spool::{self, Losses, SlotStatus, Spool, SpoolError, SpoolNames};
 use crate::store::{Store as _, StoreError, Written};
 use crate::telemetry::Progress;
 
@@ -36,6 +37,22 @@ pub enum DrainError {
     /// The spool failed.
     #[error(transparent)]
     Spool(#[from] SpoolError),
+    /// Nothing waits for that database.
+    #[error("nothing in the spool waits for database {id}; what waits is for: {waiting}")]
+    NotThere {
+        /// As it was asked for.
+        id: String,
+        /// What ids there are.
+        waiting: String,
+    },
+    /// It waits for a database of the other kind of trades.
+    #[error("what waits for {waiting} must not be mixed with the trades of this database ({held})")]
+    Mixed {
+        /// What names the database it waits for.
+        waiting: String,
+        /// What names this one.
+        held: String,
+    },
     /// The store failed.
     #[error("stopped with {left} ticks in the spool at {}", dir.display())]
     Store {
@@ -74,8 +91,16 @@ impl fmt::Display for Drained {
     }
 }
 
-/// Stores what waits in the spool for the database of the settings and what no running recorder holds. With `damaged`
-/// also what can be read of the files that were set aside, and of those that no longer say for which database they wait.
+/// What is stored beside what waits for the database of the settings.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Wanted<'a> {
+    /// What can be read of the files that were set aside, and of those that no longer say for which database they wait.
+    pub damaged: bool,
+    /// What waits for the database of this id, which is gone for good or was restored as this one.
+    pub adopted: Option<&'a str>,
+}
+
+/// Stores what waits in the spool for the database of the settings and what no running recorder holds.
 ///
 /// # Errors
 ///
@@ -83,7 +108,7 @@ impl fmt::Display for Drained {
 pub async fn drain_spool(
     settings: &Settings,
     pg_bin: Option<PathBuf>,
-    damaged: bool,
+    wanted: Wanted<'_>,
 ) -> Result<Drained, DrainError> {
     let mut signals = StopSignals::listen().map_err(LiveError::Signals)?;
     let dir = spool::folder(&settings.spool, &settings.database).map_err(LiveError::from)?;
@@ -93,13 +118,13 @@ pub async fn drain_spool(
     let free = |slot: &&SlotStatus| !slot.held;
     let mut slots = status.slots.iter().filter(free);
     // No database is made for nothing.
-    if !slots.any(|slot| slot.segments > 0 || (damaged && slot.damaged > 0)) {
+    if !slots.any(|slot| slot.segments > 0 || (wanted.damaged && slot.damaged > 0)) {
         drained.losses.skipped = status.skipped;
         return Ok(drained);
     }
     let database = Database::open(settings, pg_bin).await?;
     let done = tokio::select! {
-        done = with_database(settings, &database, damaged, &mut drained) => done,
+        done = with_database(settings, &database, wanted, &mut drained) => done,
         signal = signals.next() => {
             warn!("{signal}: stopped; what is not stored stays in the spool");
             Ok(())
@@ -120,13 +145,14 @@ fn waiting(dir: &std::path::Path, settings: &Settings) -> Result<u64, SpoolError
 async fn with_database(
     settings: &Settings,
     database: &Database,
-    damaged: bool,
+    wanted: Wanted<'_>,
     drained: &mut Drained,
 ) -> Result<(), DrainError> {
     let pool = database.migrated_pool(1).await?;
-    let named = named(&pool).await;
+    let named = names(&pool, &drained.dir, settings, database, wanted.adopted).await;
     pool.close().await;
-    let spool = open_spool(settings, named?, damaged).await?;
+    let (names, original) = named?;
+    let spool = open_spool(settings, names, original.as_deref(), wanted.damaged).await?;
     drained.losses = spool.losses();
     let store = database.store();
     let total = spool.backlog().ticks;
@@ -139,10 +165,42 @@ async fn with_database(
     done
 }
 
-/// A database that nobody has recorded into has no name, and nothing waits for it.
-async fn named(pool: &PgPool) -> Result<String, LiveError> {
-    let name = database_name(pool).await.map_err(MaintenanceError::from)?;
-    Ok(name.unwrap_or_default())
+/// The names whose batches are stored: the database's own, that of one never seen at its address, and the adopted one. A
+/// database that nobody has recorded into has no name, and only what is adopted is stored in it.
+async fn names(
+    pool: &PgPool,
+    dir: &std::path::Path,
+    settings: &Settings,
+    database: &Database,
+    adopted: Option<&str>,
+) -> Result<(SpoolNames, Option<String>), DrainError> {
+    let name = database_name(pool).await.map_err(LiveError::from)?;
+    let is_claimed = name.is_some();
+    let DatabaseName { own, original } = name.unwrap_or_default();
+    let origin = own.rsplit_once(", ").map(|(_id, origin)| origin.to_owned());
+    let mut also = Vec::new();
+    if let Some(origin) = &origin {
+        also.push(format!("the first at {}, {origin}", database.address().name()));
+    }
+    if let Some(id) = adopted {
+        let status = spool::status(dir, settings.spool.max_bytes)?;
+        let waiting: Vec<String> = status.slots.into_iter().filter_map(|it| it.database).collect();
+        let Some(found) = waiting.iter().find(|name| spool_id(name) == id || *name == id) else {
+            return Err(DrainError::NotThere { id: id.to_owned(), waiting: listed(&waiting) });
+        };
+        let kind = found.rsplit_once(", ").map(|(_id, origin)| origin);
+        if is_claimed && kind != origin.as_deref() {
+            return Err(DrainError::Mixed { waiting: found.clone(), held: own });
+        }
+        also.push(found.clone());
+    }
+    Ok((SpoolNames { database: own, also }, original))
+}
+
+fn listed(names: &[String]) -> String {
+    let mut ids: Vec<&str> = names.iter().map(|name| spool_id(name)).collect();
+    ids.dedup();
+    if ids.is_empty() { "nothing".to_owned() } else { ids.join("; ") }
 }
 
 async fn empty(

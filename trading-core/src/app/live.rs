@@ -1,41 +1,34 @@
 //! `trading-core live`: the world around the recorder. The database is up before the first feed connects, and goes
 //! after the last tick is stored; the same holds for the simulated exchanges, where they stand for the real ones.
 
-use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
-use sqlx::{ConnectOptions as _, Connection as _};
+use sqlx::postgres::PgPool;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use super::database::Database;
 use super::ground::Ground;
 use super::recorder::{Outcome, Recorder, Venue, VenueError, venues};
 use super::signals::StopSignals;
 use super::tasks::Tasks;
-use crate::config::{DatabaseUrl, Settings};
+use crate::config::{ServerUrlError, Settings};
 use crate::paper::{self, PgStore, SummaryHandle};
 use crate::pipeline::{Onlooker, tap};
 use crate::simulator::{Simulator, SimulatorError, SimulatorOptions};
-use crate::store::embedded::{Cluster, EmbeddedError, Options, command};
-use crate::store::postgres::{
-    MaintenanceError, Origin, OriginError, PostgresStore, is_on_this_machine, migrate,
-};
-use crate::store::spool::{self, Found, Spool, SpoolError};
+use crate::store::embedded::{Cluster, EmbeddedError};
+use crate::store::postgres::{MaintenanceError, Origin, OriginError, Pooler, refusal};
+use crate::store::spool::{self, Found, Spool, SpoolError, SpoolNames};
 
 /// How often the embedded server is looked at: a crashed one is brought back.
 const GUARD_INTERVAL: Duration = Duration::from_secs(2);
-/// How long a server may take to let us in at the start.
-const CONNECT_MAX: Duration = Duration::from_secs(10);
 /// How long the pool may take to close.
 const CLOSE_MAX: Duration = Duration::from_secs(5);
 /// How long paper trading waits for the spool of an earlier run to be stored.
 const DRAIN_MAX: Duration = Duration::from_secs(60);
-/// How long the pool waits for a connection: longer than a server takes to restart.
-const ACQUIRE_MAX: Duration = Duration::from_secs(30);
 
 /// What `live` is asked to do beside recording.
 #[derive(Debug, Clone)]
@@ -63,8 +56,29 @@ pub enum LiveError {
     /// The embedded database does not run.
     #[error(transparent)]
     Embedded(#[from] EmbeddedError),
+    /// The URL of the database is none.
+    #[error("database.url: {0}")]
+    Url(#[from] ServerUrlError),
+    /// A pooler between us and the database keeps no sessions.
+    #[error("the database at {url}: {pooler}")]
+    Pooler {
+        /// The URL, without its password.
+        url: String,
+        /// What it does.
+        pooler: Pooler,
+    },
+    /// The database of this address is not the one that ticks were spooled for.
+    #[error(
+        "the database is not the one that ticks are spooled for ({spooled}): correct database.url, or, if that one is gone for \
+         good, `trading-core spool drain --adopt {}` stores them here",
+        spool_id(spooled)
+    )]
+    Another {
+        /// What names the one that they are spooled for.
+        spooled: String,
+    },
     /// The database cannot be reached.
-    #[error("the database at {url} cannot be reached")]
+    #[error("the database at {url} {}", refusal(error))]
     Database {
         /// The URL, without its password.
         url: String,
@@ -81,102 +95,6 @@ pub enum LiveError {
     /// The spool cannot be used.
     #[error("the spool cannot be used; spool.dir names another place for it")]
     Spool(#[from] SpoolError),
-}
-
-/// A database to record into.
-pub struct Database {
-    cluster: Option<Guarded>,
-    options: PgConnectOptions,
-    shown: String,
-}
-
-/// Says nothing of the options: they may hold a password.
-impl fmt::Debug for Database {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Database").field("url", &self.shown).finish_non_exhaustive()
-    }
-}
-
-impl Database {
-    /// Starts or joins the embedded cluster, or takes the server of the settings.
-    ///
-    /// # Errors
-    ///
-    /// When the cluster does not start or the URL is none.
-    pub async fn open(settings: &Settings, pg_bin: Option<PathBuf>) -> Result<Self, LiveError> {
-        let (cluster, url, shown) = match &settings.database.url {
-            DatabaseUrl::Embedded => {
-                let cluster = Cluster::start(&Options::new(&settings.database, pg_bin)).await?;
-                let url = cluster.url();
-                (Some(Guarded::new(cluster)), url.clone(), url)
-            }
-            url @ DatabaseUrl::Server(text) => (None, text.clone(), url.to_string()),
-        };
-        match url.parse() {
-            Ok(options) => Ok(Self { cluster, options, shown }),
-            Err(error) => Err(LiveError::Database { url: shown, error }),
-        }
-    }
-
-    /// Cleans up after an [`open`](Self::open) that was given up midway: the embedded server is stopped, where nobody
-    /// else uses it.
-    pub async fn leave(settings: &Settings, pg_bin: Option<PathBuf>) {
-        if settings.database.url != DatabaseUrl::Embedded {
-            return;
-        }
-        let options = Options::new(&settings.database, pg_bin);
-        if let Err(error) = command::stop_unused(&options, Duration::ZERO).await {
-            warn!(%error, "The embedded database was not stopped");
-        }
-    }
-
-    /// A pool of up to `connections`, on a schema that is up to date.
-    ///
-    /// # Errors
-    ///
-    /// When the server does not answer or a migration fails.
-    pub async fn migrated_pool(&self, connections: u32) -> Result<PgPool, LiveError> {
-        let pool = self.pool(connections).await?;
-        migrate(&pool).await?;
-        Ok(pool)
-    }
-
-    /// A pool of up to `connections`, on the schema as it is.
-    ///
-    /// # Errors
-    ///
-    /// When the server does not answer.
-    pub async fn pool(&self, connections: u32) -> Result<PgPool, LiveError> {
-        let options = self.options.clone().application_name("trading-core");
-        let unreachable = |error| LiveError::Database { url: self.shown.clone(), error };
-        // Asked for once without the pool, which would try for long and then say no more than that it did.
-        let first = tokio::time::timeout(CONNECT_MAX, options.connect()).await;
-        let first = first.unwrap_or(Err(sqlx::Error::PoolTimedOut)).map_err(unreachable)?;
-        first.close().await.map_err(unreachable)?;
-        PgPoolOptions::new()
-            .max_connections(connections)
-            .acquire_timeout(ACQUIRE_MAX)
-            .connect_with(options)
-            .await
-            .map_err(unreachable)
-    }
-
-    /// Whether it runs on this machine, and most likely reads its clock.
-    pub(super) fn is_on_this_machine(&self) -> bool {
-        self.cluster.is_some() || is_on_this_machine(&self.options)
-    }
-
-    /// A store on it, with connections of its own.
-    pub(super) fn store(&self) -> PostgresStore {
-        PostgresStore::new(self.options.clone())
-    }
-
-    /// Leaves the embedded cluster, which stops with the last that uses it.
-    pub async fn close(self) {
-        if let Some(cluster) = self.cluster {
-            cluster.stop().await;
-        }
-    }
 }
 
 /// Records until it is told to stop. The last line it logs is the ledger.
@@ -261,23 +179,33 @@ async fn start_recorder(
     Ok((pool, recorder))
 }
 
-/// Opens the spool for the batches of the database of this name, and says what earlier runs left in it. With `salvage`
-/// what was set aside is drained too.
+/// Opens the spool for the batches of these names, and says what earlier runs left in it. With `salvage` what was set
+/// aside is drained too.
 pub(super) async fn open_spool(
     settings: &Settings,
-    name: String,
+    names: SpoolNames,
+    original: Option<&str>,
     salvage: bool,
 ) -> Result<Spool, LiveError> {
     let dir = spool::folder(&settings.spool, &settings.database)?;
     let max_bytes = settings.spool.max_bytes;
     let (spool, found) = match salvage {
-        false => Spool::open(dir, max_bytes, name).await?,
-        true => Spool::salvage(dir, max_bytes, name).await?,
+        false => Spool::open(dir, max_bytes, names).await?,
+        true => Spool::salvage(dir, max_bytes, names).await?,
     };
     let Found { backlog, foreign, losses, .. } = found;
     for foreign in foreign {
-        let (folder, database) = (foreign.folder.display(), foreign.database.escape_debug());
-        warn!("Left alone: {folder} in the spool waits for another database ({database})");
+        let (folder, name) = (foreign.folder.display(), foreign.database.escape_debug());
+        let whose = if original == Some(&foreign.database) {
+            "the database that this one is a copy of"
+        } else {
+            "another database"
+        };
+        let id = spool_id(&foreign.database).escape_debug();
+        warn!(
+            "Left alone: {folder} in the spool waits for {whose} ({name}); if that one is gone for good, \
+             `trading-core spool drain --adopt '{id}'` stores it in this one"
+        );
     }
     for skipped in &losses.skipped {
         warn!("In the spool {skipped}");
@@ -289,6 +217,11 @@ pub(super) async fn open_spool(
         );
     }
     Ok(spool)
+}
+
+/// What names a database in a command: its id, without whose trades it holds.
+pub(super) fn spool_id(name: &str) -> &str {
+    name.rsplit_once(", ").map_or(name, |(id, _origin)| id)
 }
 
 /// Paper trading beside the recorder: what the pipeline is given, and the task to run.
@@ -316,8 +249,11 @@ fn paper_trading(
     // Before the first feed: what arrives from now on comes over the tap, what did before is stored.
     let started_at = ground.clock.now();
     let store = PgStore::new(ground.pool.clone(), started_at);
-    let spool = ground.spool.clone();
+    let (spool, ready) = (ground.spool.clone(), ground.ready());
     let task = async move {
+        if !ready.or_stop(&stop).await {
+            return;
+        }
         drained(&spool, &stop).await;
         let ended = paper::run(settings, receiver, store, started_at, summary.clone()).await;
         match &ended {
@@ -353,9 +289,9 @@ fn introduce(venues: &[Venue], database: &Database) {
     for venue in venues {
         info!("Recording {venue}");
     }
-    info!("Stored in {}", database.shown);
+    info!("Stored in {}", database.shown());
     // Without a password psql asks for it, or takes it from PGPASSWORD.
-    let url = database.shown.replace(":***@", "@");
+    let url = database.shown().replace(":***@", "@");
     info!(
         "Look at it: psql '{url}' -c \"SELECT symbol, COUNT(*) FROM tick_data GROUP BY symbol ORDER BY symbol;\""
     );
@@ -363,19 +299,20 @@ fn introduce(venues: &[Venue], database: &Database) {
 
 /// The embedded cluster, and a task that brings a crashed server back, to the very end: what was accepted is still
 /// stored then.
-struct Guarded {
+#[derive(Debug)]
+pub(super) struct Guarded {
     cluster: Arc<Cluster>,
     guard: Tasks,
 }
 
 impl Guarded {
-    fn new(cluster: Cluster) -> Self {
+    pub(super) fn new(cluster: Cluster) -> Self {
         let (cluster, mut guard) = (Arc::new(cluster), Tasks::default());
         guard.spawn("guard", bring_back(Arc::clone(&cluster)));
         Self { cluster, guard }
     }
 
-    async fn stop(mut self) {
+    pub(super) async fn stop(mut self) {
         // A start that is given up midway leaves at most a running server, which is stopped next.
         self.guard.abort().await;
         match Arc::into_inner(self.cluster).map(Cluster::stop) {

@@ -1,7 +1,9 @@
 //! Builds the stages, joins them, stops them in order.
 
+mod arrival;
 mod backfill;
 mod clock_watch;
+mod database;
 mod drain;
 mod ground;
 mod identity;
@@ -14,10 +16,11 @@ mod upkeep;
 pub use backfill::{
     BackfillError, BackfillOptions, BackfillReport, ExchangeReport, RangeReport, backfill,
 };
-pub use drain::{DrainError, Drained, drain_spool};
+pub use database::Database;
+pub use drain::{DrainError, Drained, Wanted, drain_spool};
 pub use ground::Ground;
 pub use identity::identity;
-pub use live::{Database, LiveError, LiveOptions, live};
+pub use live::{LiveError, LiveOptions, live};
 pub use recorder::{Outcome, Recorder, Venue, VenueError, venues};
 pub use signals::StopSignals;
 pub use tasks::{Ended, Tasks};

@@ -266,7 +266,7 @@ impl Recorder {
         onlookers: Vec<Onlooker>,
         feeds: CancellationToken,
     ) -> Self {
-        let Ground { pool, store, spool, stored, clock, clock_watch } = ground;
+        let Ground { pool, store, spool, stored, clock, clock_watch, ready, arrival } = ground;
         let ledger = Arc::new(Ledger::default());
         let (sender, receiver) =
             channel(settings.pipeline.channel_capacity.get(), Arc::clone(&ledger));
@@ -291,7 +291,17 @@ impl Recorder {
         let journal_writer = journal_writer.with_held(held.clone());
         tasks.spawn("pipeline", pipeline.run());
         tasks.spawn("clock", clock_watch.run(Arc::clone(&ledger), feeds.clone()));
-        tasks.spawn("journal", journal_writer.run(pool.clone()));
+        let (is_ready, stop, to) = (ready.clone(), feeds.clone(), pool.clone());
+        tasks.spawn("journal", async move {
+            // At the stop it is tried all the same, and what cannot be noted is said.
+            is_ready.or_stop(&stop).await;
+            journal_writer.run(to).await;
+        });
+        if let Some(arrival) = arrival {
+            let (journal, stop) = (journal.clone(), feeds.clone());
+            let running = arrival.run(pool.clone(), spool.clone(), journal, clock.now(), stop);
+            tasks.spawn("wait for the database", running);
+        }
         for venue in venues {
             for feed in venue.feeds(&stored, &sender, &ledger, &journal, &clock, seed) {
                 tasks.spawn(format!("feed {}", feed.name), feed::run(feed, feeds.clone()));
@@ -310,11 +320,12 @@ impl Recorder {
             let venues: Vec<RepairVenue> = venues.iter().filter_map(Venue::repair).collect();
             let max_age = settings.backfill.max_age;
             let audit = repair::audit(context.clone(), venues.clone(), max_age, feeds.clone());
-            tasks.spawn("audit", audit);
-            tasks.spawn("repair", repair::run(context, venues, max_age, feeds.clone()));
+            tasks.spawn("audit", ready.clone().then(feeds.clone(), audit));
+            let repair = repair::run(context, venues, max_age, feeds.clone());
+            tasks.spawn("repair", ready.clone().then(feeds.clone(), repair));
         }
         let upkeep = upkeep::run(pool, retention, upkeep_clock, feeds.clone());
-        tasks.spawn("upkeep", upkeep);
+        tasks.spawn("upkeep", ready.then(feeds.clone(), upkeep));
         let stop_deadline = settings.pipeline.stop_deadline;
         Self { tasks, feeds, ledger, spool, noted, hurry, stop_deadline }
     }

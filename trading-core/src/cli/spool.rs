@@ -31,5 +31,8 @@ pub enum SpoolCommand {
         /// which database they wait; the files stay
         #[arg(long)]
         damaged: bool,
+        /// Store what waits for another database too, named by its id: one that is gone for good, or restored as this one
+        #[arg(long, value_name = "ID")]
+        adopt: Option<String>,
     },
 }

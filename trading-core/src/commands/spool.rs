@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use serde_json::json;
-use trading_core::app::{DrainError, drain_spool};
+use trading_core::app::{DrainError, Wanted, drain_spool};
 use trading_core::cli::{Cli, ExitCode, SpoolCommand};
 use trading_core::domain::Tick;
 use trading_core::output;
@@ -32,8 +32,9 @@ pub(crate) fn spool(cli: &Cli, command: &SpoolCommand, environment: &Environment
                     Err(error) => failed(&error),
                 }
             }
-            SpoolCommand::Drain { damaged } => {
-                match drain_spool(&settings, pg_bin(environment), *damaged).await {
+            SpoolCommand::Drain { damaged, adopt } => {
+                let wanted = Wanted { damaged: *damaged, adopted: adopt.as_deref() };
+                match drain_spool(&settings, pg_bin(environment), wanted).await {
                     Ok(drained) => match output::result(&drained.to_string()) {
                         ExitCode::Clean if !drained.is_complete() => ExitCode::Loss,
                         code => code,

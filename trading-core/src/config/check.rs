@@ -1,7 +1,6 @@
 //! Written values to trusted types. Every value is looked at, also behind a wrong one, and each that is
 //! wrong becomes a problem.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::ops::RangeInclusive;
@@ -13,6 +12,7 @@ use url::Url;
 
 use super::merge::{Merged, STRATEGIES, strategy_key};
 use super::network::{PROXY_ALLOWED, Proxies, Proxy, authorities};
+use super::server_url::ServerUrl;
 use super::value::{Origin, Value};
 use super::{
     BackfillSettings, BatchSettings, DatabaseSettings, DatabaseUrl, EXCHANGES, ExchangeSettings,
@@ -75,12 +75,7 @@ pub(super) fn check(
 /// The sections.
 impl Checker<'_> {
     fn database(&mut self) -> Option<DatabaseSettings> {
-        let url = self.take(
-            "database.url",
-            "\"embedded\", or postgres://user:password@host/db with special characters percent-encoded, and no options \
-             but those of a connection (sslmode, sslrootcert, sslcert, sslkey, host, port, options …)",
-            |value| database_url(value.scalar()?),
-        );
+        let url = self.database_url("database.url");
         // PostgreSQL itself admits a hundred by default; a thousand is past what any server bears.
         let max_connections = self.whole::<NonZeroU32>("database.max_connections", 1..=1000);
         let data_dir = self.folder("database.data_dir", "the platform's data directory");
@@ -99,6 +94,21 @@ impl Checker<'_> {
             tcp: tcp?,
             retention: retention?,
         })
+    }
+
+    fn database_url(&mut self, key: &str) -> Option<DatabaseUrl> {
+        self.read.push(key.to_owned());
+        let text = self.merged.get(key).and_then(|entry| entry.value.scalar()).unwrap_or_default();
+        if text == "embedded" {
+            return Some(DatabaseUrl::Embedded);
+        }
+        match ServerUrl::parse(text) {
+            Ok(_read) => Some(DatabaseUrl::Server(text.to_owned())),
+            Err(error) => {
+                self.refuse(key, error.to_string());
+                None
+            }
+        }
     }
 
     /// The writers take connections of their own out of the same number.
@@ -466,43 +476,6 @@ impl Checker<'_> {
         }
         clean.then_some(symbols)
     }
-}
-
-/// What sqlx takes in the query of a URL.
-const CONNECT_OPTIONS: [&str; 18] = [
-    "application_name",
-    "dbname",
-    "host",
-    "hostaddr",
-    "options",
-    "password",
-    "port",
-    "ssl-ca",
-    "ssl-cert",
-    "ssl-key",
-    "ssl-mode",
-    "ssl-root-cert",
-    "sslcert",
-    "sslkey",
-    "sslmode",
-    "sslrootcert",
-    "statement-cache-capacity",
-    "user",
-];
-
-fn database_url(text: &str) -> Option<DatabaseUrl> {
-    if text == "embedded" {
-        return Some(DatabaseUrl::Embedded);
-    }
-    let url = Url::parse(text).ok()?;
-    // sqlx would log the value of an option that it does not know, and it may be a secret.
-    let known = |(key, _): (Cow<'_, str>, Cow<'_, str>)| {
-        CONNECT_OPTIONS.contains(&key.as_ref()) || key.starts_with("options[")
-    };
-    let server = matches!(url.scheme(), "postgres" | "postgresql")
-        && !url.cannot_be_a_base()
-        && url.query_pairs().all(known);
-    server.then(|| DatabaseUrl::Server(text.to_owned()))
 }
 
 /// A duration with its unit: a bare number would leave the reader to guess seconds or milliseconds.

@@ -15,6 +15,7 @@ mod layer;
 mod merge;
 mod network;
 mod problem;
+mod server_url;
 mod settings;
 mod value;
 
@@ -29,6 +30,7 @@ pub use effective::Effective;
 pub use layer::Overrides;
 pub use network::{NetworkSettings, Proxies, Proxy, ProxyKind};
 pub use problem::{ConfigError, Problem};
+pub use server_url::{ServerUrl, ServerUrlError, TargetSession, session_settings};
 pub use settings::{
     BackfillSettings, BatchSettings, DatabaseSettings, DatabaseUrl, ExchangeSettings,
     PaperSettings, PipelineSettings, Settings, SimulateSettings, SpoolSettings, StrategySettings,

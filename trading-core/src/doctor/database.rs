@@ -5,19 +5,21 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 use chrono::{DateTime, Utc};
-use sqlx::postgres::{PgConnectOptions, PgConnection};
-use sqlx::{ConnectOptions as _, Connection as _};
+use sqlx::Connection as _;
+use sqlx::postgres::PgConnection;
 
 use super::Check;
 use super::stored::{self, Load};
 use crate::config::{DatabaseUrl, Settings};
 use crate::domain::{DATABASE, Timestamp, Witness};
 use crate::store::embedded::{Options, command};
-use crate::store::postgres::{Schema, is_on_this_machine, schema};
+use crate::store::postgres::{
+    Days, Pooler, Schema, Server, Session, days, is_away, lock_holder, pooler, refusal, schema,
+};
 
 const AREA: &str = "database";
-/// How long a server may take to let us in.
-const CONNECT_MAX: Duration = Duration::from_secs(10);
+/// The server's time for one question.
+const STATEMENT_MAX: Duration = Duration::from_secs(10);
 /// The oldest server that the tables are made for, as it numbers itself.
 const VERSION_LEAST: i32 = 140_000;
 
@@ -49,8 +51,8 @@ pub(super) async fn examine(settings: &Settings, pg_bin: Option<PathBuf>) -> Dat
         url @ DatabaseUrl::Server(text) => {
             let mut found =
                 Database { checks: Vec::new(), load: None, on_this_machine: None, clock: None };
-            match text.parse() {
-                Ok(options) => server(&mut found, settings, options, &url.to_string()).await,
+            match Server::from_url(text) {
+                Ok(reached) => server(&mut found, settings, &reached, &url.to_string()).await,
                 Err(error) => {
                     let remedy = "write database.url as postgres://user@host/db";
                     found.checks.push(Check::fail(
@@ -93,12 +95,10 @@ async fn embedded(settings: &Settings, pg_bin: Option<PathBuf>) -> Database {
         }
     }
     match status.server {
-        Some(running) => match running.url.parse() {
-            Ok(options) => server(&mut found, settings, options, &running.url).await,
-            Err(error) => {
-                found.checks.push(Check::fail(AREA, error.to_string(), "`trading-core db status`"));
-            }
-        },
+        Some(running) => {
+            let reached = running.connect_options().into();
+            server(&mut found, settings, &reached, &running.url).await;
+        }
         None if made => {
             found.checks.push(Check::ok(
                 AREA,
@@ -110,24 +110,25 @@ async fn embedded(settings: &Settings, pg_bin: Option<PathBuf>) -> Database {
     found
 }
 
-async fn server(found: &mut Database, settings: &Settings, options: PgConnectOptions, shown: &str) {
-    let is_here = settings.database.url == DatabaseUrl::Embedded || is_on_this_machine(&options);
-    let options = options.application_name("trading-core doctor").disable_statement_logging();
-    let connected = tokio::time::timeout(CONNECT_MAX, options.connect()).await;
-    let mut connection = match connected {
-        Ok(Ok(connection)) => connection,
-        Ok(Err(error)) => {
-            let remedy = "start it, or correct database.url (a password belongs in DATABASE_URL)";
-            found.checks.push(Check::fail(
-                AREA,
-                format!("{shown} cannot be reached: {error}"),
-                remedy,
-            ));
+async fn server(found: &mut Database, settings: &Settings, reached: &Server, shown: &str) {
+    let is_here = reached.is_on_this_machine();
+    // As the writers connect, and twice.
+    let session = Session { name: "trading-core doctor", statement_max: Some(STATEMENT_MAX) };
+    let kept = pooler(reached, session).await;
+    let connected = match kept {
+        Ok(None) => reached.connect(session).await,
+        Ok(Some(pooler)) => {
+            let (found_text, remedy) = told(pooler);
+            found.checks.push(Check::fail(AREA, format!("{shown}: {found_text}"), remedy));
             return;
         }
-        Err(_elapsed) => {
-            let text = format!("{shown} does not answer within {} s", CONNECT_MAX.as_secs());
-            found.checks.push(Check::fail(AREA, text, "start it, or correct database.url"));
+        Err(error) => Err(error),
+    };
+    let mut connection = match connected {
+        Ok(connection) => connection,
+        Err(error) => {
+            let (refusal, remedy) = (refusal(&error), remedy_for(&error));
+            found.checks.push(Check::fail(AREA, format!("{shown} {refusal}: {error}"), remedy));
             return;
         }
     };
@@ -157,9 +158,29 @@ async fn clock(connection: &mut PgConnection, is_here: bool) -> Result<Witness, 
     Ok(Witness { name: DATABASE.to_owned(), ahead, is_here })
 }
 
+fn remedy_for(error: &sqlx::Error) -> &'static str {
+    if is_away(error) {
+        "start it, or correct database.url; `live` spools until it is there"
+    } else {
+        "correct database.url (a password belongs in DATABASE_URL), or mend it at the server"
+    }
+}
+
+fn told(pooler: Pooler) -> (&'static str, &'static str) {
+    let found = match pooler {
+        Pooler::Transaction => {
+            "a pooler in transaction mode is in between, which keeps no sessions"
+        }
+        Pooler::Statement => {
+            "a pooler in statement mode is in between, which allows no transactions"
+        }
+    };
+    (found, "use the pooler's session mode, or connect to the server itself")
+}
+
 /// What the server says of itself.
 #[derive(Debug, sqlx::FromRow)]
-struct Server {
+struct About {
     version: String,
     number: i32,
     encoding: String,
@@ -172,8 +193,10 @@ struct Server {
 /// What it says of the tables.
 #[derive(Debug, sqlx::FromRow)]
 struct Tables {
-    may_write: bool,
-    may_partition: bool,
+    /// The first of the tables that the user lacks a right to.
+    unwritable: Option<String>,
+    user: String,
+    schema: String,
     origin: Option<String>,
     open_gaps: i64,
 }
@@ -182,7 +205,7 @@ async fn look(
     connection: &mut PgConnection,
     settings: &Settings,
 ) -> Result<(Vec<Check>, Option<Load>), sqlx::Error> {
-    let server: Server = sqlx::query_as(
+    let server: About = sqlx::query_as(
         "SELECT current_setting('server_version') AS version, \
              current_setting('server_version_num')::integer AS number, \
              current_setting('server_encoding') AS encoding, \
@@ -198,12 +221,25 @@ async fn look(
     let mut checks = judge_server(&server, settings.database.max_connections.get());
     let schema = schema(&mut *connection).await?;
     checks.push(judge_schema(schema, server.may_create));
+    if !matches!(schema, Schema::Current)
+        && let Some(holder) = lock_holder(connection).await?
+    {
+        let found = format!("another session holds the migration lock: {holder}");
+        let remedy = "let it end, or end it with SELECT pg_terminate_backend(pid)";
+        checks.push(Check::fail(AREA, found, remedy));
+    }
     if !matches!(schema, Schema::Current) {
         return Ok((checks, None));
     }
     let tables: Tables = sqlx::query_as(
-        "SELECT has_table_privilege('tick_data', 'SELECT') AND has_table_privilege('tick_data', 'INSERT') AS may_write, \
-             (SELECT pg_has_role(relowner, 'MEMBER') FROM pg_class WHERE oid = 'tick_data'::regclass) AS may_partition, \
+        "SELECT (SELECT min(relname)::text FROM pg_class WHERE relkind IN ('r', 'p') AND NOT relispartition \
+                 AND relnamespace = (SELECT relnamespace FROM pg_class WHERE oid = 'tick_data'::regclass) \
+                 AND relname IN ('tick_data', 'instruments', 'rejected_ticks', 'quarantined_frames', 'feed_sessions', \
+                     'tick_gaps', 'checked_until', 'recorded_from') \
+                 AND NOT (has_table_privilege(oid, 'SELECT') AND has_table_privilege(oid, 'INSERT') \
+                     AND has_table_privilege(oid, 'UPDATE') AND has_table_privilege(oid, 'DELETE'))) AS unwritable, \
+             current_user::text AS \"user\", \
+             (SELECT relnamespace::regnamespace::text FROM pg_class WHERE oid = 'tick_data'::regclass) AS schema, \
              (SELECT origin FROM recorded_from) AS origin, \
              (SELECT count(*) FROM open_gaps) AS open_gaps",
     )
@@ -211,11 +247,13 @@ async fn look(
     .await?;
     checks.extend(judge_tables(&tables));
     checks.extend(super::locks::check(&mut *connection).await?);
+    let days = days(&mut *connection).await?;
+    checks.extend(judge_days(&days, settings.database.retention.is_some()));
     let load = stored::load(connection).await?;
     Ok((checks, load))
 }
 
-fn judge_server(server: &Server, needed: u32) -> Vec<Check> {
+fn judge_server(server: &About, needed: u32) -> Vec<Check> {
     let mut checks = Vec::new();
     if server.number < VERSION_LEAST {
         let found = format!("PostgreSQL {}: the tables need 14 or newer", server.version);
@@ -263,9 +301,6 @@ fn judge_schema(schema: Schema, may_create: bool) -> Check {
         Schema::Behind(pending) => {
             Check::ok(AREA, format!("{pending} migrations are to be run; `live` runs them"))
         }
-        Schema::Current if !may_create => {
-            Check::fail(AREA, "the user may not make the partitions of the days", rights)
-        }
         Schema::Current => Check::ok(AREA, "the tables are those of this version"),
         Schema::Newer => Check::fail(AREA, "a newer trading-core has changed the tables", newer),
         Schema::Broken(version) => {
@@ -278,17 +313,13 @@ fn judge_schema(schema: Schema, may_create: bool) -> Check {
 
 fn judge_tables(tables: &Tables) -> Vec<Check> {
     let mut checks = Vec::new();
-    if !tables.may_write {
-        let remedy = "GRANT SELECT, INSERT ON ALL TABLES IN SCHEMA public TO the user";
-        checks.push(Check::fail(AREA, "the user may not write ticks", remedy));
-    }
-    if !tables.may_partition {
-        let remedy = "use the user who made the tables, or GRANT that role to this one";
-        checks.push(Check::fail(
-            AREA,
-            "the user does not own tick_data, and cannot add a day to it",
-            remedy,
-        ));
+    if let Some(table) = &tables.unwritable {
+        let Tables { user, schema, .. } = tables;
+        let remedy = format!(
+            "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {schema} TO {user}"
+        );
+        let found = format!("the user may not write to all tables: {table} is one of those");
+        checks.push(Check::fail(AREA, found, remedy));
     }
     if let Some(origin) = tables.origin.as_deref().filter(|origin| *origin != "real exchanges") {
         let remedy = "use another database (--database-url, database.data_dir); `live --simulate` goes on with this one";
@@ -309,13 +340,38 @@ fn judge_tables(tables: &Tables) -> Vec<Check> {
     checks
 }
 
+fn judge_days(days: &Days, keeps_days: bool) -> Vec<Check> {
+    let mut checks = Vec::new();
+    match days.problem() {
+        Some(problem) => {
+            let level = if days.has_today { Check::warn } else { Check::fail };
+            let (found, remedy) = problem.split_once(": ").unwrap_or((&problem, ""));
+            checks.push(level(AREA, found, remedy));
+        }
+        None if !days.may_make => {
+            let found = format!(
+                "the user may not make days: those up to {} are there, more are for {} to make",
+                days.until, days.owner
+            );
+            checks.push(Check::ok(AREA, found));
+        }
+        None => {}
+    }
+    if keeps_days && !days.may_drop {
+        let remedy = "set database.retention to \"none\", or GRANT the owner's role to the user";
+        let found = "the user does not own tick_data, and cannot drop old days";
+        checks.push(Check::warn(AREA, found, remedy));
+    }
+    checks
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::doctor::Level;
 
-    fn server_with(change: impl FnOnce(&mut Server)) -> Vec<Level> {
-        let mut server = Server {
+    fn server_with(change: impl FnOnce(&mut About)) -> Vec<Level> {
+        let mut server = About {
             version: "15.1".to_owned(),
             number: 150_001,
             encoding: "UTF8".to_owned(),
@@ -349,7 +405,7 @@ mod tests {
             (Schema::Behind(1), true, Level::Ok),
             (Schema::Behind(1), false, Level::Fail),
             (Schema::Current, true, Level::Ok),
-            (Schema::Current, false, Level::Fail),
+            (Schema::Current, false, Level::Ok),
             (Schema::Newer, true, Level::Fail),
             (Schema::Broken(3), true, Level::Fail),
         ] {

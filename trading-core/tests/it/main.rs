@@ -11,6 +11,7 @@
 mod backfill;
 mod captures;
 mod clock;
+mod databases;
 mod days;
 mod doctor;
 mod embedded;

@@ -336,18 +336,3 @@ async fn real_and_simulated_trades_are_never_mixed() {
     assert_eq!(output.status.code(), Some(1), "{told}");
     assert!(told.contains("holds trades of a simulated market"), "{told}");
 }
-
-#[test]
-fn a_database_that_falters_at_the_start_is_asked_again_and_one_that_is_away_is_told() {
-    // Takes every connection and says nothing to any.
-    let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = server.local_addr().unwrap();
-    let asked = std::thread::spawn(move || server.incoming().take(5).map(drop).count());
-    let settings = [("DATABASE_URL", format!("postgres://nobody@{address}/nowhere"))];
-    let output = command().args(["live", "--simulate"]).envs(settings).output().unwrap();
-    let told = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(1), "{told}");
-    assert_eq!(told.matches("Not started yet").count(), 4, "{told}");
-    assert!(told.contains("cannot be reached"), "{told}");
-    assert_eq!(asked.join().unwrap(), 5);
-}

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 use serde::Serialize;
+use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection, PgConnection};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -58,6 +59,16 @@ pub struct RunningServer {
     pub in_use: bool,
     /// Whether it runs until `db stop`.
     pub kept_running: bool,
+}
+
+impl RunningServer {
+    /// How to connect, as its owner, over the Unix socket; as [`Cluster::connect_options`].
+    #[must_use]
+    pub fn connect_options(&self) -> PgConnectOptions {
+        let (port, socket_dir, tcp) = (self.port, self.socket_dir.clone(), self.tcp);
+        let endpoint = Endpoint { port, socket_dir, tcp };
+        endpoint.options(DATABASE)
+    }
 }
 
 impl fmt::Display for Status {

@@ -39,6 +39,7 @@ use std::process::Child;
 use std::sync::Arc;
 use std::time::Duration;
 
+use sqlx::postgres::PgConnectOptions;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep};
 
@@ -256,6 +257,13 @@ impl Cluster {
             }
         );
         Ok(departure)
+    }
+
+    /// How to connect, as its owner, over the Unix socket. `PG*` variables of the environment mean another server, and
+    /// have no part in it.
+    #[must_use]
+    pub fn connect_options(&self) -> PgConnectOptions {
+        self.endpoint.options(DATABASE)
     }
 
     /// For sqlx and psql alike, over the Unix socket; holds no password.

@@ -3,40 +3,33 @@
 //! Not a pool: there are as many as writes under way at once, each is used again only after it did its work well, and
 //! one that failed or fell silent is dropped whole, socket and all, whatever state the server left it in.
 
-use std::fmt;
 use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use sqlx::PgConnection;
 use sqlx::postgres::PgConnectOptions;
-use sqlx::{ConnectOptions as _, PgConnection};
 
+use super::server::{Server, Session};
+
+#[derive(Debug)]
 pub(super) struct Connections {
-    options: PgConnectOptions,
+    server: Server,
+    session: Session,
     idle: Mutex<Vec<PgConnection>>,
 }
 
-/// Says nothing of the options: they may hold a password.
-impl fmt::Debug for Connections {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Connections").finish_non_exhaustive()
-    }
-}
-
 impl Connections {
-    pub(super) fn new(options: PgConnectOptions, statement_timeout: Duration) -> Self {
-        let options = options
-            .application_name("trading-core writer")
-            .options([("statement_timeout", statement_timeout.as_millis().to_string())])
-            .disable_statement_logging();
-        Self { options, idle: Mutex::default() }
+    pub(super) fn new(server: Server, statement_max: Duration) -> Self {
+        let session = Session { name: "trading-core writer", statement_max: Some(statement_max) };
+        Self { server, session, idle: Mutex::default() }
     }
 
     pub(super) async fn take(&self) -> Result<PgConnection, sqlx::Error> {
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         match idle {
             Some(connection) => Ok(connection),
-            None => self.options.connect().await,
+            None => self.server.connect(self.session).await,
         }
     }
 

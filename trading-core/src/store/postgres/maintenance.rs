@@ -2,27 +2,69 @@
 
 use sqlx::{PgConnection, PgPool};
 
+use std::time::Duration;
+
+use super::migrate::LockHolder;
 use crate::domain::Instrument;
 
-/// The schema could not be brought up to date.
+/// The schema could not be brought up to date, or is not for this program.
 #[derive(Debug, thiserror::Error)]
 pub enum MaintenanceError {
-    /// A migration failed, or the database holds ones that this program does not know.
+    /// A migration failed.
     #[error("migrations failed")]
     Migrate(#[from] sqlx::migrate::MigrateError),
+    /// A newer program has changed the tables.
+    #[error(
+        "a newer trading-core has changed the tables: use the newer trading-core, or another database"
+    )]
+    Newer,
+    /// A migration is there halfway.
+    #[error(
+        "migration {0} of the tables failed midway, or is not the one of this version: restore a backup, or use another \
+         database"
+    )]
+    Broken(i64),
+    /// Another session migrates, or has forgotten that it does.
+    #[error(
+        "another session has held the migration lock of this database for more than {} s{}: let it end, or end it with \
+         SELECT pg_terminate_backend(pid)",
+        waited.as_secs(),
+        holder.as_ref().map(|it| format!(" ({it})")).unwrap_or_default()
+    )]
+    Locked {
+        /// How long it was waited for.
+        waited: Duration,
+        /// Who holds it.
+        holder: Option<LockHolder>,
+    },
+    /// The user may not change the schema.
+    #[error(
+        "the tables are {pending} migrations behind, and user {user} may not change them: run `trading-core db migrate` \
+         as their owner, or GRANT CREATE ON SCHEMA {schema} TO {user}"
+    )]
+    NoRight {
+        /// Migrations to be run.
+        pending: usize,
+        /// Where.
+        schema: String,
+        /// Who.
+        user: String,
+    },
+    /// Nothing can be changed there.
+    #[error(
+        "the tables are {pending} migrations behind, and the server is read-only: run `trading-core db migrate` on its \
+         primary"
+    )]
+    ReadOnly {
+        /// Migrations to be run.
+        pending: usize,
+    },
+    /// The search path leads nowhere.
+    #[error("no schema of the search_path exists: CREATE SCHEMA, or correct search_path")]
+    NoSchema,
     /// A statement failed.
     #[error("the database refused maintenance")]
     Database(#[from] sqlx::Error),
-}
-
-/// Brings the schema up to date. Safe when several start at once: one migrates, the others wait.
-///
-/// # Errors
-///
-/// When the server cannot be reached, a migration fails, or the database is newer than this program.
-pub async fn migrate(pool: &PgPool) -> Result<(), MaintenanceError> {
-    sqlx::migrate!("../migrations").run(pool).await?;
-    Ok(())
 }
 
 /// How the tables stand to this program.

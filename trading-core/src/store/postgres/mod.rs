@@ -18,6 +18,7 @@ macro_rules! only_time {
     };
 }
 
+mod arrived;
 mod audit;
 mod connections;
 mod copy;
@@ -25,13 +26,17 @@ mod gaps;
 mod insert;
 mod latest;
 mod maintenance;
+mod migrate;
 mod neighbour;
 mod origin;
 mod partitions;
+mod pooler;
 mod quarantine;
 mod reject;
 mod restore;
 mod retention;
+mod rights;
+mod server;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -44,9 +49,9 @@ use neighbour::Neighbour;
 use partitions::{Clocks, Partitions, Unmade};
 use reject::Refusal;
 use sqlx::PgConnection;
-use sqlx::postgres::PgConnectOptions;
 use tokio::time::Instant;
 
+pub use arrived::{StoredTrade, first_received, last_received};
 pub use audit::{
     AuditStep, Hole, Mark, audit_step, checked_until, first_stored, listed, look_again, note_audit,
 };
@@ -57,14 +62,17 @@ pub use gaps::{
     waiting_gaps,
 };
 pub use latest::{LastStored, in_doubt_since, last_stored, list_time_until_now, not_stored_for};
-pub use maintenance::{MaintenanceError, Schema, migrate, schema, upsert_instruments};
+pub use maintenance::{MaintenanceError, Schema, schema, upsert_instruments};
+pub use migrate::{LockHolder, lock_holder, migrate, migrate_within};
+pub use origin::{DatabaseName, Origin, OriginError, claim, database_name, origin};
 pub use partitions::make_days_ahead;
-pub use restore::{Restored, restore_refused_for_time};
-pub use retention::{Dropped, drop_old_partitions};
-
-pub use origin::{Origin, OriginError, claim, database_name, origin};
+pub use pooler::{Pooler, pooler};
 pub use quarantine::{QuarantinedRow, instruments, quarantined, remove_quarantined};
 pub use reject::REJECTED_MAX;
+pub use restore::{Restored, restore_refused_for_time};
+pub use retention::{Dropped, drop_old_partitions};
+pub use rights::{Days, days};
+pub use server::{SESSION_OPTIONS, Server, Session, is_away, refusal};
 
 use super::{DaysLeft, Store, StoreError, Written};
 use crate::domain::{RecorderClock, Tick};
@@ -129,10 +137,11 @@ fn is_deadlock(error: &sqlx::Error) -> bool {
 impl PostgresStore {
     /// A store on this server; connects when it writes.
     #[must_use]
-    pub fn new(options: PgConnectOptions) -> Self {
-        let inserted_max = if is_local_socket(&options) { 0 } else { INSERTED_OVER_TCP_MAX };
+    pub fn new(server: impl Into<Server>) -> Self {
+        let server = server.into();
+        let inserted_max = if server.is_local_socket() { 0 } else { INSERTED_OVER_TCP_MAX };
         Self {
-            connections: Connections::new(options, STATEMENT_TIMEOUT),
+            connections: Connections::new(server, STATEMENT_TIMEOUT),
             partitions: Partitions::default(),
             buffers: CopyBuffers::default(),
             neighbour: Neighbour::default(),

@@ -27,7 +27,6 @@ pub(crate) fn faketime(test: &str, offset: &str) -> Option<[(String, String); 4]
 }
 
 /// The connection pooler.
-#[expect(dead_code, reason = "used by the tests of poolers, which come next")]
 pub(crate) fn pgbouncer(test: &str) -> Option<PathBuf> {
     find(test, "pgbouncer", &PGBOUNCER)
 }

@@ -1,0 +1,255 @@
+//! A database that comes later than the recorder, as after a reboot: feeds are read and their ticks spooled meanwhile.
+//!
+//! Until it is there nothing is written to it, not even by mistake: first it is seen that its schema is ours and that it
+//! is the one that the spool is kept for. What was missed before the start is listed then: it could not be known
+//! earlier what is stored last.
+
+use std::time::Duration;
+
+use sqlx::PgPool;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use super::ground::{Answers, Question};
+use super::live::LiveError;
+use crate::domain::{Instrument, Tick, Timestamp};
+use crate::exchange::IdRule;
+use crate::store::journal::{GapCause, GapRecord, Journal};
+use crate::store::postgres::{
+    LastStored, PostgresStore, StoredTrade, first_received, last_received,
+};
+use crate::store::spool::Spool;
+use crate::store::{Store, StoreError, Written};
+use crate::telemetry::{RepeatLimiter, SharedLimiter};
+
+/// The wait before a database that is away is asked again.
+const RETRY_DELAY: Duration = Duration::from_secs(2);
+/// How long a stop waits for the spool to be stored, so that what was missed before the start is listed.
+const LISTED_AT_STOP_MAX: Duration = Duration::from_secs(5);
+/// How long a feed may take to its first trade: up to then trades may be missing.
+const FIRST_TRADE_MAX: i64 = 5_000_000;
+
+/// Whether the database has been reached since the start.
+#[derive(Debug, Clone)]
+pub(super) struct Ready(watch::Receiver<bool>);
+
+/// Says that it has.
+#[derive(Debug)]
+pub(super) struct Opening(watch::Sender<bool>);
+
+impl Ready {
+    pub(super) fn new(is_ready: bool) -> (Opening, Self) {
+        let (sender, receiver) = watch::channel(is_ready);
+        (Opening(sender), Self(receiver))
+    }
+
+    /// Waits until the database is there; `false`: the stop came first.
+    pub(super) async fn or_stop(&self, stop: &CancellationToken) -> bool {
+        let mut ready = self.0.clone();
+        tokio::select! {
+            biased;
+            is_ready = ready.wait_for(|is_ready| *is_ready) => is_ready.is_ok(),
+            () = stop.cancelled() => false,
+        }
+    }
+
+    /// Runs a task once the database is there; not at all where the stop comes first.
+    pub(super) async fn then(self, stop: CancellationToken, task: impl Future<Output = ()>) {
+        if self.or_stop(&stop).await {
+            task.await;
+        }
+    }
+
+    fn is_ready(&self) -> bool {
+        *self.0.borrow()
+    }
+}
+
+/// A store that is away until the database has been reached, and seen to be the right one.
+#[derive(Debug)]
+pub(super) struct ReadyStore {
+    store: PostgresStore,
+    ready: Ready,
+}
+
+impl ReadyStore {
+    pub(super) const fn new(store: PostgresStore, ready: Ready) -> Self {
+        Self { store, ready }
+    }
+}
+
+impl Store for ReadyStore {
+    async fn write(&self, batch: &[Tick]) -> Result<Written, StoreError> {
+        if self.ready.is_ready() {
+            return self.store.write(batch).await;
+        }
+        let text = "it has not been reached since the start";
+        Err(StoreError::Away(std::io::Error::new(std::io::ErrorKind::NotConnected, text).into()))
+    }
+}
+
+/// What is left to do when the database is there.
+#[derive(Debug)]
+pub(super) struct Arrival {
+    pub(super) question: Question,
+    pub(super) opening: Opening,
+    /// What the spool's new batches are written for; `None`: a database that nobody has seen yet.
+    pub(super) spooled_for: Option<String>,
+    /// Why it was not there at the start.
+    pub(super) first: LiveError,
+    pub(super) gaps_said: SharedLimiter,
+}
+
+impl Arrival {
+    /// Waits for the database, lets the writers in, and lists what was missed before the start. Ends with the stop, or
+    /// when the database is there and cannot be used.
+    pub(super) async fn run(
+        self,
+        pool: PgPool,
+        spool: Spool,
+        journal: Journal,
+        started_at: Timestamp,
+        stop: CancellationToken,
+    ) {
+        let began = Instant::now();
+        let waited = stop.run_until_cancelled(self.wait(&pool, began)).await;
+        let stored = match waited {
+            None => return,
+            Some(Ok(stored)) => stored,
+            Some(Err(error)) => {
+                let cause = std::error::Error::source(&error).map(tracing::field::display);
+                error!(cause, "The database is there, and cannot be used: {error}");
+                return;
+            }
+        };
+        // What is spooled is still stored after the stop has begun.
+        let too_late = async {
+            stop.cancelled().await;
+            sleep(LISTED_AT_STOP_MAX).await;
+        };
+        tokio::select! {
+            biased;
+            listed = self.list_missed(&pool, &spool, &journal, &stored, started_at) => {
+                if let Err(error) = listed {
+                    warn!(%error, "What was missed before the start is left to the auditor");
+                }
+            }
+            () = too_late => {}
+        }
+        stop.cancelled().await;
+    }
+
+    async fn wait(&self, pool: &PgPool, began: Instant) -> Result<Vec<LastStored>, LiveError> {
+        let mut said = RepeatLimiter::default();
+        tell_away(&self.first, None, &mut said);
+        loop {
+            sleep(RETRY_DELAY).await;
+            match self.question.ask(pool).await {
+                Ok(Answers { name, stored }) => {
+                    if let Some(spooled) = self.spooled_for.as_ref().filter(|it| **it != name.own) {
+                        return Err(LiveError::Another { spooled: spooled.clone() });
+                    }
+                    self.question.remember(&name.own)?;
+                    let waited =
+                        humantime::format_duration(Duration::from_secs(began.elapsed().as_secs()));
+                    info!("The database is there after {waited}; what was spooled goes to it");
+                    self.opening.0.send_replace(true);
+                    return Ok(stored);
+                }
+                Err(error) if error.is_passing() => tell_away(&error, Some(began), &mut said),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Lists what was missed before the start: trades between the last stored one of each symbol and the first of this
+    /// run, or those of an earlier run that were in the spool.
+    async fn list_missed(
+        &self,
+        pool: &PgPool,
+        spool: &Spool,
+        journal: &Journal,
+        stored: &[LastStored],
+        started_at: Timestamp,
+    ) -> Result<(), sqlx::Error> {
+        // At once: these are known, and a stop must not lose them.
+        for last in stored {
+            self.list_time(journal, last.instrument, last.until, started_at);
+        }
+        // The first trades of this run are in the table when the spool is empty. Where this is not reached, the auditor
+        // finds the ids.
+        spool.until_empty_is(true).await;
+        let instruments: Vec<_> = self.question.instruments().collect();
+        let before = last_received(pool, &instruments, started_at).await?;
+        for last in &before {
+            if !stored.iter().any(|known| known.instrument == last.instrument) {
+                self.list_time(journal, last.instrument, last.exchange_at, started_at);
+            }
+            self.list_ids(journal, last, first_received(pool, last, Some(started_at)).await?);
+        }
+        for last in stored {
+            let last = last.into();
+            self.list_ids(journal, &last, first_received(pool, &last, None).await?);
+        }
+        Ok(())
+    }
+
+    /// Where ids prove nothing, all of the time up to this run may be missing.
+    fn list_time(
+        &self,
+        journal: &Journal,
+        instrument: Instrument,
+        from: Timestamp,
+        started_at: Timestamp,
+    ) {
+        if self.question.ids_of(instrument) != Some(IdRule::Unique) || from >= started_at {
+            return;
+        }
+        let (to, cause) = (started_at.plus_micros(FIRST_TRADE_MAX), GapCause::NotRunning);
+        let why = cause.as_str();
+        if let Some(unsaid) = self.gaps_said.admit(Instant::now()) {
+            warn!("Gap: {instrument} may be missing trades from {from} to {to}: {why}{unsaid}");
+        }
+        let seen_at = Timestamp::now();
+        journal.gap(GapRecord { instrument, ids: None, from, to, cause, seen_at });
+    }
+
+    fn list_ids(&self, journal: &Journal, last: &StoredTrade, next: Option<StoredTrade>) {
+        let StoredTrade { instrument, exchange_at: from, .. } = *last;
+        let numbers = next.and_then(|next| {
+            Some((last.trade_id.number()?, next.trade_id.number()?, next.exchange_at))
+        });
+        let Some((before, after, to)) = numbers.filter(|(before, after, _)| before + 1 < *after)
+        else {
+            return;
+        };
+        if self.question.ids_of(instrument) != Some(IdRule::Consecutive) {
+            return;
+        }
+        let ((first, end), cause) = ((before + 1, after - 1), GapCause::NotRunning);
+        let (trades, why) = (after - before - 1, cause.as_str());
+        if let Some(unsaid) = self.gaps_said.admit(Instant::now()) {
+            warn!(
+                "Gap: {instrument} is missing {trades} trades, ids {first} to {end}: {why}{unsaid}"
+            );
+        }
+        let seen_at = Timestamp::now();
+        journal.gap(GapRecord { instrument, ids: Some((first, end)), from, to, cause, seen_at });
+    }
+}
+
+fn tell_away(error: &LiveError, since: Option<Instant>, said: &mut RepeatLimiter) {
+    let Some(unsaid) = said.admit(Instant::now()) else { return };
+    let cause = std::error::Error::source(error).map(tracing::field::display);
+    let since = since
+        .map(|began| humantime::format_duration(Duration::from_secs(began.elapsed().as_secs())));
+    match since {
+        None => warn!(cause, "Waiting for the database, and spooling meanwhile: {error}{unsaid}"),
+        Some(since) => warn!(
+            cause,
+            "Waiting for the database for {since}, and spooling meanwhile: {error}{unsaid}"
+        ),
+    }
+}

@@ -1,0 +1,145 @@
+//! The database of the settings, reached in one way by every command.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use sqlx::postgres::PgPool;
+
+use super::live::{Guarded, LiveError};
+use crate::config::{DatabaseUrl, Settings};
+use crate::store::embedded::{Cluster, Options, command};
+use crate::store::postgres::{PostgresStore, Server, Session, migrate, pooler};
+
+/// The server's time for one statement of a recorder beside its writes; longer than any of them takes that is well.
+const STATEMENT_MAX: Duration = Duration::from_secs(120);
+
+/// The sessions of a recorder beside its writes.
+const RECORDER: Session = Session { name: "trading-core", statement_max: Some(STATEMENT_MAX) };
+
+/// A database to record into.
+#[derive(Debug)]
+pub struct Database {
+    cluster: Option<Guarded>,
+    address: Address,
+}
+
+/// Where a database lies, and how it is shown.
+#[derive(Debug, Clone)]
+pub(super) struct Address {
+    server: Server,
+    /// Without a password.
+    shown: String,
+}
+
+impl Database {
+    /// Starts or joins the embedded cluster, or takes the server of the settings.
+    ///
+    /// # Errors
+    ///
+    /// When the cluster does not start or the URL is none.
+    pub async fn open(settings: &Settings, pg_bin: Option<PathBuf>) -> Result<Self, LiveError> {
+        match &settings.database.url {
+            DatabaseUrl::Embedded => {
+                let cluster = Cluster::start(&Options::new(&settings.database, pg_bin)).await?;
+                let (server, shown) = (cluster.connect_options().into(), cluster.url());
+                let address = Address { server, shown };
+                Ok(Self { cluster: Some(Guarded::new(cluster)), address })
+            }
+            url @ DatabaseUrl::Server(text) => {
+                let (server, shown) = (Server::from_url(text)?, url.to_string());
+                Ok(Self { cluster: None, address: Address { server, shown } })
+            }
+        }
+    }
+
+    /// Cleans up after an [`open`](Self::open) that was given up midway: the embedded server is stopped, where nobody
+    /// else uses it.
+    pub async fn leave(settings: &Settings, pg_bin: Option<PathBuf>) {
+        if settings.database.url != DatabaseUrl::Embedded {
+            return;
+        }
+        let options = Options::new(&settings.database, pg_bin);
+        if let Err(error) = command::stop_unused(&options, Duration::ZERO).await {
+            tracing::warn!(%error, "The embedded database was not stopped");
+        }
+    }
+
+    /// A pool of up to `connections`, on a schema that is up to date, for commands that may take their time.
+    ///
+    /// # Errors
+    ///
+    /// When the server does not answer or a migration fails.
+    pub async fn migrated_pool(&self, connections: u32) -> Result<PgPool, LiveError> {
+        let pool = self.pool(connections).await?;
+        migrate(&pool).await?;
+        Ok(pool)
+    }
+
+    /// A pool of up to `connections`, on the schema as it is.
+    ///
+    /// # Errors
+    ///
+    /// When the server does not answer, or a pooler that keeps no sessions is in between.
+    pub async fn pool(&self, connections: u32) -> Result<PgPool, LiveError> {
+        let session = Session { name: "trading-core", statement_max: None };
+        self.address.look(session).await?;
+        Ok(self.address.server.pool(connections, session))
+    }
+
+    /// A store on it, with connections of its own.
+    pub(super) fn store(&self) -> PostgresStore {
+        self.address.store()
+    }
+
+    pub(super) const fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// As it may be shown: without a password.
+    #[must_use]
+    pub fn shown(&self) -> &str {
+        &self.address.shown
+    }
+
+    /// Leaves the embedded cluster, which stops with the last that uses it.
+    pub async fn close(self) {
+        if let Some(cluster) = self.cluster {
+            cluster.stop().await;
+        }
+    }
+}
+
+impl Address {
+    /// A pool of up to `connections` for a recorder. It connects when it is used.
+    pub(super) fn recorders_pool(&self, connections: u32) -> PgPool {
+        self.server.pool(connections, RECORDER)
+    }
+
+    /// Whether a recorder can work with this server now.
+    pub(super) async fn look_as_recorder(&self) -> Result<(), LiveError> {
+        self.look(RECORDER).await
+    }
+
+    pub(super) fn store(&self) -> PostgresStore {
+        PostgresStore::new(self.server.clone())
+    }
+
+    /// Whether it runs on this machine, and most likely reads its clock.
+    pub(super) fn is_on_this_machine(&self) -> bool {
+        self.server.is_on_this_machine()
+    }
+
+    /// What names it to the spool: host, port, user and name, and no password.
+    pub(super) fn name(&self) -> String {
+        self.server.address()
+    }
+
+    /// Asked without the pool, which would try for long and then say no more than that it did.
+    async fn look(&self, session: Session) -> Result<(), LiveError> {
+        let unreachable = |error| LiveError::Database { url: self.shown.clone(), error };
+        match pooler(&self.server, session).await.map_err(unreachable)? {
+            None => Ok(()),
+            Some(pooler) => Err(LiveError::Pooler { url: self.shown.clone(), pooler }),
+        }
+    }
+}
