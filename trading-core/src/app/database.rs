@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use sqlx::PgConnection;
 use sqlx::postgres::PgPool;
 
 use super::live::{Guarded, LiveError};
@@ -84,6 +85,23 @@ impl Database {
         let session = Session { name: "trading-core", statement_max: None };
         self.address.look(session).await?;
         Ok(self.address.server.pool(connections, session))
+    }
+
+    /// One session, whose statements are not logged.
+    ///
+    /// # Errors
+    ///
+    /// When the server does not let us in.
+    pub async fn connect(&self) -> Result<PgConnection, LiveError> {
+        let session = Session { name: "trading-core", statement_max: None };
+        let unreachable = |error| LiveError::Database { url: self.address.shown.clone(), error };
+        self.address.server.connect(session).await.map_err(unreachable)
+    }
+
+    /// A URL for another of its users; holds no password.
+    #[must_use]
+    pub fn url_of(&self, user: &str) -> String {
+        self.address.server.url_of(user)
     }
 
     /// A store on it, with connections of its own.

@@ -135,7 +135,7 @@ pub enum Command {
     /// Run stored ticks through paper trading again: same ticks, same fills
     #[command(after_long_help = EXIT_CODES)]
     Replay(ReplayArgs),
-    /// The embedded PostgreSQL
+    /// The embedded PostgreSQL; `migrate` and `reader` work on any database
     #[command(subcommand)]
     Db(DbCommand),
     /// What the database could not take yet, on disk
@@ -229,6 +229,26 @@ pub enum DbCommand {
     },
     /// Bring its tables to this version
     Migrate,
+    /// Make a role that may read everything and change nothing, for dashboards and notebooks
+    ///
+    /// Also on a database that is not the embedded one. The role may log in, with a password that is made here and
+    /// printed once. It reads all tables and views of the recorder's schema, also those made later, in transactions
+    /// that are read-only unless it asks otherwise, for 5 minutes a query. Asked again, it keeps its password, and what
+    /// is missing of its rights is granted. To remove it: DROP OWNED BY NAME; DROP ROLE NAME.
+    Reader(ReaderArgs),
+}
+
+/// `db reader`
+#[derive(Debug, Clone, Args)]
+pub struct ReaderArgs {
+    /// Name of the role
+    pub name: String,
+    /// Give a role that is there already a new password
+    #[arg(long)]
+    pub new_password: bool,
+    /// Write the password to this new file instead of printing it, as PGPASSFILE takes it
+    #[arg(long, value_name = "FILE")]
+    pub password_file: Option<PathBuf>,
 }
 
 /// `config`
@@ -368,6 +388,7 @@ mod tests {
         insta::assert_snapshot!("help_doctor", help(&["doctor"]));
         insta::assert_snapshot!("help_replay", help(&["replay"]));
         insta::assert_snapshot!("help_db", help(&["db"]));
+        insta::assert_snapshot!("help_db_reader", help(&["db", "reader"]));
         insta::assert_snapshot!("help_spool", help(&["spool"]));
         insta::assert_snapshot!("help_spool_inspect", help(&["spool", "inspect"]));
         insta::assert_snapshot!("help_config", help(&["config"]));

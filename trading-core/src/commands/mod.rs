@@ -2,6 +2,7 @@
 
 mod backfill;
 mod doctor;
+mod reader;
 mod replay;
 mod spool;
 mod verify;
@@ -93,7 +94,7 @@ pub(super) fn db(cli: &Cli, db_command: &DbCommand, environment: &Environment) -
     interruptible(cli, environment, async |settings| {
         let options = Options::new(&settings.database, pg_bin(environment));
         let elsewhere = settings.database.url != DatabaseUrl::Embedded;
-        if elsewhere && !matches!(db_command, DbCommand::Migrate) {
+        if elsewhere && !matches!(db_command, DbCommand::Migrate | DbCommand::Reader(_)) {
             output::complain(&Elsewhere { url: settings.database.url.to_string() });
             return ExitCode::Usage;
         }
@@ -117,6 +118,7 @@ pub(super) fn db(cli: &Cli, db_command: &DbCommand, environment: &Environment) -
                 }
             }
             DbCommand::Migrate => migrate(&settings, environment).await,
+            DbCommand::Reader(wanted) => reader::reader(&settings, wanted, environment).await,
         }
     })
 }

@@ -8,6 +8,7 @@ pub mod embedded;
 mod error;
 mod folder;
 pub mod journal;
+mod password;
 pub mod postgres;
 pub mod spool;
 

@@ -3,9 +3,9 @@
 use sqlx::{ConnectOptions as _, Connection as _};
 
 use super::home::Home;
-use super::password::{random_text, verifier};
 use super::server::Endpoint;
-use super::{DATABASE, EmbeddedError, USER};
+use super::{DATABASE, EmbeddedError, USER, random_text};
+use crate::store::password::verifier;
 
 /// Makes the database, and the password for TCP, where they are missing.
 pub(super) async fn furnish(home: &Home, endpoint: &Endpoint) -> Result<(), EmbeddedError> {

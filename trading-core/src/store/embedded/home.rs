@@ -24,12 +24,11 @@ use std::process::{Command, Stdio};
 
 use nix::unistd::geteuid;
 
-use super::EmbeddedError;
 use super::environment::clean;
 use super::owner::{Servant, refuse_shut_folders, servant_for};
-use super::password::random_text;
 use super::socket;
 use super::strangers::{STAGING, entries, refuse_strangers};
+use super::{EmbeddedError, random_text};
 use crate::store::folder::{Folder, is_missing, user_name};
 
 /// Bytes of a file that is read as a whole; `postgresql.conf` has 30 KiB.

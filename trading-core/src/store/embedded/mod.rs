@@ -27,7 +27,6 @@ mod furnish;
 mod home;
 mod locks;
 mod owner;
-mod password;
 mod server;
 mod socket;
 mod strangers;
@@ -44,6 +43,8 @@ use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep};
 
 use crate::config::DatabaseSettings;
+use crate::store::password;
+use crate::store::postgres::url_encoded;
 
 use binaries::Binaries;
 pub use error::EmbeddedError;
@@ -378,18 +379,13 @@ fn find_new(options: &Options) -> Result<Binaries, EmbeddedError> {
 
 /// `postgres://…?host=<socket folder>&port=…`, which libpq and sqlx read alike.
 fn url(endpoint: &Endpoint) -> String {
-    let folder = endpoint.socket_dir.to_string_lossy();
-    let mut host = String::with_capacity(folder.len());
-    for byte in folder.bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'-' | b'_' | b'.' => {
-                host.push(char::from(byte));
-            }
-            // Everything else, a blank too: `+` means a plus to libpq.
-            _ => host.push_str(&format!("%{byte:02X}")),
-        }
-    }
+    let host = url_encoded(&endpoint.socket_dir.to_string_lossy());
     format!("postgres://{USER}@localhost/{DATABASE}?host={host}&port={}", endpoint.port)
+}
+
+/// Letters and digits of chance, for names and passwords.
+fn random_text(len: usize) -> Result<String, EmbeddedError> {
+    password::random_text(len).map_err(EmbeddedError::io("read", Path::new(password::SOURCE)))
 }
 
 /// Runs what waits for the disk or a program, away from the runtime's own threads.

@@ -32,6 +32,7 @@ mod origin;
 mod partitions;
 mod pooler;
 mod quarantine;
+mod reader;
 mod reject;
 mod restore;
 mod retention;
@@ -68,10 +69,12 @@ pub use origin::{DatabaseName, Origin, OriginError, claim, database_name, origin
 pub use partitions::make_days_ahead;
 pub use pooler::{Pooler, pooler};
 pub use quarantine::{QuarantinedRow, instruments, quarantined, remove_quarantined};
+pub use reader::{Reader, ReaderError, ReaderPassword, make_reader};
 pub use reject::REJECTED_MAX;
 pub use restore::{Restored, restore_refused_for_time};
 pub use retention::{Dropped, drop_old_partitions};
 pub use rights::{Days, days};
+pub(in crate::store) use server::url_encoded;
 pub use server::{SESSION_OPTIONS, Server, Session, is_away, refusal};
 
 use super::{DaysLeft, Store, StoreError, Written};

@@ -8,7 +8,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, PgSslMode};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Executor as _, PgConnection, Row as _};
 
 use crate::config::{ServerUrl, ServerUrlError, TargetSession, environment, session_settings};
@@ -113,6 +113,29 @@ impl Server {
         };
         let (user, port) = (options.get_username(), options.get_port());
         format!("{user}@{host}:{port}/{}", options.get_database().unwrap_or(user))
+    }
+
+    /// A URL for another user of the same database, for psql and other programs; holds no password.
+    #[must_use]
+    pub fn url_of(&self, user: &str) -> String {
+        let options = &self.options;
+        let database = url_encoded(options.get_database().unwrap_or(options.get_username()));
+        let (user, port) = (url_encoded(user), options.get_port());
+        if let Some(folder) = options.get_socket() {
+            let folder = url_encoded(&folder.to_string_lossy());
+            return format!("postgres://{user}@localhost/{database}?host={folder}&port={port}");
+        }
+        let host = match options.get_host() {
+            bare if bare.contains(':') && !bare.starts_with('[') => format!("[{bare}]"),
+            host => host.to_owned(),
+        };
+        let tls = match options.get_ssl_mode() {
+            PgSslMode::Require => "?sslmode=require",
+            PgSslMode::VerifyCa => "?sslmode=verify-ca",
+            PgSslMode::VerifyFull => "?sslmode=verify-full",
+            PgSslMode::Disable | PgSslMode::Allow | PgSslMode::Prefer => "",
+        };
+        format!("postgres://{user}@{host}:{port}/{database}{tls}")
     }
 
     /// Connects, and sets what the session needs.
@@ -226,6 +249,20 @@ pub fn is_away(error: &sqlx::Error) -> bool {
     }
 }
 
+/// As a part of a URL. A blank too: `+` means a plus to libpq.
+pub(in crate::store) fn url_encoded(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'-' | b'_' | b'.' => {
+                encoded.push(char::from(byte));
+            }
+            _ => encoded.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    encoded
+}
+
 /// One setting. Escaped by itself, whatever `standard_conforming_strings` is.
 fn set((name, value): (&str, &str)) -> String {
     let quoted = |text: &str| text.replace('\\', "\\\\").replace('\'', "\\'");
@@ -235,6 +272,19 @@ fn set((name, value): (&str, &str)) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_url_of_another_user_holds_no_password_and_encodes_what_is_odd() {
+        let url = |text: &str| Server::from_url(text).unwrap().url_of("o'\"x @");
+        assert_eq!(
+            url("postgres://me:hunter2@[::1]:5433/a%20b?sslmode=verify-full"),
+            "postgres://o%27%22x%20%40@[::1]:5433/a%20b?sslmode=verify-full"
+        );
+        assert_eq!(
+            url("postgres://me:hunter2@localhost/db?host=/run/pg&port=5433"),
+            "postgres://o%27%22x%20%40@localhost/db?host=/run/pg&port=5433"
+        );
+    }
 
     #[test]
     fn a_setting_is_escaped_and_a_server_shows_nothing_of_its_url() {

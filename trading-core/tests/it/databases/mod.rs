@@ -4,6 +4,7 @@ mod arrival;
 mod copies;
 mod environment;
 mod pooler;
+mod reader;
 mod rights;
 
 use std::process::Output;

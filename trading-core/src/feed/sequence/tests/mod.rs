@@ -1,3 +1,5 @@
+//! Ids in any order: which are repeats, which are missing, and which are believed.
+
 use std::collections::BTreeSet;
 
 use proptest::prelude::*;

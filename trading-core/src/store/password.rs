@@ -4,20 +4,19 @@
 use std::fs::File;
 use std::io;
 use std::num::NonZeroU32;
-use std::path::Path;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use ring::{digest, hmac, pbkdf2};
 
-use super::EmbeddedError;
-
+/// Where the chance comes from.
+pub(in crate::store) const SOURCE: &str = "/dev/urandom";
 /// PostgreSQL's own number. The password is 160 random bits: more rounds would guard nothing.
 const ROUNDS: NonZeroU32 = NonZeroU32::new(4096).expect("it is not zero");
 
 /// `SCRAM-SHA-256$<rounds>:<salt>$<stored key>:<server key>`, as `ALTER ROLE … PASSWORD` takes it. The password is of
 /// plain ASCII letters and digits, which need no preparation.
-pub(super) fn verifier(password: &str, salt: &[u8]) -> String {
+pub(in crate::store) fn verifier(password: &str, salt: &[u8]) -> String {
     let mut salted = [0_u8; digest::SHA256_OUTPUT_LEN];
     pbkdf2::derive(pbkdf2::PBKDF2_HMAC_SHA256, ROUNDS, salt, password.as_bytes(), &mut salted);
     let key = hmac::Key::new(hmac::HMAC_SHA256, &salted);
@@ -33,13 +32,10 @@ pub(super) fn verifier(password: &str, salt: &[u8]) -> String {
 }
 
 /// Letters and digits from the system's own source of chance: fit for a password.
-pub(super) fn random_text(len: usize) -> Result<String, EmbeddedError> {
+pub(in crate::store) fn random_text(len: usize) -> io::Result<String> {
     const LETTERS: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
-    let source = Path::new("/dev/urandom");
     let mut bytes = vec![0_u8; len];
-    File::open(source)
-        .and_then(|mut file| io::Read::read_exact(&mut file, &mut bytes))
-        .map_err(EmbeddedError::io("read", source))?;
+    File::open(SOURCE).and_then(|mut file| io::Read::read_exact(&mut file, &mut bytes))?;
     let letter = |byte: u8| LETTERS.get(usize::from(byte) % LETTERS.len()).copied().unwrap_or(b'a');
     Ok(bytes.into_iter().map(|byte| char::from(letter(byte))).collect())
 }
