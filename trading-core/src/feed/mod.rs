@@ -94,6 +94,7 @@ pub async fn run(context: FeedContext, stop: CancellationToken) {
         stop: stop.child_token(),
         gaps_said: SharedLimiter::default(),
         findings_said: SharedLimiter::default(),
+        resets_said: SharedLimiter::default(),
         context,
     };
     let connections = feed.context.connections.get();
@@ -115,6 +116,7 @@ struct Feed {
     stop: CancellationToken,
     gaps_said: SharedLimiter,
     findings_said: SharedLimiter,
+    resets_said: SharedLimiter,
 }
 
 impl Feed {
@@ -147,9 +149,9 @@ impl Feed {
             });
         }
         for instrument in resets {
-            say(&|more| {
+            if let Some(more) = self.resets_said.admit(Instant::now()) {
                 warn!("Ids of {instrument} have gone back: the exchange counts anew{more}");
-            });
+            }
         }
         for (instrument, last, id) in ahead {
             say(&|more| {

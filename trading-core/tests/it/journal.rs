@@ -253,7 +253,7 @@ async fn a_flood_of_broken_frames_and_connections_drops_no_gap_and_what_is_dropp
     assert_eq!(journal.dropped(), 2);
     for id in 0..10_001 {
         // Of one symbol there are not so many.
-        let symbol = format!("COIN{}-USDT", id / 900).parse().unwrap();
+        let symbol = format!("COIN{}-USDT", id / 100).parse().unwrap();
         let instrument = Instrument::intern("binance", &symbol).unwrap();
         journal.gap(GapRecord { instrument, ..gap(Some((id, id)), GapCause::Jumped) });
     }

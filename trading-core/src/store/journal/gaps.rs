@@ -79,6 +79,17 @@ async fn widen(
     gap: &GapRecord,
     (first, last): (u64, u64),
 ) -> Result<bool, sqlx::Error> {
+    let open: i64 = sqlx::query_scalar(
+        "SELECT count(*) FROM tick_gaps \
+         WHERE exchange = $1 AND symbol = $2 AND status = 'open' AND first_id IS NOT NULL",
+    )
+    .bind(gap.instrument.exchange())
+    .bind(gap.instrument.symbol().as_str())
+    .fetch_one(pool)
+    .await?;
+    if open < OPEN_MAX {
+        return Ok(false);
+    }
     let widened: Option<i64> = sqlx::query_scalar(
         "WITH open AS (SELECT id, first_id, last_id FROM tick_gaps \
              WHERE exchange = $1 AND symbol = $2 AND status = 'open' AND first_id ~ '^[0-9]{1,36}$' \
