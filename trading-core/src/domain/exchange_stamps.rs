@@ -67,12 +67,14 @@ mod tests {
     use super::*;
 
     const SECOND: i64 = 1_000_000;
+    /// What the clock of these exchanges is ahead of the steady one.
+    const AHEAD: i64 = 1_700_000_000 * SECOND;
 
     fn of(leads: impl IntoIterator<Item = i64>) -> ExchangeStamps {
         let stamps = ExchangeStamps::default();
         for (lead, number) in leads.into_iter().zip(1..) {
             let steady = number * SECOND;
-            let at = Timestamp::from_micros(1_000 * SECOND + lead + steady).unwrap();
+            let at = Timestamp::from_micros(AHEAD + lead + steady).unwrap();
             stamps.note(at, steady);
         }
         stamps
@@ -82,7 +84,7 @@ mod tests {
     fn stamps_of_one_clock_say_what_it_says_whatever_single_ones_say() {
         let day = 86_400 * SECOND;
         let stamps = of([-50_000, -60_000, 90 * SECOND, -40_000, -98 * day, -55_000, -45_000]);
-        assert_eq!(stamps.take(), Some(1_000 * SECOND - 50_000));
+        assert_eq!(stamps.take(), Some(AHEAD - 50_000));
         assert_eq!(stamps.take(), None, "asked again, there are no new ones");
     }
 
@@ -90,8 +92,8 @@ mod tests {
     fn few_stamps_are_kept_until_there_are_more() {
         let stamps = of([0; NEEDED - 1]);
         assert_eq!(stamps.take(), None);
-        stamps.note(Timestamp::from_micros(1_009 * SECOND).unwrap(), 9 * SECOND);
-        assert_eq!(stamps.take(), Some(1_000 * SECOND));
+        stamps.note(Timestamp::from_micros(AHEAD + 9 * SECOND).unwrap(), 9 * SECOND);
+        assert_eq!(stamps.take(), Some(AHEAD));
     }
 
     #[test]
@@ -105,6 +107,6 @@ mod tests {
     #[test]
     fn the_newest_stamps_are_kept_where_there_are_many() {
         let old = std::iter::repeat_n(-900 * SECOND, 500);
-        assert_eq!(of(old.chain([0; KEPT])).take(), Some(1_000 * SECOND));
+        assert_eq!(of(old.chain([0; KEPT])).take(), Some(AHEAD));
     }
 }
