@@ -173,6 +173,7 @@ async fn a_limit_of_the_size_of_files_is_told_as_a_full_disk_is() {
     sqlx::raw_sql("ALTER TABLE tick_data RENAME TO hidden").execute(&database.pool).await.unwrap();
     program.logged("File too large").await;
     sqlx::raw_sql("ALTER TABLE hidden RENAME TO tick_data").execute(&database.pool).await.unwrap();
+    program.logged("Spool drained").await;
     let status = program.stop().await;
     let log = program.log();
     assert_eq!(status.code(), Some(0), "{status}\n{log}");
