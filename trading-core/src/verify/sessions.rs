@@ -15,6 +15,12 @@ use super::report::Sessions;
 /// a stray and the day went with others that were dropped.
 const DROPPED_BETWEEN_MAX: Duration = Duration::from_secs(2 * 86_400);
 
+/// Rows are read in groups, which may hold those of two connections. Where that leaves a doubt, connections with up to so
+/// many trades ...
+const IN_DOUBT_TRADES_MAX: u64 = 100_000;
+/// ... are counted exactly, the newest of them.
+const IN_DOUBT_MAX: usize = 64;
+
 /// One connection.
 #[derive(Debug, Clone)]
 pub(super) struct Session {
@@ -80,6 +86,8 @@ pub(super) struct Delivery {
     pub(super) passed_on: u64,
     /// Stored live rows of these symbols that were received then, or a few more.
     pub(super) stored: u64,
+    /// Those of them that were read together with none of another time.
+    pub(super) certain: u64,
 }
 
 /// What came over connections, held against the rows as they are read.
@@ -162,6 +170,7 @@ impl Deliveries {
                 sessions: 0,
                 passed_on: 0,
                 stored: 0,
+                certain: 0,
             };
             let key = (session.recorder.as_str(), session.exchange.as_str());
             let delivery = open.entry(key).or_insert_with(fresh);
@@ -201,6 +210,9 @@ impl Deliveries {
         for (delivery, _) in begun.iter_mut().rev().take_while(|(_, reach)| *reach >= received.0) {
             if delivery.at.1 >= received.0 && delivery.symbols.contains(symbol) {
                 delivery.stored = delivery.stored.saturating_add(live);
+                if delivery.at.0 <= received.0 && received.1 <= delivery.at.1 {
+                    delivery.certain = delivery.certain.saturating_add(live);
+                }
             }
         }
     }
@@ -211,10 +223,21 @@ impl Deliveries {
         Sessions { judged, not_judged, not_counted }
     }
 
-    /// Those of which fewer rows are stored than came.
+    /// Those of which fewer rows are stored than came; and of the short ones of which that is not certain, the newest.
     pub(super) fn short(&self) -> Vec<Delivery> {
         let all = self.by_exchange.values().flatten().map(|(delivery, _)| delivery);
-        all.filter(|it| it.stored < it.passed_on).cloned().collect()
+        let (mut short, mut in_doubt) = (Vec::new(), Vec::new());
+        for delivery in all.filter(|it| it.certain < it.passed_on) {
+            if delivery.stored < delivery.passed_on {
+                short.push(delivery.clone());
+            } else if delivery.passed_on <= IN_DOUBT_TRADES_MAX {
+                in_doubt.push(delivery.clone());
+            }
+        }
+        in_doubt.sort_by_key(|delivery| std::cmp::Reverse(delivery.at));
+        in_doubt.truncate(IN_DOUBT_MAX);
+        short.append(&mut in_doubt);
+        short
     }
 }
 

@@ -343,6 +343,20 @@ async fn a_connection_is_believed_no_longer_than_the_server_saw_it_live() {
 }
 
 #[tokio::test]
+async fn rows_that_are_gone_of_two_connections_soon_after_each_other_are_found() {
+    let (recorded, noon) = bybit(43_154, 46_525).await;
+    recorded.run(time_gap(noon.plus_micros(43_000_000), noon.plus_micros(47_000_000))).await;
+    recorded.run(COUNT).await;
+    assert!(recorded.verify().await.complete);
+    recorded
+        .run("DELETE FROM tick_data WHERE trade_id IN ('trade-0', 'trade-1', 'trade-99')")
+        .await;
+    let report = recorded.verify().await;
+    assert_eq!(counts(&report), [(Kind::ReceivedNotStored, 3)], "{report}");
+    assert_eq!(report.findings.len(), 2, "{report}");
+}
+
+#[tokio::test]
 async fn what_was_only_fetched_proves_nothing_where_ids_prove_nothing() {
     let (recorded, noon) = bybit(43_154, 46_525).await;
     recorded.run("UPDATE tick_data SET source = 'backfill'; TRUNCATE feed_sessions").await;
