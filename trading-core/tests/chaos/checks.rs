@@ -24,6 +24,8 @@ pub(crate) struct Ran<'a> {
     pub(crate) orderly: &'a [PathBuf],
     /// Whether the database, or the way to it, was broken.
     pub(crate) is_disturbed: bool,
+    /// Whether clocks were set.
+    pub(crate) sets_clocks: bool,
     /// Of a recorder.
     pub(crate) settings: Vec<(String, String)>,
 }
@@ -48,7 +50,7 @@ pub(crate) async fn all(
         problems.add(format!("the spool lost something: {}", file.display()));
     }
     for log in ran.logs {
-        logs::check(log, ran.is_disturbed, problems);
+        logs::check(log, ran.is_disturbed, ran.sets_clocks, problems);
     }
     for log in ran.orderly {
         logs::check_ledger(log, problems);

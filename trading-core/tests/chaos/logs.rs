@@ -12,12 +12,18 @@ const DATABASE: [&str; 5] =
     ["Store circuit OPEN", "Store away", "database", "ticks are in the spool", "spool is full"];
 
 /// Looks for panics and for errors without a cause.
-pub(crate) fn check(log: &Path, database_faults: bool, problems: &mut Problems) {
+pub(crate) fn check(
+    log: &Path,
+    database_faults: bool,
+    clock_faults: bool,
+    problems: &mut Problems,
+) {
     let text = read_to_string(log).unwrap();
     let shown = log.display();
     for line in text.lines() {
         let is_error = line.split_whitespace().nth(1) == Some("ERROR");
-        let is_explained = database_faults && DATABASE.iter().any(|part| line.contains(part));
+        let is_explained = database_faults && DATABASE.iter().any(|part| line.contains(part))
+            || clock_faults && line.contains("clock");
         if line.contains("panicked") || line.contains('≠') || (is_error && !is_explained) {
             problems.add(format!("{shown}: {line}"));
         }

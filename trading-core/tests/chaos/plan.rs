@@ -173,6 +173,11 @@ pub(crate) enum Event {
     },
     /// Faults of all exchanges that stay on, in the simulator's words.
     Switch(&'static str),
+    /// The wall clock that a recorder sees is so many seconds off from now on.
+    Clock {
+        who: usize,
+        off: i64,
+    },
 }
 
 /// What is drawn from.
@@ -195,10 +200,12 @@ enum Kind {
     Sockets,
     Stall,
     Rest,
+    Ban,
+    Clock,
 }
 
 impl Kind {
-    const ANYWHERE: [Self; 13] = [
+    const ANYWHERE: [Self; 14] = [
         Self::Kill,
         Self::KillTwice,
         Self::KillInSpool,
@@ -212,14 +219,18 @@ impl Kind {
         Self::Sockets,
         Self::Stall,
         Self::Rest,
+        Self::Ban,
     ];
-    /// These need the proxies.
-    const ON_THE_LINE: [Self; 4] =
-        [Self::KillInWrite, Self::CutInWrite, Self::Line, Self::LineStall];
+    /// These need the proxies, or a database with a clock of its own.
+    const WITH_OWN_SERVER: [Self; 5] =
+        [Self::KillInWrite, Self::CutInWrite, Self::Line, Self::LineStall, Self::Clock];
 
     /// Whether it does not hinder the others.
     const fn is_beside(self) -> bool {
-        matches!(self, Self::Trades | Self::Sockets | Self::Stall | Self::Rest)
+        matches!(
+            self,
+            Self::Trades | Self::Sockets | Self::Stall | Self::Rest | Self::Ban | Self::Clock
+        )
     }
 
     /// The server can be away once in a drawn round.
@@ -245,10 +256,12 @@ impl Kind {
             Self::Quota => "spool full",
             Self::TerminateAway => "stop without database",
             Self::Terminate => "stop and start",
-            Self::Trades => "skip, repeat, malform",
+            Self::Trades => "skip, repeat, malform, misdate",
             Self::Sockets => "cut, refuse, shut down",
             Self::Stall => "sockets silent",
             Self::Rest => "history away",
+            Self::Ban => "ban",
+            Self::Clock => "clock steps",
         }
     }
 }
@@ -324,6 +337,13 @@ impl Plan {
     }
 }
 
+impl Plan {
+    /// Whether the recorders see a clock that is set.
+    pub(crate) fn sets_clocks(&self) -> bool {
+        self.kinds.contains(&Kind::Clock)
+    }
+}
+
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut parts = Vec::new();
@@ -343,20 +363,20 @@ impl fmt::Display for Plan {
 
 /// Half of the kinds, for a server of our own.
 fn first_list() -> Vec<Kind> {
-    use Kind::{CutInWrite, KillInSpool, KillInWrite, Line, Sockets, Trades};
-    vec![KillInWrite, CutInWrite, KillInSpool, Line, Sockets, Trades]
+    use Kind::{Clock, CutInWrite, KillInSpool, KillInWrite, Line, Sockets, Trades};
+    vec![KillInWrite, CutInWrite, KillInSpool, Line, Sockets, Trades, Clock]
 }
 
 /// The other half, for an embedded server.
 fn second_list() -> Vec<Kind> {
-    use Kind::{AwayShort, KillInRepair, KillTwice, Quota, Rest, Stall, Terminate};
-    vec![KillTwice, KillInRepair, Quota, AwayShort, Terminate, Stall, Rest]
+    use Kind::{AwayShort, Ban, KillInRepair, KillTwice, Quota, Rest, Stall, Terminate};
+    vec![KillTwice, KillInRepair, Quota, AwayShort, Terminate, Stall, Rest, Ban]
 }
 
 fn drawn_list(random: &mut Random, server: Server) -> Vec<Kind> {
     let mut pool = Kind::ANYWHERE.to_vec();
     if server == Server::Own {
-        pool.extend(Kind::ON_THE_LINE);
+        pool.extend(Kind::WITH_OWN_SERVER);
     }
     let mut kinds: Vec<Kind> = Vec::new();
     for _ in 0..random.between(1, 4) {
@@ -418,7 +438,29 @@ fn script(kind: Kind, recorders: usize, random: &mut Random) -> Vec<(Duration, E
             let over = at + random.ms(5_000, 20_000);
             vec![(at, Event::Switch(fault)), (over, Event::Switch("none"))]
         }
+        Kind::Ban => ban(random),
+        Kind::Clock => clock(who, random),
     }
+}
+
+/// Everybody is cut and banned, by one exchange or by all.
+fn ban(random: &mut Random) -> Vec<(Duration, Event)> {
+    let (at, venue) = (random.ms(1_000, 12_000), venue(random));
+    let ban = Action::Ban(random.ms(3_000, 12_000));
+    [ban, Action::Cut].map(|action| (at, Event::Exchange { venue, action })).into()
+}
+
+/// A clock is put forward or back, once or twice, and put right.
+fn clock(who: usize, random: &mut Random) -> Vec<(Duration, Event)> {
+    const OFF: [i64; 6] = [-3 * 86_400, -3_600, -90, 40, 7_200, 3 * 86_400];
+    let mut at = random.ms(1_000, 6_000);
+    let mut events = Vec::new();
+    for _ in 0..random.between(1, 2) {
+        events.push((at, Event::Clock { who, off: random.pick(&OFF) }));
+        at += random.ms(3_000, 10_000);
+    }
+    events.push((at, Event::Clock { who, off: 0 }));
+    events
 }
 
 /// The server goes and comes back; what else happens meanwhile.
@@ -460,8 +502,12 @@ fn trades(random: &mut Random) -> Vec<(Duration, Event)> {
     let mut events = Vec::new();
     for _ in 0..random.between(2, 5) {
         let count = random.between(1, 200);
-        let action =
-            random.pick(&[Action::Skip(count), Action::Repeat(count), Action::Malformed(count)]);
+        let action = random.pick(&[
+            Action::Skip(count),
+            Action::Repeat(count),
+            Action::Malformed(count),
+            Action::Misdate(count),
+        ]);
         let venue = Some(random.pick(&venues));
         events.push((random.ms(1_000, 15_000), Event::Exchange { venue, action }));
     }

@@ -11,7 +11,7 @@ use trading_core::domain::Timestamp;
 use trading_core::simulator::{Action, Switches, Target};
 
 use crate::checks::Ran;
-use crate::plan::{Event, Line, Moment, Plan, Random, Server};
+use crate::plan::{Event, Line, Moment, Plan, Random, Server, Stop};
 use crate::proxy::Proxy;
 use crate::recorder::{Keeper, Recorder};
 use crate::report::{Problems, Row};
@@ -151,6 +151,7 @@ impl<'a> Round<'a> {
             logs: &self.logs,
             orderly: &self.orderly,
             is_disturbed: self.uneasy > self.begun,
+            sets_clocks: self.plan.sets_clocks(),
             settings: self.world.settings(self.plan, 0),
         };
         checks::all(self.world, &pool, &ran, &mut self.row, &mut self.problems)
@@ -253,16 +254,7 @@ impl<'a> Round<'a> {
                 }
                 self.say(&format!("SIGTERM recorder {}", who + 1));
             }
-            Event::Away(how) => {
-                // What is on its way fails from here on.
-                self.uneasy = Instant::now() + Duration::from_secs(3_600);
-                self.is_away = true;
-                let was_up = self.world.take_away(how).await?;
-                self.say(&format!(
-                    "database away ({how:?}){}",
-                    if was_up { "" } else { ": it was" }
-                ));
-            }
+            Event::Away(how) => self.take_away(how).await?,
             Event::Back => {
                 self.world.bring_back().await?;
                 self.is_away = false;
@@ -301,7 +293,20 @@ impl<'a> Round<'a> {
                 self.world.faults.switch(switches);
                 self.say(&format!("every exchange: {text}"));
             }
+            Event::Clock { who, off } => {
+                self.world.set_clock(who, off);
+                self.say(&format!("clock of recorder {}: {off:+} s", who + 1));
+            }
         }
+        Ok(())
+    }
+
+    async fn take_away(&mut self, how: Stop) -> Result<(), String> {
+        // What is on its way fails from here on.
+        self.uneasy = Instant::now() + Duration::from_secs(3_600);
+        self.is_away = true;
+        let was_up = self.world.take_away(how).await?;
+        self.say(&format!("database away ({how:?}){}", if was_up { "" } else { ": it was" }));
         Ok(())
     }
 
@@ -437,6 +442,7 @@ impl<'a> Round<'a> {
     async fn heal(&mut self) -> Result<(), String> {
         self.world.faults.switch(Switches::default());
         self.world.proxies.iter().for_each(Proxy::calm);
+        (0..self.plan.recorders).for_each(|who| self.world.set_clock(who, 0));
         self.world.bring_back().await?;
         let from = Instant::now();
         let symbols = self.world.era.symbols * trading_core::config::EXCHANGES.len();

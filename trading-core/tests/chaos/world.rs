@@ -20,6 +20,7 @@ use trading_core::store::embedded::{Cluster, Durability, Options, command};
 use crate::plan::{Era, Plan, Random, Server, Stop};
 use crate::proxy::Proxy;
 use crate::support::postgres::{Scratch, server_pid};
+use crate::support::tools;
 
 /// Recorders beside each other at most.
 const RECORDERS: usize = 2;
@@ -85,6 +86,7 @@ impl World {
             serving,
             _scratch: scratch,
         };
+        (0..RECORDERS).for_each(|who| world.set_clock(who, 0));
         if era.server == Server::Own {
             let cluster = Cluster::start(&world.options).await.unwrap();
             let pgpass = std::fs::read_to_string(cluster.pgpass()).unwrap();
@@ -123,6 +125,18 @@ impl World {
                 own("CONNECTIONS", &plan.connections),
             ]);
         }
+        if plan.sets_clocks()
+            && let Some(library) = tools::faketime_library("clock steps")
+        {
+            let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+            settings.extend([
+                pair("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
+                // Seconds for which what the file says is kept.
+                pair("FAKETIME_CACHE_DURATION", "1"),
+                pair("FAKETIME_TIMESTAMP_FILE", self.clock(who).to_str().unwrap()),
+                pair("LD_PRELOAD", library.to_str().unwrap()),
+            ]);
+        }
         if let Some(proxy) = self.proxies.get(who) {
             settings.push(setting("SPOOL__DIR", &self.spool.display()));
             let (password, port) = (&self.password, proxy.port());
@@ -136,6 +150,19 @@ impl World {
             settings.push(setting("DATABASE__DATA_DIR", &data_dir.display()));
         }
         settings
+    }
+
+    /// Where the clock that a recorder sees is read from.
+    fn clock(&self, who: usize) -> PathBuf {
+        self.spool.with_file_name(format!("clock-{who}"))
+    }
+
+    /// Sets the clock that a recorder sees so many seconds off.
+    pub(crate) fn set_clock(&self, who: usize, off: i64) {
+        // Replaced whole: it is read at any moment.
+        let (file, new) = (self.clock(who), self.spool.with_file_name("clock-new"));
+        std::fs::write(&new, format!("{off:+}\n")).unwrap();
+        std::fs::rename(new, file).unwrap();
     }
 
     /// Where batches wait that the database could not take.

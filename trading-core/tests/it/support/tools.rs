@@ -16,7 +16,7 @@ const PGBOUNCER: [&str; 3] =
 
 /// The settings of a child that sees its clock off by `offset` ("-3d", "+60d"), its monotonic clock as it is.
 pub(crate) fn faketime(test: &str, offset: &str) -> Option<[(String, String); 4]> {
-    let library = find(test, "libfaketime", &FAKETIME)?;
+    let library = faketime_library(test)?;
     let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
     Some([
         pair("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
@@ -24,6 +24,11 @@ pub(crate) fn faketime(test: &str, offset: &str) -> Option<[(String, String); 4]
         pair("FAKETIME", offset),
         pair("LD_PRELOAD", library.to_str().unwrap()),
     ])
+}
+
+/// What is preloaded into a program so that it sees another clock.
+pub(crate) fn faketime_library(test: &str) -> Option<PathBuf> {
+    find(test, "libfaketime", &FAKETIME)
 }
 
 /// The connection pooler.
