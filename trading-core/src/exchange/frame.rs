@@ -72,6 +72,15 @@ pub(super) fn oldest_first(ticks: &mut [Tick], start: usize) {
     }
 }
 
+/// What an exchange tells again on subscribing may be months old where a symbol is seldom traded. Trades older than this,
+/// in microseconds, are its history and not what is recorded live: if they are wanted, repair asks for them.
+const TOLD_AGAIN_MAX: i64 = 86_400_000_000;
+
+/// Whether a trade that is told again on subscribing is too old to be recorded.
+pub(super) fn is_history(tick: &Tick) -> bool {
+    tick.exchange_at < tick.received_at.plus_micros(-TOLD_AGAIN_MAX)
+}
+
 /// Reads `{"<header>": H, …, "data": [E, …]}`: where `is_trades` knows the header, each element goes through
 /// `read` into `ticks`. Answers whether the frame was a batch of trades; if not, nothing was read.
 ///

@@ -71,6 +71,8 @@ pub(crate) enum Server {
 pub(crate) struct Era {
     pub(crate) number: u64,
     pub(crate) server: Server,
+    /// Whether a pooler in session mode is before it; only where it is ours.
+    pub(crate) is_pooled: bool,
     /// Trades a second of each symbol.
     pub(crate) rate: u64,
     /// Symbols of each of the five exchanges.
@@ -88,9 +90,10 @@ impl Era {
             2 => Server::Embedded,
             _ => drawn,
         };
+        let is_pooled = server == Server::Own && (number == 1 || random.one_in(3));
         let drawn = random.pick(&[(20, 10), (30, 10), (40, 10), (60, 6), (60, 4)]);
         let (rate, symbols) = if number <= FIXED { (40, 10) } else { drawn };
-        Self { number, server, rate, symbols }
+        Self { number, server, is_pooled, rate, symbols }
     }
 
     /// Whether a round is the first on its database.

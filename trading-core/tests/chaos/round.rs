@@ -86,6 +86,7 @@ pub(crate) async fn run(
     seed: u64,
 ) -> Row {
     let server = match world.era.server {
+        Server::Own if world.era.is_pooled => "pooled",
         Server::Own => "external",
         Server::Embedded => "embedded",
     };

@@ -9,7 +9,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use rust_decimal::Decimal;
 use sqlx::PgPool;
-use sqlx::postgres::PgPoolOptions;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
@@ -19,6 +19,7 @@ use trading_core::store::embedded::{Cluster, Durability, Options, command};
 
 use crate::plan::{Era, Plan, Random, Server, Stop};
 use crate::proxy::Proxy;
+use crate::support::pooler::Bouncer;
 use crate::support::postgres::{Scratch, server_pid};
 use crate::support::tools;
 
@@ -44,6 +45,8 @@ pub(crate) struct World {
     exchanges: String,
     password: String,
     cluster: Option<Cluster>,
+    /// Between the proxies and the server.
+    pooler: Option<Bouncer>,
     pool: Option<PgPool>,
     options: Options,
     spool: PathBuf,
@@ -79,6 +82,7 @@ impl World {
             exchanges,
             password: String::new(),
             cluster: None,
+            pooler: None,
             pool: None,
             options,
             spool: scratch.path().join("spool"),
@@ -91,8 +95,15 @@ impl World {
             let cluster = Cluster::start(&world.options).await.unwrap();
             let pgpass = std::fs::read_to_string(cluster.pgpass()).unwrap();
             pgpass.trim().rsplit(':').next().unwrap().clone_into(&mut world.password);
+            let options: PgConnectOptions = cluster.url().parse().unwrap();
+            if era.is_pooled
+                && let Some(tool) = tools::pgbouncer("a pooler in session mode")
+            {
+                world.pooler = Some(Bouncer::start(&tool, &options, "session", 50).await);
+            }
+            let port = world.pooler.as_ref().map_or_else(|| cluster.port(), |pooler| pooler.port);
             for _ in 0..RECORDERS {
-                world.proxies.push(Proxy::start(cluster.port()).await);
+                world.proxies.push(Proxy::start(port).await);
             }
             world.cluster = Some(cluster);
         }

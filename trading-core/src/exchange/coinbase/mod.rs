@@ -13,7 +13,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::frame::{Text, amount, named_in, side};
+use super::frame::{Text, amount, is_history, named_in, side};
 use super::history::History;
 use super::{DecodeError, Endpoints, Exchange, IdRule, Limits, Message, Subscribed};
 use crate::domain::{Source, Symbol, Tick, Timestamp, TradeId};
@@ -102,7 +102,11 @@ impl Exchange for Coinbase {
     ) -> Result<Message, DecodeError> {
         match serde_json::from_str::<Match<'_>>(frame) {
             Ok(trade) if is_match(&trade.kind) => {
-                ticks.push(trade.into_tick(symbols, received_at)?);
+                let is_told_again = &*trade.kind == LAST_MATCH;
+                let tick = trade.into_tick(symbols, received_at)?;
+                if !(is_told_again && is_history(&tick)) {
+                    ticks.push(tick);
+                }
                 Ok(Message::Trades)
             }
             Ok(_) => read_control(frame, symbols),
@@ -119,8 +123,11 @@ impl Exchange for Coinbase {
     }
 }
 
+/// The last trade of a product, told again on subscribing.
+const LAST_MATCH: &str = "last_match";
+
 fn is_match(kind: &str) -> bool {
-    matches!(kind, "match" | "last_match")
+    matches!(kind, "match" | LAST_MATCH)
 }
 
 #[derive(Deserialize)]
@@ -268,6 +275,15 @@ mod tests {
             testing::decode_trade(&Coinbase, &last),
             testing::decode_trade(&Coinbase, MATCH)
         );
+    }
+
+    #[test]
+    fn a_last_match_of_days_ago_is_left_out() {
+        let old =
+            MATCH.replace(r#""match""#, r#""last_match""#).replace("2026-09-21", "2026-09-11");
+        let (answer, ticks) = testing::decode(&Coinbase, &old);
+        assert_eq!((answer.unwrap(), ticks), (Message::Trades, Vec::new()));
+        assert_eq!(testing::decode(&Coinbase, &old.replace("last_match", "match")).1.len(), 1);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use serde::Deserialize;
 use serde_json::json;
 use serde_json::value::RawValue;
 
-use super::frame::{Text, amount, named_in, oldest_first, read_batch, side};
+use super::frame::{Text, amount, is_history, named_in, oldest_first, read_batch, side};
 use super::history::History;
 use super::{DecodeError, Endpoints, Exchange, IdRule, Keepalive, Limits, Message, Subscribed};
 use crate::domain::{Source, Symbol, Tick, Timestamp, TradeId};
@@ -110,9 +110,18 @@ impl Exchange for Kraken {
         let read = |trade: Trade<'_>| trade.into_tick(symbols, received_at);
         let batch = read_batch(frame, "channel", is_trades, read, ticks);
         oldest_first(ticks, start);
+        let told = ticks.get(start..).unwrap_or_default();
+        if told.iter().any(is_history) && frame.contains(SNAPSHOT) {
+            let recent = told.iter().filter(|tick| !is_history(tick)).cloned().collect::<Vec<_>>();
+            ticks.truncate(start);
+            ticks.extend(recent);
+        }
         if batch? { Ok(Message::Trades) } else { read_control(frame, symbols) }
     }
 }
+
+/// What is in the frame that tells the last trades again, and in no other.
+const SNAPSHOT: &str = "\"snapshot\"";
 
 #[derive(Deserialize)]
 struct Trade<'a> {
@@ -270,6 +279,25 @@ mod tests {
         let (answer, ticks) = testing::decode(&Kraken, &frame);
         assert_eq!(answer.unwrap(), Message::Trades);
         assert!(ticks.iter().map(|tick| tick.trade_id.number().unwrap()).eq(1..=50));
+    }
+
+    #[test]
+    fn of_a_snapshot_what_is_older_than_a_day_is_left_out() {
+        let trade = |id: u64, at: &str| {
+            format!(
+                r#"{{"symbol":"BTC/USD","side":"buy","price":1.0,"qty":1.0,"ord_type":"limit","trade_id":{id},"timestamp":"{at}"}}"#
+            )
+        };
+        let trades = [trade(1, "2026-06-01T00:00:00Z"), trade(2, "2026-09-20T13:33:21Z")].join(",");
+        let frame =
+            |kind: &str| format!(r#"{{"channel":"trade","type":"{kind}","data":[{trades}]}}"#);
+        let ids = |kind: &str| {
+            let (answer, ticks) = testing::decode(&Kraken, &frame(kind));
+            assert_eq!(answer.unwrap(), Message::Trades);
+            testing::ids(&ticks)
+        };
+        assert_eq!(ids("snapshot"), [2]);
+        assert_eq!(ids("update"), [1, 2], "told for the first time, it is set aside and seen");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What the tests share.
 
 pub(crate) mod place;
+pub(crate) mod pooler;
 pub(crate) mod postgres;
 pub(crate) mod process;
 pub(crate) mod tools;
