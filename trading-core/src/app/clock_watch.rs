@@ -285,6 +285,14 @@ impl ClockWatch {
         });
         let witnesses: Vec<Witness> = database.into_iter().chain(exchanges).collect();
         let mut found = consensus(&witnesses);
+        // Stamps alone may be anything: one exchange against our clock is believed when it says its time itself.
+        let says_so = |name: &str| {
+            let exchange = self.exchanges.iter().find(|it| it.venue.name() == name);
+            exchange.is_none_or(|it| it.told.is_some_and(|said| said.is_fresh(steady)))
+        };
+        if found.offset != 0 && matches!(found.by.as_slice(), [one] if !says_so(one)) {
+            found = Consensus { off: found.off, is_undecided: true, ..Consensus::default() };
+        }
         // An exchange whose clock is right may stamp its trades by another one.
         for exchange in &self.exchanges {
             let name = exchange.venue.name();

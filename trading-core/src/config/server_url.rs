@@ -98,9 +98,14 @@ impl ServerUrl {
         };
         let value_of =
             |name: &str| options.iter().rev().find(|(key, _)| key == name).map(|it| it.1.as_str());
-        let is_verified = value_of("sslmode").or_else(|| value_of("ssl-mode"));
-        let is_verified =
-            is_verified == Some("verify-full") || value_of("sslrootcert") == Some("system");
+        let mode = value_of("sslmode").or_else(|| value_of("ssl-mode"));
+        let is_system = value_of("sslrootcert") == Some("system");
+        if is_system && mode.is_some_and(|mode| mode != "verify-full") {
+            return refused(
+                "sslmode=verify-full with sslrootcert=system: anything less would not be verified",
+            );
+        }
+        let is_verified = is_system || mode == Some("verify-full");
         for (key, value) in &options {
             read.take(key, value, is_verified)?;
         }

@@ -9,7 +9,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::Check;
 use super::stored::Load;
 use crate::config::ExchangeSettings;
-use crate::domain::{Instrument, Symbol, Timestamp, Witness};
+use crate::domain::{Instrument, RecorderClock, Symbol, Timestamp, Witness};
 use crate::exchange::history::{HistoryError, Span};
 use crate::exchange::{self, Exchange};
 use crate::network::{Network, Pause};
@@ -231,7 +231,11 @@ impl Asking<'_> {
         let mut pages = self.exchange.history().pages(self.base, span);
         let mut ticks = Vec::new();
         for _page in 0..PAGES_MAX {
-            let asked = timeout_at(self.deadline, self.client.page(&mut *pages, &mut ticks)).await;
+            let asked = timeout_at(
+                self.deadline,
+                self.client.page(&mut *pages, &RecorderClock::default(), &mut ticks),
+            )
+            .await;
             let is_more = matches!(asked, Ok(Ok(true)));
             if !is_more || ticks.len() > 1 {
                 break;

@@ -41,7 +41,8 @@ pub fn parse_decimal(text: &str) -> Result<Decimal, DecimalError> {
 fn parse_scientific(mantissa: &str, exponent: &str) -> Option<Decimal> {
     let mantissa = Decimal::from_str_exact(mantissa).ok()?;
     let exponent: i64 = exponent.parse().ok()?;
-    let (mut digits, mut scale) = (mantissa.mantissa(), i64::from(mantissa.scale()) - exponent);
+    let scale = i64::from(mantissa.scale()).saturating_sub(exponent);
+    let (mut digits, mut scale) = (mantissa.mantissa(), scale);
     if digits == 0 {
         scale = scale.clamp(0, i64::from(Decimal::MAX_SCALE));
     }
@@ -50,7 +51,7 @@ fn parse_scientific(mantissa: &str, exponent: &str) -> Option<Decimal> {
         (digits, scale) = (digits / 10, scale - 1);
     }
     if scale < 0 {
-        let zeros = 10_i128.checked_pow(u32::try_from(-scale).ok()?)?;
+        let zeros = 10_i128.checked_pow(u32::try_from(scale.unsigned_abs()).ok()?)?;
         (digits, scale) = (digits.checked_mul(zeros)?, 0);
     }
     Decimal::try_from_i128_with_scale(digits, u32::try_from(scale).ok()?).ok()
@@ -108,6 +109,9 @@ mod tests {
             "1e-29",
             "1E400",
             "1e99999999999999999999",
+            "1e-9223372036854775808",
+            "0.1e-9223372036854775807",
+            "1e9223372036854775807",
             "1e",
             "e5",
             "1e5e5",
@@ -120,7 +124,7 @@ mod tests {
     proptest! {
         #[test]
         fn prop_a_number_is_kept_digit_for_digit_or_refused(
-            text in "-?[0-9]{0,32}(\\.[0-9]{0,32})?([eE][+-]?[0-9]{1,3})?"
+            text in "-?[0-9]{0,32}(\\.[0-9]{0,32})?([eE][+-]?[0-9]{1,18})?"
         ) {
             if let Some(kept) = read(&text) {
                 prop_assert_eq!(written_value(&kept), written_value(&text));

@@ -93,7 +93,9 @@ pub async fn run(context: FeedContext, stop: CancellationToken) {
         // Where one connection finds that the pipeline has ended, the others are stopped.
         stop: stop.child_token(),
         gaps_said: SharedLimiter::default(),
-        findings_said: SharedLimiter::default(),
+        retracted_said: SharedLimiter::default(),
+        ahead_said: SharedLimiter::default(),
+        repeats_said: SharedLimiter::default(),
         resets_said: SharedLimiter::default(),
         context,
     };
@@ -115,7 +117,9 @@ struct Feed {
     sequence: Mutex<Sequence>,
     stop: CancellationToken,
     gaps_said: SharedLimiter,
-    findings_said: SharedLimiter,
+    retracted_said: SharedLimiter,
+    ahead_said: SharedLimiter,
+    repeats_said: SharedLimiter,
     resets_said: SharedLimiter,
 }
 
@@ -135,26 +139,26 @@ impl Feed {
     fn report_findings(&self, findings: Findings) {
         let Findings { gaps, retracted, resets, ahead, only_repeats, .. } = findings;
         self.report(gaps);
-        let say = |line: &dyn Fn(Unsaid)| {
-            if let Some(unsaid) = self.findings_said.admit(Instant::now()) {
+        let say = |limiter: &SharedLimiter, line: &dyn Fn(Unsaid)| {
+            if let Some(unsaid) = limiter.admit(Instant::now()) {
                 line(unsaid);
             }
         };
         for (instrument, (first, last)) in retracted {
             self.context.journal.retract(instrument, (first, last));
-            say(&|more| {
+            say(&self.retracted_said, &|more| {
                 info!(
                     "Gap retracted: {instrument} ids {first} to {last} were never traded: the trades go on below them{more}"
                 );
             });
         }
         for instrument in resets {
-            if let Some(more) = self.resets_said.admit(Instant::now()) {
+            say(&self.resets_said, &|more| {
                 warn!("Ids of {instrument} have gone back: the exchange counts anew{more}");
-            }
+            });
         }
         for (instrument, last, id) in ahead {
-            say(&|more| {
+            say(&self.ahead_said, &|more| {
                 warn!(
                     "Id {id} of {instrument} is far from {last}, the last one: the trade is stored, and what lies between \
                      is a gap if the next ids follow it{more}"
@@ -162,7 +166,7 @@ impl Feed {
             });
         }
         for instrument in only_repeats {
-            say(&|more| {
+            say(&self.repeats_said, &|more| {
                 warn!(
                     "{instrument} brings nothing but trades that were seen before: if it trades, look at it on the \
                      exchange, and start the recorder anew{more}"
@@ -183,7 +187,7 @@ impl Feed {
                 match ids {
                     Some((first, last)) => warn!(
                         "Gap: {instrument} is missing {some}{} trades, ids {first} to {last}: {cause}{unsaid}",
-                        (last - first).saturating_add(1)
+                        last.saturating_sub(first).saturating_add(1)
                     ),
                     None => warn!(
                         "Gap: {instrument} may be missing trades from {from} to {to}: {cause}{unsaid}"

@@ -133,6 +133,7 @@ impl<'a> Relay<'a> {
                 biased;
                 // Either one ends too soon: the other goes on.
                 report = &mut next.ended => {
+                    self.one_by_one |= matches!(report.end, End::RequestRefused(_));
                     if report.end != End::Stopped {
                         warn!(feed = %self.name, "Next connection failed: {}", report.end);
                     }

@@ -63,7 +63,10 @@ pub fn after(
     now: Timestamp,
 ) -> Option<Hold> {
     let now = date.and_then(micros).unwrap_or(now.as_micros());
-    let said = retry_after.and_then(|text| read(text.trim(), now));
+    // A ban that ends at once, as a cached page tells it, is one without a time.
+    let said = retry_after
+        .and_then(|text| read(text.trim(), now))
+        .filter(|wait| status != 418 || !wait.is_zero());
     let is_too_frequent = || {
         let body = body.to_ascii_lowercase();
         ["too frequent", "too many requests"].iter().any(|words| body.contains(words))

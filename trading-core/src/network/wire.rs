@@ -83,6 +83,8 @@ impl AsyncWrite for Wire {
         // TLS takes what it is given and is blocked here.
         if flushed.is_pending() {
             this.blocked_since.get_or_insert_with(Instant::now);
+        } else {
+            this.blocked_since = None;
         }
         flushed
     }

@@ -2,12 +2,14 @@
 
 /// What is kept of the words.
 const CHARS_MAX: usize = 200;
+/// What is read of a page for them, in bytes.
+const PAGE_BYTES_MAX: usize = 4 << 10;
 
 /// The first 200 printable characters of a page: without markup, control characters, marks that turn the direction of
 /// writing, and what is no text.
 #[must_use]
 pub fn words(page: &[u8]) -> String {
-    let text = String::from_utf8_lossy(page);
+    let text = String::from_utf8_lossy(page.get(..PAGE_BYTES_MAX).unwrap_or(page));
     let mut words = String::new();
     let mut kept = 0;
     let mut rest = text.as_ref();
@@ -89,5 +91,11 @@ mod tests {
         assert_eq!(words(&[b'x'; 100_000]).len(), 200);
         assert_eq!(words("<".repeat(5_000).as_bytes()).len(), 200);
         assert_eq!(words(b"<a"), "");
+        let hidden = "<script></script>".repeat(1_000_000);
+        assert_eq!(
+            words(hidden.as_bytes()),
+            "",
+            "no more of it is looked at than the first few KiB"
+        );
     }
 }

@@ -136,13 +136,13 @@ impl Loader<'_> {
         self.admission.wait(&self.context.sender).await;
         let mut wait = RETRY_MIN;
         for _ in 1..ATTEMPTS_MAX {
-            match self.venue.client.page(pages, ticks).await {
+            match self.venue.client.page(pages, &self.context.clock, ticks).await {
                 Err(error) if error.is_passing() => sleep(wait).await,
                 answer => return Ok(answer?),
             }
             wait *= 2;
         }
-        Ok(self.venue.client.page(pages, ticks).await?)
+        Ok(self.venue.client.page(pages, &self.context.clock, ticks).await?)
     }
 }
 

@@ -446,7 +446,7 @@ impl Worker {
         self.hold(gap, self.admission.wait(&self.context.sender)).await?;
         let mut asked = 1;
         loop {
-            match self.hold(gap, self.venue.client.page(pages, ticks)).await? {
+            match self.hold(gap, self.venue.client.page(pages, &self.context.clock, ticks)).await? {
                 Err(RestError::Busy { .. }) if asked < BUSY_MAX => asked += 1,
                 answer => return Ok(answer?),
             }

@@ -11,10 +11,12 @@ use reqwest::{Client, Proxy, Response, header};
 use tracing::debug;
 
 use super::error::RestError;
-use crate::domain::{Tick, Timestamp};
+use crate::domain::{RecorderClock, Tick, Timestamp};
 use crate::exchange::history::{HistoryError, HistoryRules, Pages};
 use crate::network::{Hold, Network, Pause, Side, after, words};
 
+/// What is read of an answer that refuses, in bytes.
+const REFUSAL_BYTES_MAX: usize = 64 << 10;
 /// What one request may take, from its first byte to the last of the answer.
 const TIMEOUT: Duration = Duration::from_secs(20);
 /// What of it the way to the venue may take.
@@ -87,14 +89,10 @@ impl RestClient {
         let status = response.status();
         let text = |name| response.headers().get(name)?.to_str().ok().map(str::to_owned);
         let (retry_after, date) = (text(header::RETRY_AFTER), text(header::DATE));
-        let body = match read(response).await {
-            // What a refusal says matters less than that it is one.
-            Err(_) if !status.is_success() => String::new(),
-            body => body?,
-        };
         if status.is_success() {
-            return Ok(body);
+            return read(response).await;
         }
+        let body = read_refusal(response).await;
         let (status, reason) = (status.as_u16(), words(body.as_bytes()));
         let (retry_after, date) = (retry_after.as_deref(), date.as_deref());
         match after(Side::Rest, status, retry_after, date, &body, Timestamp::now()) {
@@ -103,7 +101,7 @@ impl RestClient {
         }
     }
 
-    /// Asks for the next page of these and reads it; its wanted trades are appended. Answers whether there was one
+    /// Asks for the next page of these and reads it; its wanted trades are appended, received by this clock. Answers whether there was one
     /// to ask for.
     ///
     /// # Errors
@@ -112,11 +110,12 @@ impl RestClient {
     pub async fn page(
         &self,
         pages: &mut dyn Pages,
+        clock: &RecorderClock,
         ticks: &mut Vec<Tick>,
     ) -> Result<bool, RestError> {
         let Some(url) = pages.next() else { return Ok(false) };
         let body = self.get(&url).await?;
-        match pages.take(&body, Timestamp::now(), ticks) {
+        match pages.take(&body, clock.now(), ticks) {
             Ok(()) => Ok(true),
             // Some venues say so with the status 200.
             Err(error @ HistoryError::TooMany) => {
@@ -165,6 +164,18 @@ fn stay_on_the_host(attempt: Attempt<'_>) -> reqwest::redirect::Action {
     } else {
         attempt.stop()
     }
+}
+
+/// The beginning of what a refusal says, as far as it comes: that matters less than that it is one.
+async fn read_refusal(mut response: Response) -> String {
+    let mut body = Vec::new();
+    while body.len() < REFUSAL_BYTES_MAX
+        && let Ok(Some(chunk)) = response.chunk().await
+    {
+        body.extend_from_slice(&chunk);
+    }
+    body.truncate(REFUSAL_BYTES_MAX);
+    String::from_utf8_lossy(&body).into_owned()
 }
 
 async fn read(mut response: Response) -> Result<String, RestError> {

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::tests::{direct, unlimited};
 use super::*;
-use crate::domain::{Instrument, Source, Tick, Timestamp, TradeId};
+use crate::domain::{Instrument, RecorderClock, Source, Tick, Timestamp, TradeId};
 use crate::exchange::history::{HistoryError, Reach, Span};
 use crate::exchange::{self, Exchange};
 use crate::simulator::{
@@ -95,7 +95,7 @@ impl At {
     async fn read(&self, span: Span) -> (Vec<Tick>, Option<Reach>, usize) {
         let mut pages = self.exchange.history().pages(&self.base, span);
         let (mut ticks, mut requests) = (Vec::new(), 0);
-        while self.client.page(&mut *pages, &mut ticks).await.unwrap() {
+        while self.client.page(&mut *pages, &RecorderClock::default(), &mut ticks).await.unwrap() {
             requests += 1;
             assert!(requests < 200, "{}: no end of {span:?}", self.base);
         }
@@ -292,7 +292,8 @@ async fn who_asked_too_often_pauses_whatever_the_status() {
         if venue != Venue::Binance {
             at.client.get(&at.exchange.history().clock_url(&at.base)).await.unwrap();
         }
-        let refused = at.client.page(&mut *pages, &mut ticks).await.unwrap_err();
+        let refused =
+            at.client.page(&mut *pages, &RecorderClock::default(), &mut ticks).await.unwrap_err();
         assert!(matches!(refused, RestError::Busy { .. }), "{venue:?}: {refused:?}");
         assert_eq!((ticks.len(), pages.next()), (0, asked), "it can be asked again");
     }
@@ -318,7 +319,8 @@ async fn a_history_that_is_away_is_a_passing_failure() {
     let at = exchanges.at(Venue::Okx);
     exchanges.faults.switch("rest=down".parse().unwrap());
     let mut pages = at.exchange.history().pages(&at.base, at.ids(at.newest(), at.newest()));
-    let error = at.client.page(&mut *pages, &mut Vec::new()).await.unwrap_err();
+    let error =
+        at.client.page(&mut *pages, &RecorderClock::default(), &mut Vec::new()).await.unwrap_err();
     assert!(error.is_passing(), "{error:?}");
 }
 
@@ -329,7 +331,8 @@ async fn a_symbol_that_is_not_listed_is_refused_for_good() {
     let unlisted = Instrument::intern("okx", &"NOPE-USDT".parse().unwrap()).unwrap();
     let span = Span { instrument: unlisted, ..at.ids(at.newest(), at.newest()) };
     let mut pages = at.exchange.history().pages(&at.base, span);
-    let refused = at.client.page(&mut *pages, &mut Vec::new()).await.unwrap_err();
+    let refused =
+        at.client.page(&mut *pages, &RecorderClock::default(), &mut Vec::new()).await.unwrap_err();
     assert!(matches!(refused, RestError::History(HistoryError::Refused(_))), "{refused:?}");
     assert!(!refused.is_passing());
 }

@@ -288,7 +288,7 @@ mod tests {
                 r#"{{"symbol":"BTC/USD","side":"buy","price":1.0,"qty":1.0,"ord_type":"limit","trade_id":{id},"timestamp":"{at}"}}"#
             )
         };
-        let trades = [trade(1, "2026-06-01T00:00:00Z"), trade(2, "2026-09-20T13:33:21Z")].join(",");
+        let trades = [trade(1, "2026-06-01T00:00:00Z"), trade(2, "2026-09-21T13:33:10Z")].join(",");
         let frame =
             |kind: &str| format!(r#"{{"channel":"trade","type":"{kind}","data":[{trades}]}}"#);
         let ids = |kind: &str| {

@@ -374,6 +374,18 @@ impl Count {
             }
         }
         self.named.far = 0;
+        // What trades show counts more than what is named: up to them they say themselves what is missing.
+        let shown = self.ahead.as_ref().and_then(|ahead| ahead.cluster.first());
+        let last = if shown.is_some_and(|(first, _)| first <= agreed) {
+            self.go_ahead(last, at, now);
+            *away = None;
+            match self.last {
+                Some(last) if last.id < agreed => last,
+                _ => return,
+            }
+        } else {
+            last
+        };
         let hole = Hole {
             first: last.id + 1,
             last: agreed,
@@ -412,7 +424,10 @@ impl Count {
         let Some((ahead, last)) = self.ahead.as_mut().zip(self.last) else { return };
         let is_due = ahead.told.is_none() && now >= ahead.since + UNFOLLOWED_MAX;
         let Some((first, at)) = ahead.cluster.first().filter(|_| is_due) else { return };
-        let ids = (last.id + 1, first - 1);
+        let ids = (last.id.saturating_add(1), first.saturating_sub(1));
+        if ids.0 > ids.1 {
+            return;
+        }
         ahead.told = Some(ids);
         gaps.push(GapRecord {
             instrument,

@@ -113,7 +113,7 @@ impl Sequence {
         ticks.retain(|tick| {
             let seen = seen.entry(tick.instrument).or_default();
             let is_far = clock.is_far(tick);
-            let moment = lead.read(tick);
+            let moment = lead.read(tick, is_far);
             let is_new = match (*rule, tick.trade_id.number()) {
                 (IdRule::Consecutive, Some(id)) => {
                     let arrival = Arrival { tick, id, moment, is_far, now };

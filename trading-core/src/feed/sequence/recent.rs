@@ -71,7 +71,8 @@ impl Recent {
     ) -> Option<GapRecord> {
         let from = self.until?;
         let cause = away.take()?;
-        self.until = Some(from.max(to));
+        // Not later than now: a later gap that begins too early costs a question, one that begins too late a loss.
+        self.until = Some(from.max(to.min(seen_at)));
         // An exchange's clock may go back.
         Some(GapRecord {
             instrument,

@@ -23,6 +23,8 @@ pub(super) struct Lead {
     micros: i64,
     step: i64,
     was_up: bool,
+    /// When the last frame was received that was noted: one frame has one voice, however many trades it brings.
+    noted_at: Option<Timestamp>,
 }
 
 impl Lead {
@@ -45,10 +47,13 @@ impl Lead {
         ours.plus_micros(self.micros)
     }
 
-    /// When a trade was made, as far as that can be believed: never later than its receipt.
-    pub(super) fn read(&mut self, tick: &Tick) -> Moment {
+    /// When a trade was made, as far as that can be believed: never later than its receipt. A stamp that is far from
+    /// the receipt says nothing of the exchange's clock.
+    pub(super) fn read(&mut self, tick: &Tick, is_far: bool) -> Moment {
         let (stamp, received) = (tick.exchange_at.as_micros(), tick.received_at.as_micros());
-        self.note(stamp.saturating_sub(received));
+        if !is_far && self.noted_at.replace(tick.received_at) != Some(tick.received_at) {
+            self.note(stamp.saturating_sub(received));
+        }
         let receipt = self.at(tick.received_at);
         let is_believed = stamp <= receipt.as_micros().saturating_add(AHEAD_MAX);
         let at = if is_believed { tick.exchange_at } else { receipt.plus_micros(-DELAY_MAX) };
@@ -90,17 +95,17 @@ mod tests {
     fn a_stamp_that_is_ahead_of_its_receipt_is_not_believed_and_others_are() {
         let mut lead = Lead::default();
         for n in 1_000..1_030 {
-            let moment = lead.read(&tick(n * SECOND - 100_000, n * SECOND));
+            let moment = lead.read(&tick(n * SECOND - 100_000, n * SECOND), false);
             assert_eq!(moment.at.as_micros(), n * SECOND - 100_000);
             assert_eq!(moment.latest, moment.at);
         }
         for wrong in [90 * SECOND, 36 * 3_600 * SECOND] {
-            let moment = lead.read(&tick(2_000 * SECOND + wrong, 2_000 * SECOND));
+            let moment = lead.read(&tick(2_000 * SECOND + wrong, 2_000 * SECOND), false);
             assert!((1_997 * SECOND..2_000 * SECOND).contains(&moment.at.as_micros()));
             assert!((1_999 * SECOND..2_001 * SECOND).contains(&moment.latest.as_micros()));
         }
         // One of the far past was made when it says, and ends no gap there.
-        let moment = lead.read(&tick(SECOND, 2_000 * SECOND));
+        let moment = lead.read(&tick(SECOND, 2_000 * SECOND), false);
         assert_eq!(moment.at.as_micros(), SECOND);
         assert!((1_999 * SECOND..2_001 * SECOND).contains(&moment.latest.as_micros()));
     }
@@ -109,9 +114,9 @@ mod tests {
     fn trades_that_are_sent_again_do_not_make_the_next_ones_look_early() {
         let mut lead = Lead::default();
         for n in 1_000..1_100 {
-            lead.read(&tick((n - 900) * SECOND, n * SECOND));
+            lead.read(&tick((n - 900) * SECOND, n * SECOND), false);
         }
-        let moment = lead.read(&tick(1_100 * SECOND, 1_100 * SECOND));
+        let moment = lead.read(&tick(1_100 * SECOND, 1_100 * SECOND), false);
         assert_eq!(moment.at.as_micros(), 1_100 * SECOND);
     }
 
@@ -120,7 +125,7 @@ mod tests {
         let mut lead = Lead::default();
         let mut believed = 0;
         for n in 1_000..1_040 {
-            let moment = lead.read(&tick((n + 240) * SECOND, n * SECOND));
+            let moment = lead.read(&tick((n + 240) * SECOND, n * SECOND), false);
             believed += i32::from(moment.at.as_micros() == (n + 240) * SECOND);
         }
         assert!(believed > 20, "{believed}");

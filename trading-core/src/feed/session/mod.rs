@@ -195,7 +195,7 @@ impl Session {
 
     /// Whether all that was asked for has its answer: something new may be asked.
     pub(super) fn is_settled(&self) -> bool {
-        self.pending.is_empty() && self.to_send.is_empty()
+        self.pending.is_empty() && self.to_send.is_empty() && self.paused_until.is_none()
     }
 
     /// Whether a symbol is refused, so that nothing can be expected of it.
@@ -275,7 +275,7 @@ impl Session {
         now: Instant,
     ) -> Vec<Event> {
         self.last_trade = now;
-        if self.pending.is_empty() {
+        if self.pending.is_empty() && self.refused.is_empty() {
             return Vec::new();
         }
         self.confirm(instruments)
@@ -284,9 +284,10 @@ impl Session {
     fn confirm(&mut self, instruments: impl Iterator<Item = Instrument>) -> Vec<Event> {
         let mut events = Vec::new();
         for instrument in instruments {
-            if self.pending.remove(&instrument) {
+            // A refusal without a name may have been another symbol's.
+            let was_refused = self.refused.remove(&instrument).is_some();
+            if self.pending.remove(&instrument) || was_refused {
                 self.confirmed += 1;
-                self.refused.remove(&instrument);
                 events.extend(self.is_subscribed.then_some(Event::SymbolConfirmed(instrument)));
             }
         }

@@ -42,6 +42,7 @@ pub async fn last_received(
          CROSS JOIN LATERAL ( \
              SELECT trade_id, time FROM tick_data \
              WHERE tick_data.exchange = wanted.exchange AND tick_data.symbol = wanted.symbol AND received_at < $3 \
+                 AND time BETWEEN $3 - interval '30 days' AND $3 + interval '2 days' \
              ORDER BY time DESC, length(trade_id) DESC, trade_id DESC LIMIT 1 \
          ) AS latest",
     )

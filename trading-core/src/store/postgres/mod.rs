@@ -361,7 +361,9 @@ impl PostgresStore {
             ),
             Some(tick) => tracing::warn!(
                 ticks,
-                "Ticks refused, and set aside in rejected_ticks: {} of them for their time; {}:{} is stamped {} and was                  received at {} by our clock: the exchange's stamp is wrong, or our clock and the database's are. They are                  stored when the clocks agree{counted}{unsaid}",
+                "Ticks refused, and set aside in rejected_ticks: {} of them for their time; {}:{} is stamped {} and was \
+                 received at {} by our clock: the exchange's stamp is wrong, or our clock and the database's are. They are \
+                 stored when the clocks agree{counted}{unsaid}",
                 of_time.len(),
                 tick.instrument.exchange(),
                 tick.instrument.symbol().as_str(),

@@ -62,8 +62,10 @@ impl Partitions {
         let mut unmade = BTreeMap::new();
         let mut is_made = false;
         for day in days {
-            if is_made && Instant::now() >= until {
-                unmade.insert(day, Unmade::Later);
+            if Instant::now() >= until {
+                // A batch whose days are all refused waits in the spool; one of which some are made goes on at once.
+                let why = if is_made { Unmade::Later } else { Unmade::RefusedBefore };
+                unmade.insert(day, why);
             } else if self.was_refused(day) {
                 unmade.insert(day, Unmade::RefusedBefore);
             } else {

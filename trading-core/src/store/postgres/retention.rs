@@ -13,6 +13,8 @@ use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgPool};
 use super::MaintenanceError;
 use crate::domain::Timestamp;
 
+/// Days that may be locked by somebody before the rest is left to the next time: each of them holds the writers up.
+const LOCKED_MAX: usize = 3;
 /// A day for which something was received within this time is not old.
 const LATELY: TimeDelta = TimeDelta::days(1);
 /// Two clocks that differ by more than this are not both right.
@@ -116,20 +118,26 @@ pub async fn drop_old_partitions(
     let retention = TimeDelta::from_std(retention).unwrap_or(TimeDelta::MAX);
     let clock = ours.min(database).min(newest);
     let Some(kept_from) = clock.checked_sub_signed(retention) else { return Ok(dropped) };
+    let mut locked = 0;
     for (partition, from, to) in partitions {
-        if to > kept_from || to - from > PARTITION_MAX {
+        if to > kept_from || to - from > PARTITION_MAX || locked >= LOCKED_MAX {
             continue;
         }
         match drop_one(pool, &partition, ours.min(database) - LATELY).await {
             Ok(true) => dropped.days.push(from.date_naive()),
             Ok(false) => dropped.written_lately.push(from.date_naive()),
             Err(error) if error.as_database_error().is_some() => {
+                locked += usize::from(is_locked(&error));
                 dropped.refused.push((partition, told(&error)));
             }
             Err(error) => return Err(error.into()),
         }
     }
     Ok(dropped)
+}
+
+fn is_locked(error: &sqlx::Error) -> bool {
+    error.as_database_error().is_some_and(|refusal| refusal.code().as_deref() == Some("55P03"))
 }
 
 /// The end of the newest day that holds a row; `None`: none does.
@@ -154,8 +162,12 @@ async fn drop_one(
 ) -> Result<bool, sqlx::Error> {
     let mut connection = pool.acquire().await?;
     let mut transaction = connection.begin().await?;
-    // Every write would wait behind a drop that waits for somebody's long query.
-    transaction.execute("SET LOCAL lock_timeout = '2s'").await?;
+    // Every write waits behind a drop that waits for somebody's long query.
+    transaction.execute("SET LOCAL lock_timeout = '300ms'").await?;
+    transaction.execute("SET LOCAL statement_timeout = 0").await?;
+    // From here on nothing is written to this day; the others are not concerned.
+    let sql = AssertSqlSafe(format!("LOCK TABLE {partition} IN SHARE MODE"));
+    sqlx::query(sql).persistent(false).execute(&mut *transaction).await?;
     let sql = format!("SELECT EXISTS (SELECT FROM {partition} WHERE received_at > $1)");
     let is_new: bool = sqlx::query_scalar(AssertSqlSafe(sql))
         .persistent(false)

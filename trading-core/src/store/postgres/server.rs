@@ -174,7 +174,7 @@ impl Server {
                 let server = server.clone();
                 Box::pin(async move { server.prepare(connection, session).await })
             })
-            .connect_lazy_with(self.named(session.name))
+            .connect_lazy_with(self.named(session.name).disable_statement_logging())
     }
 
     fn named(&self, name: &str) -> PgConnectOptions {

@@ -30,6 +30,8 @@ const FRAME_BYTES: usize = 16;
 const FRAME_LEN: u64 = 16;
 /// Bytes of a head at most: a name and a time. It begins within as many bytes.
 const HEAD_BYTES_MAX: u32 = 4_096;
+/// What a disk loses at once.
+const SECTOR_BYTES: usize = 512;
 /// Bytes that are looked at together.
 const WINDOW_BYTES: usize = 64 << 10;
 /// Bytes of a file at most: many times what a full one has with the largest batch. A larger one is none of ours.
@@ -303,7 +305,9 @@ impl Reader {
         if rest < FRAME_LEN {
             return Ok(Place::Torn);
         }
-        self.file.read_exact_at(&mut bytes, at)?;
+        if !self.read_at(&mut bytes, at)? {
+            return Ok(Place::Damaged);
+        }
         match Frame::parse(at, bytes) {
             Some(frame) if frame.end() <= self.length => Ok(Place::Frame(frame)),
             Some(_longer_than_the_file) => Ok(Place::Torn),
@@ -337,11 +341,33 @@ impl Reader {
         }
     }
 
+    /// Reads bytes; `false`: the disk does not give them back (a bad sector), or somebody has cut the file.
+    fn read_at(&self, bytes: &mut [u8], at: u64) -> io::Result<bool> {
+        match self.file.read_exact_at(bytes, at) {
+            Ok(()) => Ok(true),
+            Err(error) if is_lost(&error) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Reads bytes sector by sector; zeros stand in for those that the disk does not give back.
+    fn read_sectors(&self, bytes: &mut [u8], mut at: u64) -> io::Result<()> {
+        for sector in bytes.chunks_mut(SECTOR_BYTES) {
+            if !self.read_at(sector, at)? {
+                sector.fill(0);
+            }
+            at = at.saturating_add(u64::try_from(sector.len()).unwrap_or(u64::MAX));
+        }
+        Ok(())
+    }
+
     /// The bytes of a record; `None` when they are not what was written.
     fn payload(&self, frame: Frame) -> io::Result<Option<Vec<u8>>> {
         let length = usize::try_from(frame.length).unwrap_or(RECORD_BYTES_MAX);
         let mut payload = vec![0; length];
-        self.file.read_exact_at(&mut payload, frame.payload_at())?;
+        if !self.read_at(&mut payload, frame.payload_at())? {
+            return Ok(None);
+        }
         Ok((crc32fast::hash(&payload) == frame.checksum).then_some(payload))
     }
 
@@ -397,7 +423,9 @@ impl Reader {
         while at.saturating_add(FRAME_LEN) <= until {
             let rest = usize::try_from(until - at).unwrap_or(WINDOW_BYTES);
             let bytes = window.get_mut(..rest.min(WINDOW_BYTES)).unwrap_or_default();
-            self.file.read_exact_at(bytes, at)?;
+            if !self.read_at(bytes, at)? {
+                self.read_sectors(bytes, at)?;
+            }
             for (offset, bytes) in (0_u64..).zip(bytes.windows(FRAME_BYTES)) {
                 let Ok(bytes) = <[u8; FRAME_BYTES]>::try_from(bytes) else { continue };
                 let Some(frame) = Frame::parse(at + offset, bytes) else { continue };
@@ -456,6 +484,11 @@ impl Reader {
         }
         Ok(true)
     }
+}
+
+/// Whether an error means that these bytes are gone, and not that reading may go better later.
+fn is_lost(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::UnexpectedEof || error.raw_os_error() == Some(nix::libc::EIO)
 }
 
 #[cfg(test)]

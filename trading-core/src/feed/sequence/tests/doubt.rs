@@ -236,3 +236,20 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_heartbeat_that_names_what_was_seen_far_above_opens_no_gap_the_wrong_way_round() {
+    let mut world = World::counting();
+    world.pass([1_000], 1);
+    // Not followed yet: more than a thousand ids further.
+    world.pass([5_000], 2);
+    for second in 3..=9 {
+        let findings = world.sequence.record_named(bitcoin(), 5_000, world.now, at(second));
+        assert_eq!(findings.retracted, []);
+    }
+    let told = world.wait(UNFOLLOWED_MAX * 2, 99);
+    let ranges: Vec<_> = told.iter().filter_map(|gap| gap.ids).collect();
+    assert_eq!(ranges, [(1_001, 4_999)]);
+    assert_eq!(world.pass([5_000], 2), [0; 0]);
+    assert_eq!(world.pass([5_001], 99), [5_001]);
+}
