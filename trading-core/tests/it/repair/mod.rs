@@ -318,18 +318,19 @@ async fn more_refused_ranges_than_are_known_at_once_are_none_of_them_called_repa
 async fn a_trade_that_came_both_ways_is_kept_as_it_came_over_the_socket() {
     let place = Place::new("kraken", options()).await;
     let last = place.latest() - 10;
-    place.store(last - 100..=last).await;
+    // A hundred in a row: ten of them end in any one digit.
+    place.store(last - 99..=last).await;
     // As the history stamps it.
     let copied = "INSERT INTO tick_data SELECT time + interval '1 us', received_at, exchange, symbol, trade_id, side, \
                   price, quantity, 'backfill' FROM tick_data WHERE right(trade_id, 1) = '7'";
     let copies = place.pool().execute(copied).await.unwrap().rows_affected();
     assert_eq!(copies, 10);
-    place.gap(last - 99, last - 1).await;
+    place.gap(last - 98, last - 1).await;
     let repairing = place.repair("one");
     assert_eq!(place.closed().await, ["repaired"]);
     repairing.stop().await;
     let table = stored(place.pool(), &place.market).await;
-    assert_eq!(table.values().next().unwrap().ids.len(), 101);
+    assert_eq!(table.values().next().unwrap().ids.len(), 100);
     place.close().await;
 }
 
