@@ -95,7 +95,7 @@ fn kept(text: &str, bytes_max: usize) -> String {
     kept
 }
 
-/// One array a column. What is there already is neither kept nor counted once more; what has no room is counted.
+/// One array a column. The rows of an exchange are counted once, and not for each tick. What is there already is neither kept nor counted once more; what has no room is counted.
 const STATEMENT: &str = "WITH given AS ( \
          SELECT DISTINCT ON (exchange, symbol, time, trade_id) * \
          FROM unnest($1::timestamptz[], $2::timestamptz[], $3::text[], $4::text[], $5::text[], $6::text[], $7::numeric[], \
@@ -103,7 +103,7 @@ const STATEMENT: &str = "WITH given AS ( \
              AS given (time, received_at, exchange, symbol, trade_id, side, price, quantity, source, sqlstate, reason) \
          WHERE NOT EXISTS (SELECT FROM rejected_ticks AS it WHERE it.exchange = given.exchange \
              AND it.symbol = given.symbol AND it.time = given.time AND it.trade_id = given.trade_id) \
-     ), room AS ( \
+     ), room AS MATERIALIZED ( \
          SELECT exchange, $12 - (SELECT count(*) FROM rejected_ticks AS it WHERE it.exchange = venues.exchange) AS rows \
          FROM (SELECT DISTINCT exchange FROM given) AS venues \
      ), placed AS ( \
@@ -144,7 +144,9 @@ pub(super) async fn set_aside(
     let states: Vec<Option<&str>> = refusals.iter().map(|it| it.sqlstate.as_deref()).collect();
     let reasons: Vec<String> =
         refusals.iter().map(|it| kept(&it.reason, REASON_BYTES_MAX)).collect();
+    // Planned each time: a plan that was made while the table was empty might read all of it for each tick.
     sqlx::query_scalar(STATEMENT)
+        .persistent(false)
         .bind(times)
         .bind(received)
         .bind(exchanges)
