@@ -14,7 +14,7 @@ impl Server {
     pub(crate) async fn start() -> Self {
         let folder = tempfile::Builder::new().prefix("tc-bench-").tempdir().unwrap();
         let data_dir = Some(folder.path().join("db"));
-        let options = Options { data_dir, any_port: true, ..Options::default() };
+        let options = Options { data_dir, any_port: true, tcp: true, ..Options::default() };
         let cluster = Cluster::start(&options).await.unwrap();
         Self { cluster, options, folder }
     }
