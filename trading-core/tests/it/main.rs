@@ -13,6 +13,7 @@ mod captures;
 mod clock;
 mod databases;
 mod days;
+mod docs;
 mod doctor;
 mod embedded;
 mod embedded_program;

@@ -7,7 +7,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 /// The rooms below `src`, each after all that it may import, with the reason. So there is no way round in a circle.
 ///
@@ -322,35 +321,6 @@ fn every_test_file_is_run() {
             problems.push(format!("{shown}:1: never run: add `mod {name};` to {}", page.display()));
         }
     }
-    report(&problems);
-}
-
-#[test]
-fn the_readme_names_each_command() {
-    let program = env!("CARGO_BIN_EXE_trading-core");
-    let help = Command::new(program).arg("--help").output().unwrap();
-    let help = String::from_utf8(help.stdout).unwrap();
-    let commands: Vec<&str> = help
-        .lines()
-        .skip_while(|line| *line != "Commands:")
-        .skip(1)
-        .take_while(|line| !line.is_empty())
-        // A description that goes on in the next line stands further in.
-        .filter_map(|line| line.strip_prefix("  ").filter(|line| !line.starts_with(' ')))
-        .filter_map(|line| line.split_whitespace().next())
-        .filter(|name| *name != "help")
-        .collect();
-    assert!(commands.contains(&"live"), "no commands found in the help:\n{help}");
-    let readme = fs::read_to_string(root().join("README.md")).unwrap();
-    let problems: Vec<String> = commands
-        .iter()
-        .filter(|name| !readme.contains(&format!("trading-core {name}")))
-        .map(|name| {
-            format!(
-                "README.md:1: says nothing of `trading-core {name}`: add it to the table of commands"
-            )
-        })
-        .collect();
     report(&problems);
 }
 
