@@ -12,6 +12,7 @@ mod when;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand};
@@ -219,6 +220,11 @@ pub enum DbCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Say whether somebody records into it now, for health checks: exit code 0, or 2 if not
+    ///
+    /// Also on a database that is not the embedded one. Somebody records when connections to exchanges stand and what
+    /// came over them is stored, or when the spool of these settings grows, because the database is away.
+    Recording(RecordingArgs),
     /// Open psql on it
     ///
     /// What follows goes to psql as it is. Write -- before it: trading-core db psql -- -c 'SELECT 1'
@@ -236,6 +242,17 @@ pub enum DbCommand {
     /// that are read-only unless it asks otherwise, for 5 minutes a query. Asked again, it keeps its password, and what
     /// is missing of its rights is granted. To remove it: DROP OWNED BY NAME; DROP ROLE NAME.
     Reader(ReaderArgs),
+}
+
+/// `db recording`
+#[derive(Debug, Clone, Args)]
+pub struct RecordingArgs {
+    /// How long ago the newest may be that is known to be stored, as 90s or 5m
+    #[arg(long, value_name = "AGE", default_value = "2m", value_parser = humantime::parse_duration)]
+    pub within: Duration,
+    /// Answer in JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `db reader`

@@ -3,6 +3,7 @@
 mod backfill;
 mod doctor;
 mod reader;
+mod recording;
 mod replay;
 mod spool;
 mod verify;
@@ -94,7 +95,12 @@ pub(super) fn db(cli: &Cli, db_command: &DbCommand, environment: &Environment) -
     interruptible(cli, environment, async |settings| {
         let options = Options::new(&settings.database, pg_bin(environment));
         let elsewhere = settings.database.url != DatabaseUrl::Embedded;
-        if elsewhere && !matches!(db_command, DbCommand::Migrate | DbCommand::Reader(_)) {
+        if elsewhere
+            && !matches!(
+                db_command,
+                DbCommand::Migrate | DbCommand::Reader(_) | DbCommand::Recording(_)
+            )
+        {
             output::complain(&Elsewhere { url: settings.database.url.to_string() });
             return ExitCode::Usage;
         }
@@ -118,6 +124,9 @@ pub(super) fn db(cli: &Cli, db_command: &DbCommand, environment: &Environment) -
                 }
             }
             DbCommand::Migrate => migrate(&settings, environment).await,
+            DbCommand::Recording(wanted) => {
+                recording::recording(&settings, wanted, environment).await
+            }
             DbCommand::Reader(wanted) => reader::reader(&settings, wanted, environment).await,
         }
     })

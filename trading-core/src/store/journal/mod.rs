@@ -5,6 +5,7 @@
 //! none of the others; gaps are written first.
 
 mod gaps;
+mod standing;
 mod write;
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,6 +20,7 @@ use tracing::{debug, info, warn};
 use super::{Remedy, StoreError};
 use crate::domain::bounds::SESSION_REFRESH;
 use crate::domain::{HeldSince, Instrument, Timestamp};
+pub use standing::{Standing, standing};
 use write::Key;
 pub use write::note_all_stored;
 

@@ -45,7 +45,7 @@ pub use files::Skipped;
 pub use known::{recall, remember};
 pub use recover::Losses;
 pub use slot::{Foreign, SpoolNames};
-pub use survey::{SlotStatus, Status, inspect, status};
+pub use survey::{SlotStatus, Status, inspect, status, written_at};
 
 use crate::config::{DatabaseSettings, DatabaseUrl, SpoolSettings};
 use crate::domain::Tick;

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
 
 use bytesize::ByteSize;
 use serde::Serialize;
@@ -12,7 +13,7 @@ use super::files::{self, FILES_MAX, Skipped, Slots, skip};
 use super::segment::{Beginning, Contents, Reader, Step};
 use super::slot::{self, newer};
 use super::{SpoolError, recover::Losses};
-use crate::domain::Tick;
+use crate::domain::{Tick, Timestamp};
 use crate::store::folder::{Folder, is_missing};
 
 /// A spool.
@@ -134,6 +135,34 @@ pub fn inspect(
 }
 
 /// `None`: it is not there.
+/// When a recorder last wrote into it; `None`: nothing waits there.
+///
+/// # Errors
+///
+/// When a folder cannot be read.
+pub fn written_at(dir: &Path) -> Result<Option<Timestamp>, SpoolError> {
+    let Some(folder) = open_dir(dir)? else { return Ok(None) };
+    let mut newest = None;
+    for (_number, slot) in files::slots(&folder)?.folders {
+        let Some((_number, name)) = files::list(&slot, FILES_MAX)?.segments.pop() else { continue };
+        let written = slot.read(&name).and_then(|file| file.metadata()?.modified());
+        match written {
+            Ok(written) => {
+                // A time before 1970 or after 2262 is older than any that counts.
+                let micros = written.duration_since(UNIX_EPOCH).unwrap_or_default().as_micros();
+                let written = i64::try_from(micros)
+                    .ok()
+                    .and_then(|micros| Timestamp::from_micros(micros).ok());
+                newest = newest.max(written);
+            }
+            // It was drained meanwhile.
+            Err(error) if is_missing(&error) => {}
+            Err(error) => return Err(SpoolError::io("read", slot.path())(error)),
+        }
+    }
+    Ok(newest)
+}
+
 fn open_dir(dir: &Path) -> Result<Option<Folder>, SpoolError> {
     match Folder::open(dir) {
         Ok(folder) => Ok(Some(folder)),
