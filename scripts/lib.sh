@@ -195,9 +195,10 @@ need_postgres() {
         if command -v apt-get >/dev/null && [ ! -e "$settings" ]; then
             as_root mkdir -p "${settings%/*}"
             echo 'create_main_cluster = false' | as_root tee "$settings" >/dev/null
-            trap 'as_root cp /usr/share/postgresql-common/createcluster.conf "$settings" 2>/dev/null || as_root rm -f "$settings"' EXIT
+            trap 'as_root rm -f "$settings.ucf-dist"
+                as_root cp /usr/share/postgresql-common/createcluster.conf "$settings" 2>/dev/null || as_root rm -f "$settings"' EXIT
         fi
-        apt_install "a PostgreSQL server's programs; Debian's own cluster is not made, pg_createcluster makes one" postgresql
+        apt_install "a PostgreSQL server's programs; the package's own service gets no cluster, pg_createcluster makes one" postgresql
     )
     have_postgres || fail "postgresql is installed, but its initdb, postgres and psql are not found"
 }
