@@ -66,7 +66,8 @@ fn without_session_options() -> Option<ExitCode> {
 
 /// The settings, checked by the configuration and by the rooms that know more of them.
 fn load(cli: &Cli, environment: &BTreeMap<String, String>) -> Result<Loaded, ConfigError> {
-    let loaded = config::read(cli.common.config.as_deref(), environment, &cli.overrides())?;
+    let mut loaded = config::read(cli.common.config.as_deref(), environment, &cli.overrides())?;
+    loaded.settings.database.simulated = cli.is_simulated();
     let mut problems = ConfigError::default();
     for problem in paper::check(&loaded.settings.paper) {
         problems.push(loaded.effective.problem(&problem.key, problem.allowed));

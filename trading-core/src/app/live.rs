@@ -12,14 +12,15 @@ use tracing::{error, info, warn};
 
 use super::database::Database;
 use super::ground::Ground;
+use super::mixed::Mixed;
 use super::recorder::{Outcome, Recorder, Venue, VenueError, venues};
 use super::signals::StopSignals;
 use super::tasks::Tasks;
-use crate::config::{ServerUrlError, Settings};
+use crate::config::{DatabaseUrl, ServerUrlError, Settings};
 use crate::paper::{self, PgStore, SummaryHandle};
 use crate::pipeline::{Onlooker, tap};
 use crate::simulator::{Simulator, SimulatorError, SimulatorOptions};
-use crate::store::embedded::{Cluster, EmbeddedError};
+use crate::store::embedded::{Cluster, EmbeddedError, Options, command};
 use crate::store::postgres::{MaintenanceError, Origin, OriginError, Pooler, refusal};
 use crate::store::spool::{self, Found, Spool, SpoolError, SpoolNames};
 
@@ -86,7 +87,10 @@ pub enum LiveError {
         #[source]
         error: sqlx::Error,
     },
-    /// The database holds trades of another kind.
+    /// The database holds trades of another kind, and what to type.
+    #[error("{0}")]
+    Mixed(Box<Mixed>),
+    /// The database holds trades of another kind, or whose trades it holds cannot be asked.
     #[error(transparent)]
     Origin(#[from] OriginError),
     /// The schema cannot be brought up to date.
@@ -95,6 +99,18 @@ pub enum LiveError {
     /// The spool cannot be used.
     #[error("the spool cannot be used; spool.dir names another place for it")]
     Spool(#[from] SpoolError),
+}
+
+impl LiveError {
+    /// Says what to type where trades would be mixed.
+    pub(super) fn with_commands(self, settings: &Settings) -> Self {
+        match self {
+            Self::Origin(OriginError::Mixed { held, wanted }) => {
+                Self::Mixed(Box::new(Mixed::new(settings, held, wanted)))
+            }
+            other => other,
+        }
+    }
 }
 
 /// Records until it is told to stop. The last line it logs is the ledger.
@@ -110,7 +126,9 @@ pub async fn live(settings: &Settings, options: LiveOptions) -> Result<Outcome, 
             info!("{signal}: stopped before anything was recorded");
             None
         }
-        started = start(settings, &options) => Some(started?),
+        started = start(settings, &options) => {
+            Some(started.map_err(|error| error.with_commands(settings))?)
+        }
     };
     let Some(started) = started else {
         Database::leave(settings, options.pg_bin).await;
@@ -128,6 +146,27 @@ pub async fn live(settings: &Settings, options: LiveOptions) -> Result<Outcome, 
     Ok(outcome)
 }
 
+/// Says once, when the simulated market gets its own database, what becomes of the other one: an older version kept simulated
+/// trades there.
+async fn tell_places(settings: &Settings) {
+    let options = Options::new(&settings.database, None);
+    if !options.simulated || settings.database.url != DatabaseUrl::Embedded {
+        return;
+    }
+    let is_made = async |options| command::is_made(options).await.unwrap_or(false);
+    if !is_made(&options).await
+        && is_made(&options.other()).await
+        && let (Ok(own), Ok(other)) = (options.folder(), options.other().folder())
+    {
+        info!(
+            "The simulated market gets a database of its own in {}. The one in {} is left as it is; `trading-core db remove` \
+             removes it, if an older version recorded the simulated market there",
+            own.display(),
+            other.display()
+        );
+    }
+}
+
 /// Everything that runs.
 struct Started {
     world: World,
@@ -137,6 +176,7 @@ struct Started {
 }
 
 async fn start(settings: &Settings, options: &LiveOptions) -> Result<Started, LiveError> {
+    tell_places(settings).await;
     let world = World::build(settings, options).await?;
     let database = match Database::open(settings, options.pg_bin.clone()).await {
         Ok(database) => database,

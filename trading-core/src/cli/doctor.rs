@@ -2,9 +2,14 @@
 
 use clap::Args;
 
+use super::PlaceArgs;
+
 /// `doctor`
 #[derive(Debug, Clone, Args)]
 pub struct DoctorArgs {
+    /// Which database and spool.
+    #[command(flatten)]
+    pub place: PlaceArgs,
     /// Look at these exchanges and no others (binance, bybit, coinbase, kraken, okx)
     #[arg(long, value_name = "NAME", num_args = 1.., value_delimiter = ',')]
     pub exchange: Vec<String>,

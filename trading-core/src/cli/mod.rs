@@ -5,6 +5,7 @@
 
 mod backfill;
 mod doctor;
+mod place;
 mod replay;
 mod spool;
 mod verify;
@@ -21,8 +22,9 @@ use rust_decimal::Decimal;
 
 pub use backfill::BackfillArgs;
 pub use doctor::DoctorArgs;
+pub use place::PlaceArgs;
 pub use replay::ReplayArgs;
-pub use spool::SpoolCommand;
+pub use spool::{SpoolArgs, SpoolCommand};
 pub use verify::VerifyArgs;
 pub use when::{When, WhenError};
 
@@ -57,6 +59,8 @@ pub enum ExitCode {
     Usage,
     /// Stopped with ticks that are not stored.
     Loss,
+    /// That of another program, which did the work: psql.
+    OfAnother(u8),
 }
 
 impl ExitCode {
@@ -70,6 +74,7 @@ impl ExitCode {
             // EX_USAGE and EX_SOFTWARE of sysexits.h, so that no shell's own 1, 2 or 126 is mistaken for them.
             Self::Usage => 64,
             Self::Loss => 70,
+            Self::OfAnother(code) => code,
         }
     }
 }
@@ -137,11 +142,9 @@ pub enum Command {
     #[command(after_long_help = EXIT_CODES)]
     Replay(ReplayArgs),
     /// The embedded PostgreSQL; `migrate` and `reader` work on any database
-    #[command(subcommand)]
-    Db(DbCommand),
+    Db(DbArgs),
     /// What the database could not take yet, on disk
-    #[command(subcommand)]
-    Spool(SpoolCommand),
+    Spool(SpoolArgs),
     /// Check the settings, or show the effective ones
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -161,7 +164,7 @@ pub struct LiveArgs {
     #[arg(long, overrides_with = "paper_trading")]
     pub paper_trading: bool,
     /// Record simulated exchanges, started inside this process, instead of the real ones
-    #[arg(long, overrides_with = "simulate")]
+    #[arg(long, alias = "simulated", overrides_with = "simulate")]
     pub simulate: bool,
     /// Record these exchanges and no others (binance, bybit, coinbase, kraken, okx)
     #[arg(long, value_name = "NAME", num_args = 1.., value_delimiter = ',')]
@@ -204,6 +207,17 @@ fn share_of_ids(text: &str) -> Result<Decimal, &'static str> {
 }
 
 /// `db`
+#[derive(Debug, Clone, Args)]
+pub struct DbArgs {
+    /// Which database.
+    #[command(flatten)]
+    pub place: PlaceArgs,
+    /// What to do with it.
+    #[command(subcommand)]
+    pub command: DbCommand,
+}
+
+/// What to do with the database.
 #[derive(Debug, Clone, Subcommand)]
 pub enum DbCommand {
     /// Start it and keep it running when this command ends
@@ -232,6 +246,15 @@ pub enum DbCommand {
         /// Arguments of psql
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGS")]
         args: Vec<String>,
+    },
+    /// Remove it and its spool, for good: asks first
+    ///
+    /// With --simulated that of the simulated market. A server that runs is stopped first; while a recorder uses it,
+    /// nothing is removed. Only the embedded database: another server's is dropped with SQL.
+    Remove {
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
     },
     /// Bring its tables to this version
     Migrate,
@@ -307,6 +330,21 @@ impl Cli {
                 _ => ExitCode::Usage,
             }
         })
+    }
+
+    /// Whether the database and spool of the simulated market are meant.
+    #[must_use]
+    pub const fn is_simulated(&self) -> bool {
+        match &self.command {
+            Command::Live(live) => live.simulate,
+            Command::Verify(VerifyArgs { place, .. })
+            | Command::Backfill(BackfillArgs { place, .. })
+            | Command::Doctor(DoctorArgs { place, .. })
+            | Command::Replay(ReplayArgs { place, .. })
+            | Command::Db(DbArgs { place, .. })
+            | Command::Spool(SpoolArgs { place, .. }) => place.simulated,
+            Command::Simulate(_) | Command::Config(_) | Command::Completions { .. } => false,
+        }
     }
 
     /// The layer of settings that the flags make.
@@ -453,11 +491,38 @@ mod tests {
     #[test]
     fn psql_gets_its_arguments_as_they_are() {
         for line in ["trading-core db psql -- -v x=1 -c y", "trading-core db psql -c y"] {
-            let Command::Db(DbCommand::Psql { args }) = parsed(line).command else {
+            let Command::Db(DbArgs { command: DbCommand::Psql { args }, .. }) =
+                parsed(line).command
+            else {
                 panic!("not psql")
             };
             let given = line.split_once("psql ").unwrap().1.trim_start_matches("-- ");
             assert_eq!(args.join(" "), given);
+        }
+    }
+
+    #[test]
+    fn every_command_that_opens_a_database_or_a_spool_takes_the_simulated_one() {
+        for (line, is_simulated) in [
+            ("live", false),
+            ("live --simulate", true),
+            ("live --simulated", true),
+            ("db --simulated status", true),
+            ("db status", false),
+            ("db psql --simulated -c SELECT", true),
+            ("db psql -- --simulated", false),
+            ("spool status --simulate", true),
+            ("config show", false),
+        ] {
+            let cli = parsed(&format!("trading-core {line}"));
+            assert_eq!(cli.is_simulated(), is_simulated, "{line}");
+        }
+        let db = ["start", "stop", "status", "psql", "remove", "migrate", "reader me"];
+        let db = db.map(|it| format!("db {it}"));
+        let spool = ["status", "inspect", "drain"].map(|it| format!("spool {it}"));
+        let others = ["verify", "backfill", "doctor", "replay --paper-trading"].map(str::to_owned);
+        for line in db.iter().chain(&spool).chain(&others) {
+            assert!(parsed(&format!("trading-core {line} --simulated")).is_simulated(), "{line}");
         }
     }
 

@@ -2,12 +2,15 @@
 
 use clap::Args;
 
-use super::When;
+use super::{PlaceArgs, When};
 use crate::paper::Speed;
 
 /// `replay`
 #[derive(Debug, Clone, Args)]
 pub struct ReplayArgs {
+    /// Which database and spool.
+    #[command(flatten)]
+    pub place: PlaceArgs,
     /// Run the strategies of the settings, each with a fresh account
     ///
     /// Nothing of the accounts of `live --paper-trading` is read or changed.

@@ -1,8 +1,21 @@
 //! The arguments of `trading-core spool`.
 
-use clap::Subcommand;
+use clap::{Args, Subcommand};
+
+use super::PlaceArgs;
 
 /// `spool`
+#[derive(Debug, Clone, Args)]
+pub struct SpoolArgs {
+    /// Which spool.
+    #[command(flatten)]
+    pub place: PlaceArgs,
+    /// What to do with it.
+    #[command(subcommand)]
+    pub command: SpoolCommand,
+}
+
+/// What to do with the spool.
 #[derive(Debug, Clone, Subcommand)]
 pub enum SpoolCommand {
     /// Say what waits in it, and who uses it

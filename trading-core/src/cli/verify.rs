@@ -2,12 +2,15 @@
 
 use clap::Args;
 
-use super::When;
+use super::{PlaceArgs, When};
 use crate::domain::Symbol;
 
 /// `verify`
 #[derive(Debug, Clone, Args)]
 pub struct VerifyArgs {
+    /// Which database and spool.
+    #[command(flatten)]
+    pub place: PlaceArgs,
     /// Only these exchanges (binance, bybit, coinbase, kraken, okx)
     #[arg(long, value_name = "NAME", num_args = 1.., value_delimiter = ',')]
     pub exchange: Vec<String>,

@@ -3,12 +3,13 @@
 use std::fmt::Write as _;
 
 use serde_json::json;
-use trading_core::app::{BackfillOptions, BackfillReport, backfill as run_backfill};
+use trading_core::app::{BackfillError, BackfillOptions, BackfillReport, backfill as run_backfill};
 use trading_core::cli::{BackfillArgs, Cli, ExitCode};
 use trading_core::domain::Timestamp;
 use trading_core::output;
 use trading_core::store::postgres::ListedGap;
 
+use super::place::{must_be_meant, must_be_there};
 use super::{Environment, failed, pg_bin, with_settings};
 
 /// A range that ends before it begins.
@@ -34,7 +35,21 @@ pub(crate) fn backfill(cli: &Cli, arguments: &BackfillArgs, environment: &Enviro
         quarantined: arguments.quarantined,
         pg_bin: pg_bin(environment),
     };
-    with_settings(cli, environment, async |settings| match run_backfill(&settings, options).await {
+    with_settings(cli, environment, async |settings| {
+        // A past range may be loaded into a new database; where there is none, nothing else is to be done.
+        let is_there = match range {
+            Some(_) => must_be_meant(&settings, environment, "backfill").await,
+            None => must_be_there(&settings, environment, "backfill").await,
+        };
+        match is_there {
+            Ok(()) => answer(run_backfill(&settings, options).await, arguments),
+            Err(code) => code,
+        }
+    })
+}
+
+fn answer(result: Result<BackfillReport, BackfillError>, arguments: &BackfillArgs) -> ExitCode {
+    match result {
         Ok(report) => {
             let text = if arguments.json { as_json(&report) } else { as_text(&report) };
             let lost = report.ledger.in_flight + report.ledger.dropped;
@@ -45,7 +60,7 @@ pub(crate) fn backfill(cli: &Cli, arguments: &BackfillArgs, environment: &Enviro
             }
         }
         Err(error) => failed(&error),
-    })
+    }
 }
 
 fn as_json(report: &BackfillReport) -> String {

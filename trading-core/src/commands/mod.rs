@@ -2,24 +2,28 @@
 
 mod backfill;
 mod doctor;
+mod place;
+mod psql;
 mod reader;
 mod recording;
+mod remove;
 mod replay;
 mod spool;
 mod verify;
 
 use std::collections::BTreeMap;
-use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 use trading_core::app::{Database, LiveOptions, Outcome, StopSignals, live as run_live};
-use trading_core::cli::{Cli, DbCommand, ExitCode, LiveArgs, SimulateArgs};
+use trading_core::cli::{Cli, DbArgs, DbCommand, ExitCode, LiveArgs, SimulateArgs};
 use trading_core::config::{DatabaseUrl, Settings, SimulateSettings};
 use trading_core::output;
 use trading_core::simulator::{self, SimulatorOptions, Switches, SwitchesError};
 use trading_core::store::embedded::{Options, command};
+
+use place::must_be_meant;
 
 pub(super) use backfill::backfill;
 pub(super) use doctor::doctor;
@@ -91,22 +95,31 @@ pub(super) fn simulate(cli: &Cli, arguments: &SimulateArgs, environment: &Enviro
 }
 
 /// `db`
-pub(super) fn db(cli: &Cli, db_command: &DbCommand, environment: &Environment) -> ExitCode {
+pub(super) fn db(cli: &Cli, arguments: &DbArgs, environment: &Environment) -> ExitCode {
+    if let DbCommand::Psql { args } = &arguments.command {
+        // Signals are psql's.
+        return with_settings(cli, environment, async |settings| match elsewhere(&settings) {
+            Some(elsewhere) => usage(&elsewhere),
+            None => psql::psql(&settings, args, environment).await,
+        });
+    }
     interruptible(cli, environment, async |settings| {
         let options = Options::new(&settings.database, pg_bin(environment));
-        let elsewhere = settings.database.url != DatabaseUrl::Embedded;
-        if elsewhere
-            && !matches!(
-                db_command,
-                DbCommand::Migrate | DbCommand::Reader(_) | DbCommand::Recording(_)
-            )
-        {
-            output::complain(&Elsewhere { url: settings.database.url.to_string() });
-            return ExitCode::Usage;
+        let db_command = &arguments.command;
+        // What works with other servers, or says itself why not.
+        let is_for_all = matches!(
+            db_command,
+            DbCommand::Migrate
+                | DbCommand::Reader(_)
+                | DbCommand::Recording(_)
+                | DbCommand::Remove { .. }
+        );
+        if !is_for_all && let Some(elsewhere) = elsewhere(&settings) {
+            return usage(&elsewhere);
         }
         match db_command {
             DbCommand::Start => told(command::start(&options).await),
-            DbCommand::Stop { if_unused: false } => told(command::stop(&options).await),
+            DbCommand::Stop { if_unused: false } => stop(&options).await,
             DbCommand::Stop { if_unused: true } => {
                 told(command::stop_unused(&options, LAST_USER_MAX).await)
             }
@@ -115,21 +128,45 @@ pub(super) fn db(cli: &Cli, db_command: &DbCommand, environment: &Environment) -
                 Ok(status) => output::result(&format!("{:#}", serde_json::json!(status))),
                 Err(error) => failed(&error),
             },
-            DbCommand::Psql { args } => {
-                let args = args.iter().map(Into::into).collect();
-                match command::psql(&options, args).await {
-                    // Returns only when psql could not take this process over.
-                    Ok(mut psql) => failed(&psql.exec()),
-                    Err(error) => failed(&error),
+            DbCommand::Psql { args } => psql::psql(&settings, args, environment).await,
+            DbCommand::Remove { yes } => remove::remove(&settings, *yes, environment).await,
+            DbCommand::Migrate => match must_be_meant(&settings, environment, "db migrate").await {
+                Ok(()) => migrate(&settings, environment).await,
+                Err(code) => code,
+            },
+            DbCommand::Reader(wanted) => {
+                match must_be_meant(&settings, environment, "db reader NAME").await {
+                    Ok(()) => reader::reader(&settings, wanted, environment).await,
+                    Err(code) => code,
                 }
             }
-            DbCommand::Migrate => migrate(&settings, environment).await,
             DbCommand::Recording(wanted) => {
                 recording::recording(&settings, wanted, environment).await
             }
-            DbCommand::Reader(wanted) => reader::reader(&settings, wanted, environment).await,
         }
     })
+}
+
+/// `db stop`
+async fn stop(options: &Options) -> ExitCode {
+    let stopped = match command::stop(options).await {
+        Ok(stopped) => stopped,
+        Err(error) => return failed(&error),
+    };
+    // Whoever stops one that does not run means the other one.
+    let other = options.other();
+    if stopped == command::Stop::NotRunning
+        && command::status(&other).await.is_ok_and(|status| status.server.is_some())
+    {
+        let (which, flag) = match other.simulated {
+            true => ("of the simulated market", " --simulated"),
+            false => ("of the real exchanges", ""),
+        };
+        return output::result(&format!(
+            "{stopped}; that {which} is: `trading-core db stop{flag}` stops it"
+        ));
+    }
+    output::result(&stopped.to_string())
 }
 
 /// A command for the embedded database, where the settings name another.
@@ -139,6 +176,18 @@ pub(super) fn db(cli: &Cli, db_command: &DbCommand, environment: &Environment) -
 )]
 struct Elsewhere {
     url: String,
+}
+
+fn elsewhere(settings: &Settings) -> Option<Elsewhere> {
+    match &settings.database.url {
+        DatabaseUrl::Embedded => None,
+        url @ DatabaseUrl::Server(_) => Some(Elsewhere { url: url.to_string() }),
+    }
+}
+
+fn usage(error: &dyn std::error::Error) -> ExitCode {
+    output::complain(error);
+    ExitCode::Usage
 }
 
 async fn migrate(settings: &Settings, environment: &Environment) -> ExitCode {

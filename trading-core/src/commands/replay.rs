@@ -14,6 +14,7 @@ use trading_core::paper::{
 };
 use trading_core::telemetry::Progress;
 
+use super::place::must_be_there;
 use super::{Environment, Interrupted, failed, pg_bin, with_settings};
 
 /// At less than full speed no query is about more than this takes.
@@ -48,6 +49,9 @@ pub(in super::super) fn replay(
         if let Some(unusable) = unusable {
             output::complain(&unusable);
             return ExitCode::Usage;
+        }
+        if let Err(code) = must_be_there(&settings, environment, "replay --paper-trading").await {
+            return code;
         }
         let mut signals = match StopSignals::listen() {
             Ok(signals) => signals,

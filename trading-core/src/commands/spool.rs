@@ -4,7 +4,8 @@ use std::fmt::Write as _;
 
 use serde_json::json;
 use trading_core::app::{DrainError, Wanted, drain_spool};
-use trading_core::cli::{Cli, ExitCode, SpoolCommand};
+use trading_core::cli::{Cli, ExitCode, SpoolArgs, SpoolCommand};
+use trading_core::config::Settings;
 use trading_core::domain::Tick;
 use trading_core::output;
 use trading_core::store::spool;
@@ -12,16 +13,19 @@ use trading_core::store::spool;
 use super::{Environment, failed, pg_bin, with_settings};
 
 /// `spool`
-pub(crate) fn spool(cli: &Cli, command: &SpoolCommand, environment: &Environment) -> ExitCode {
+pub(crate) fn spool(cli: &Cli, arguments: &SpoolArgs, environment: &Environment) -> ExitCode {
     with_settings(cli, environment, async |settings| {
         let dir = match spool::folder(&settings.spool, &settings.database) {
             Ok(dir) => dir,
             Err(error) => return failed(&error),
         };
-        match command {
+        match &arguments.command {
             SpoolCommand::Status { json } => match spool::status(&dir, settings.spool.max_bytes) {
                 Ok(status) if *json => output::result(&format!("{:#}", json!(status))),
-                Ok(status) => output::result(&status.to_string()),
+                Ok(status) => {
+                    let hint = elsewhere(&settings).unwrap_or_default();
+                    output::result(&format!("{status}{hint}"))
+                }
                 Err(error) => failed(&error),
             },
             SpoolCommand::Inspect { json, limit, damaged } => {
@@ -46,6 +50,22 @@ pub(crate) fn spool(cli: &Cli, command: &SpoolCommand, environment: &Environment
                 }
             }
         }
+    })
+}
+
+/// What waits in the other spool, of the simulated market or of the real exchanges, and the command that shows it.
+fn elsewhere(settings: &Settings) -> Option<String> {
+    let mut database = settings.database.clone();
+    database.simulated = !database.simulated;
+    let dir = spool::folder(&settings.spool, &database).ok()?;
+    let status = spool::status(&dir, settings.spool.max_bytes).ok()?;
+    let (which, flag) = match database.simulated {
+        true => ("the simulated market", " --simulated"),
+        false => ("real exchanges", ""),
+    };
+    let ticks = status.ticks;
+    (ticks > 0).then(|| {
+        format!("\nOf {which} {ticks} ticks wait elsewhere: `trading-core spool status{flag}`")
     })
 }
 

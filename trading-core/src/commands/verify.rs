@@ -3,15 +3,15 @@
 use sqlx::PgPool;
 use trading_core::app::Database;
 use trading_core::cli::{Cli, ExitCode, VerifyArgs};
-use trading_core::config::{DatabaseUrl, ExchangeSettings, Settings};
+use trading_core::config::{ExchangeSettings, Settings};
 use trading_core::domain::Timestamp;
 use trading_core::domain::bounds::SETTLED;
 use trading_core::exchange;
 use trading_core::output;
-use trading_core::store::embedded::{Options, command};
 use trading_core::store::postgres::{database_time, not_stored_for};
 use trading_core::verify::{self, Comparison, Scope, VerifyError};
 
+use super::place::must_be_there;
 use super::{Environment, failed, interruptible, pg_bin};
 
 /// Connections that read at once: the server computes, one core each.
@@ -68,16 +68,9 @@ async fn report(
     environment: &Environment,
     arguments: &VerifyArgs,
 ) -> Result<verify::Report, ExitCode> {
-    let bin = pg_bin(environment);
-    if settings.database.url == DatabaseUrl::Embedded {
-        // To look for a database is no reason to make one.
-        let options = Options::new(&settings.database, bin.clone());
-        let status = command::status(&options).await.map_err(|error| failed(&error))?;
-        if status.data_version.is_none() {
-            return Err(failed(&NothingRecorded { folder: status.data_dir.display().to_string() }));
-        }
-    }
-    let database = Database::open(settings, bin).await.map_err(|error| failed(&error))?;
+    must_be_there(settings, environment, "verify").await?;
+    let opened = Database::open(settings, pg_bin(environment)).await;
+    let database = opened.map_err(|error| failed(&error))?;
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
     let looks = cores.min(LOOKS_MAX);
     // One more keeps the moment that all of them see.
@@ -115,11 +108,4 @@ async fn verified(
         verify::compare(pool, &mut report, &comparison).await?;
     }
     Ok(report)
-}
-
-/// There is no database yet.
-#[derive(Debug, thiserror::Error)]
-#[error("nothing is recorded in {folder} yet: `trading-core live` begins")]
-struct NothingRecorded {
-    folder: String,
 }

@@ -91,6 +91,7 @@ impl Checker<'_> {
             url: url?,
             max_connections: max_connections?,
             data_dir: data_dir?,
+            simulated: false,
             tcp: tcp?,
             retention: retention?,
         })

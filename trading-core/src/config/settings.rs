@@ -44,6 +44,9 @@ pub struct DatabaseSettings {
     pub max_connections: NonZeroU32,
     /// The embedded cluster's directory; `None`: the platform's data directory.
     pub data_dir: Option<PathBuf>,
+    /// Whether the database and the spool of the simulated market are meant, which lie in a folder of their own below that
+    /// directory (and below `spool.dir`). No key: the command line says it.
+    pub simulated: bool,
     /// Whether the embedded server listens on 127.0.0.1 beside its socket.
     pub tcp: bool,
     /// Day partitions older than this are dropped; `None`: never.

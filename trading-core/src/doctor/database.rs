@@ -86,8 +86,17 @@ async fn embedded(settings: &Settings, pg_bin: Option<PathBuf>) -> Database {
             found.checks.push(Check::ok(AREA, found_text));
         }
         Ok(version) => {
-            let found_text = format!("embedded, PostgreSQL {version}; `live` makes it in {folder}");
+            let live = if status.simulated { "live --simulate" } else { "live" };
+            let found_text =
+                format!("embedded, PostgreSQL {version}; `{live}` makes it in {folder}");
             found.checks.push(Check::ok(AREA, found_text));
+            if let Some(other) = status.other_dir.filter(|_| !status.simulated) {
+                let found_text = format!(
+                    "the simulated market's is in {}: `trading-core doctor --simulated` looks at it",
+                    other.display()
+                );
+                found.checks.push(Check::ok(AREA, found_text));
+            }
         }
         Err(error) => {
             let remedy = "install PostgreSQL's server, or set PG_BIN to the folder of its programs";
@@ -104,6 +113,14 @@ async fn embedded(settings: &Settings, pg_bin: Option<PathBuf>) -> Database {
                 AREA,
                 "stopped, so its tables are not looked at; `live` starts it",
             ));
+            if let Ok(Some(port)) = command::taken_port(&options).await {
+                let text = format!(
+                    "port {port} of 127.0.0.1 is in use by another program: `live` takes another one"
+                );
+                let remedy = "end that program; or give those that connect over TCP the new port, which `trading-core db \
+                              status` shows";
+                found.checks.push(Check::warn(AREA, text, remedy));
+            }
         }
         None => {}
     }
@@ -245,7 +262,7 @@ async fn look(
     )
     .fetch_one(&mut *connection)
     .await?;
-    checks.extend(judge_tables(&tables));
+    checks.extend(judge_tables(&tables, settings.database.simulated));
     checks.extend(super::locks::check(&mut *connection).await?);
     let days = days(&mut *connection).await?;
     checks.extend(judge_days(&days, settings.database.retention.is_some()));
@@ -311,7 +328,7 @@ fn judge_schema(schema: Schema, may_create: bool) -> Check {
     }
 }
 
-fn judge_tables(tables: &Tables) -> Vec<Check> {
+fn judge_tables(tables: &Tables, simulated: bool) -> Vec<Check> {
     let mut checks = Vec::new();
     if let Some(table) = &tables.unwritable {
         let Tables { user, schema, .. } = tables;
@@ -321,12 +338,16 @@ fn judge_tables(tables: &Tables) -> Vec<Check> {
         let found = format!("the user may not write to all tables: {table} is one of those");
         checks.push(Check::fail(AREA, found, remedy));
     }
-    if let Some(origin) = tables.origin.as_deref().filter(|origin| *origin != "real exchanges") {
-        let remedy = "use another database (--database-url, database.data_dir); `live --simulate` goes on with this one";
+    let (other, live) = match simulated {
+        true => ("simulated", "live --simulate"),
+        false => ("real", "live"),
+    };
+    let is_other = |origin: &&str| (*origin != "real exchanges") != simulated;
+    if let Some(origin) = tables.origin.as_deref().filter(is_other) {
         checks.push(Check::fail(
             AREA,
-            format!("it holds trades of {origin}: real ones are never mixed with them"),
-            remedy,
+            format!("it holds trades of {origin}: {other} ones are never mixed with them"),
+            format!("use another database, or remove this one; `{live}` says what to type"),
         ));
     }
     if tables.open_gaps > 0 {

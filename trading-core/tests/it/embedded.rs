@@ -237,18 +237,54 @@ async fn a_database_half_made_by_a_killed_initdb_is_made_anew() {
 }
 
 #[tokio::test]
-async fn a_port_taken_by_another_program_is_refused_by_number() {
+async fn a_port_taken_by_another_program_gives_way_to_a_free_one_that_is_kept() {
     let scratch = Scratch::new("");
     let options = scratch.options();
     let cluster = Cluster::start(&options).await.unwrap();
     let port = cluster.port();
     cluster.stop().await.unwrap();
+    assert_eq!(command::taken_port(&options).await.unwrap(), None);
     let taken = TcpListener::bind(("127.0.0.1", port)).unwrap();
-    let error = Cluster::start(&options).await.unwrap_err();
-    assert!(matches!(error, EmbeddedError::PortInUse { .. }), "{error}");
-    assert!(error.to_string().contains(&port.to_string()), "{error}");
+    assert_eq!(command::taken_port(&options).await.unwrap(), Some(port));
+    // Without TCP nobody is in its way.
+    let socket_only = Options { tcp: false, ..options.clone() };
+    assert_eq!(command::taken_port(&socket_only).await.unwrap(), None);
+    let cluster = Cluster::start(&socket_only).await.unwrap();
+    assert_eq!(cluster.port(), port);
+    cluster.stop().await.unwrap();
+
+    let cluster = Cluster::start(&options).await.unwrap();
+    let other = cluster.port();
+    assert_ne!(other, port);
+    keep_a_row(&cluster.url()).await;
+    std::net::TcpStream::connect(("127.0.0.1", other)).unwrap();
+    cluster.stop().await.unwrap();
     drop(taken);
-    Cluster::start(&options).await.unwrap().stop().await.unwrap();
+    let cluster = Cluster::start(&options).await.unwrap();
+    assert_eq!(cluster.port(), other, "programs that were given it need no third one");
+    cluster.stop().await.unwrap();
+    // As the warning says.
+    fs::write(scratch.path().join("port"), port.to_string()).unwrap();
+    let cluster = Cluster::start(&options).await.unwrap();
+    assert_eq!(cluster.port(), port);
+    cluster.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_port_taken_while_the_server_was_down_leaves_the_recorder_its_socket() {
+    let scratch = Scratch::new("");
+    let options = durable(&scratch);
+    let cluster = Cluster::start(&options).await.unwrap();
+    keep_a_row(&cluster.url()).await;
+    let pid = server_pid(&options).await.unwrap();
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::SIGKILL).unwrap();
+    gone(&options).await;
+    let _taken = TcpListener::bind(("127.0.0.1", cluster.port())).unwrap();
+    assert!(cluster.ensure_running().await.unwrap(), "it was seen to be down");
+    assert_eq!(count(&cluster.url()).await, 1);
+    let server = command::status(&options).await.unwrap().server.unwrap();
+    assert_eq!((server.port, server.tcp), (cluster.port(), false));
+    assert_eq!(cluster.stop().await.unwrap(), Departure::Stopped);
 }
 
 #[tokio::test]
@@ -321,13 +357,6 @@ async fn the_server_is_never_root_and_hears_no_ctrl_c_of_ours() {
     let group = nix::unistd::getpgid(Some(nix::unistd::Pid::from_raw(pid))).unwrap();
     assert_eq!(group.as_raw(), pid, "a process group of its own");
     cluster.stop().await.unwrap();
-}
-
-#[tokio::test]
-async fn psql_on_a_stopped_database_says_how_to_start_it() {
-    let scratch = Scratch::new("");
-    let error = command::psql(&scratch.options(), vec![]).await.unwrap_err();
-    assert!(error.to_string().contains("trading-core db start"), "{error}");
 }
 
 #[tokio::test]

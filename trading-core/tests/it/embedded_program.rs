@@ -19,7 +19,7 @@ fn settings(scratch: &Scratch) -> Vec<(String, String)> {
 
 #[tokio::test]
 async fn a_killed_recorder_takes_its_server_with_it() {
-    let scratch = Scratch::new("");
+    let scratch = Scratch::simulated();
     let folder = tempfile::tempdir().unwrap();
     let mut program = Program::start(folder.path(), &["live", "--simulate"], &settings(&scratch));
     program.logged("Feed connected").await;
@@ -28,13 +28,13 @@ async fn a_killed_recorder_takes_its_server_with_it() {
     program.gone().await;
     gone(&scratch.options()).await;
     // In order: nothing is left to recover.
-    let log = fs::read_to_string(scratch.path().join("postgres.log")).unwrap();
+    let log = fs::read_to_string(scratch.home().join("postgres.log")).unwrap();
     assert!(log.contains("database system is shut down"), "{log}");
 }
 
 #[tokio::test]
 async fn a_killed_recorder_leaves_a_server_that_another_uses_or_db_start_keeps() {
-    let scratch = Scratch::new("");
+    let scratch = Scratch::simulated();
     let folder = tempfile::tempdir().unwrap();
     let mut program = Program::start(folder.path(), &["live", "--simulate"], &settings(&scratch));
     program.logged("Feed connected").await;
@@ -43,7 +43,7 @@ async fn a_killed_recorder_leaves_a_server_that_another_uses_or_db_start_keeps()
     program.gone().await;
     // What the watchdog does, asked for by hand: it is done once this has an answer.
     let answer = || async {
-        let unused = ["db", "stop", "--if-unused"];
+        let unused = ["db", "stop", "--if-unused", "--simulated"];
         let output = command().args(unused).envs(settings(&scratch)).output().unwrap();
         String::from_utf8(output.stdout).unwrap()
     };
@@ -51,7 +51,8 @@ async fn a_killed_recorder_leaves_a_server_that_another_uses_or_db_start_keeps()
     let mut connection = sqlx::PgConnection::connect(&other.url()).await.unwrap();
     connection.ping().await.unwrap();
     connection.close().await.unwrap();
-    let start = command().args(["db", "start"]).envs(settings(&scratch)).output().unwrap();
+    let start =
+        command().args(["db", "start", "--simulated"]).envs(settings(&scratch)).output().unwrap();
     assert!(start.status.success(), "{start:?}");
     other.stop().await.unwrap();
     assert!(answer().await.contains("left running"), "db start keeps it");
@@ -75,7 +76,7 @@ async fn a_start_that_fails_midway_leaves_no_server() {
 
 #[tokio::test]
 async fn a_signal_during_the_first_start_leaves_no_server() {
-    let scratch = Scratch::new("");
+    let scratch = Scratch::simulated();
     let folder = tempfile::tempdir().unwrap();
     let mut program = Program::start(folder.path(), &["live", "--simulate"], &settings(&scratch));
     program.logged("making the embedded database").await;
@@ -87,17 +88,17 @@ async fn a_signal_during_the_first_start_leaves_no_server() {
 
 #[tokio::test]
 async fn no_log_at_any_level_holds_the_password() {
-    let scratch = Scratch::new("");
+    let scratch = Scratch::simulated();
     let folder = tempfile::tempdir().unwrap();
     let mut settings = settings(&scratch);
     settings.push(("RUST_LOG".to_owned(), "trace".to_owned()));
     let mut program = Program::start(folder.path(), &["-vvv", "live", "--simulate"], &settings);
     program.logged("Feed connected").await;
     program.stop().await;
-    let pgpass = fs::read_to_string(scratch.path().join("pgpass")).unwrap();
+    let pgpass = fs::read_to_string(scratch.home().join("pgpass")).unwrap();
     let password = pgpass.trim().rsplit(':').next().unwrap();
     assert_eq!(password.len(), 32);
-    let server = fs::read_to_string(scratch.path().join("postgres.log")).unwrap();
+    let server = fs::read_to_string(scratch.home().join("postgres.log")).unwrap();
     for log in [program.log(), server] {
         assert!(!log.contains(password), "the password is in a log");
         assert!(!log.contains("SCRAM-SHA-256$"), "nor what is made of it");
@@ -106,7 +107,7 @@ async fn no_log_at_any_level_holds_the_password() {
 
 #[tokio::test]
 async fn children_know_nothing_of_our_environment() {
-    let scratch = Scratch::new("");
+    let scratch = Scratch::simulated();
     let folder = tempfile::tempdir().unwrap();
     let mut settings = settings(&scratch);
     for (name, value) in [

@@ -23,6 +23,7 @@ mod install;
 mod journal;
 mod killed;
 mod paper;
+mod places;
 mod recorder;
 mod recording;
 mod repair;

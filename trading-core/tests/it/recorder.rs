@@ -19,7 +19,7 @@ use trading_core::simulator::{
 use trading_core::store::embedded::Cluster;
 use trading_core::store::embedded::command::stop;
 
-use crate::support::postgres::{Scratch, connect, server_pid};
+use crate::support::postgres::{Scratch, connect, database, server_pid};
 use crate::support::process::{Program, command};
 use crate::support::truth::stored;
 
@@ -64,7 +64,7 @@ pub(crate) fn cluster_url(log: &str) -> String {
 
 #[tokio::test]
 async fn a_simulated_run_stores_every_trade_once_and_the_ledger_adds_up() {
-    let scratch = Scratch::new("");
+    let scratch = Scratch::simulated();
     let folder = tempfile::tempdir().unwrap();
     let settings = [
         setting("DATABASE__DATA_DIR", scratch.path().display()),
@@ -267,7 +267,7 @@ async fn through_cuts_stalls_repeats_broken_frames_and_a_crashed_database_only_w
 
 #[tokio::test]
 async fn a_stop_while_the_database_is_away_says_where_the_ticks_are_and_exits_70() {
-    let scratch = Scratch::new("");
+    let scratch = Scratch::simulated();
     let folder = tempfile::tempdir().unwrap();
     let settings = [
         setting("DATABASE__DATA_DIR", scratch.path().display()),
@@ -321,10 +321,11 @@ fn two_spellings_of_one_pair_are_told_with_both_names() {
 
 #[tokio::test]
 async fn real_and_simulated_trades_are_never_mixed() {
-    let scratch = Scratch::new("");
+    let database = database().await;
     let folder = tempfile::tempdir().unwrap();
     let settings = [
-        setting("DATABASE__DATA_DIR", scratch.path().display()),
+        ("DATABASE_URL".to_owned(), database.url.clone()),
+        setting("SPOOL__DIR", folder.path().join("spool").display()),
         // Nobody listens there: the real exchanges are not asked for.
         setting("EXCHANGES__BINANCE__WS_URL", "ws://127.0.0.1:9"),
     ];

@@ -79,7 +79,7 @@ struct Home {
 
 impl Home {
     fn new() -> Self {
-        let (scratch, folder) = (Scratch::new(""), tempfile::tempdir().unwrap());
+        let (scratch, folder) = (Scratch::simulated(), tempfile::tempdir().unwrap());
         std::fs::write(folder.path().join("settings.toml"), STRATEGIES).unwrap();
         let setting = |key: &str, value: String| (format!("TRADING_CORE__{key}"), value);
         let settings = vec![
@@ -109,7 +109,14 @@ impl Home {
     /// What a replay prints.
     fn printed(&self, arguments: &[&str]) -> String {
         let answer = command()
-            .args(["replay", "--paper-trading", "--fills", "--config", &self.config()])
+            .args([
+                "replay",
+                "--simulated",
+                "--paper-trading",
+                "--fills",
+                "--config",
+                &self.config(),
+            ])
             .args(arguments)
             .envs(self.settings.iter().cloned())
             .output()

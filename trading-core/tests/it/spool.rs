@@ -44,7 +44,13 @@ async fn prepared(scratch: &Scratch) {
 
 /// `trading-core spool …`
 fn spool(settings: &Settings, arguments: &[&str]) -> Output {
-    process::command().arg("spool").args(arguments).envs(settings.iter().cloned()).output().unwrap()
+    let mut command = process::command();
+    command.arg("spool").args(arguments).envs(settings.iter().cloned());
+    // Only the simulated market has a rate.
+    if settings.iter().any(|(name, _)| name.contains("SIMULATE__RATE")) {
+        command.arg("--simulated");
+    }
+    command.output().unwrap()
 }
 
 fn answer(settings: &Settings, arguments: &[&str]) -> String {
@@ -193,7 +199,7 @@ async fn a_database_that_comes_back_is_found_and_nothing_is_missing() {
 
 #[tokio::test]
 async fn at_its_limit_the_feeds_wait_it_is_said_and_nothing_is_lost() {
-    let scratch = Scratch::new("");
+    let scratch = Scratch::simulated();
     let folder = tempfile::tempdir().unwrap();
     let mut settings = settings(&scratch, &[setting("SPOOL__MAX_BYTES", "1MiB")]);
     settings.extend([
@@ -228,13 +234,13 @@ async fn at_its_limit_the_feeds_wait_it_is_said_and_nothing_is_lost() {
 
 #[tokio::test]
 async fn what_a_stop_during_an_outage_leaves_is_stored_by_drain() {
-    let scratch = Scratch::new("");
+    let scratch = Scratch::simulated();
     let folder = tempfile::tempdir().unwrap();
     let mut settings = settings(&scratch, &[setting("SIMULATE__RATE", "40")]);
     settings.push(setting("PIPELINE__STOP_DEADLINE", "3s"));
     let nothing = answer(&settings, &["drain"]);
     assert!(nothing.starts_with("0 ticks stored"), "{nothing}");
-    assert!(!scratch.path().join("postgres").exists(), "no database is made for nothing");
+    assert!(!scratch.home().join("postgres").exists(), "no database is made for nothing");
     prepared(&scratch).await;
     let mut program = Program::start(folder.path(), &["live", "--simulate"], &settings);
     program.logged("Look at it").await;
@@ -291,7 +297,7 @@ fn records(bytes: &[u8]) -> Vec<usize> {
 
 #[tokio::test]
 async fn a_damaged_and_odd_spool_gives_all_that_can_be_read_and_says_what_it_could_not() {
-    let scratch = Scratch::new("");
+    let scratch = Scratch::simulated();
     let folder = tempfile::tempdir().unwrap();
     let more = [setting("SIMULATE__RATE", "40"), setting("PIPELINE__STOP_DEADLINE", "3s")];
     let settings =
@@ -377,7 +383,7 @@ async fn refuse_everything(scratch: &Scratch, refuses: bool) {
 }
 
 fn spool_dir(scratch: &Scratch) -> std::path::PathBuf {
-    Path::new(scratch.path()).join("spool")
+    scratch.home().join("spool")
 }
 
 fn market(rate: i64) -> Market {

@@ -14,10 +14,11 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::environment::for_psql;
 use super::home::{Home, bytes_below};
+pub use super::remove::{Content, Removal, remove, survey as survey_removal};
 use super::server::{self, Endpoint, Postmaster};
 use super::{
-    Arrival, Cluster, DATABASE, EmbeddedError, LOCK_WAIT, Options, USER, blocking,
-    default_data_dir, find_binaries, find_new, url,
+    Arrival, Cluster, DATABASE, EmbeddedError, LOCK_WAIT, Options, USER, blocking, find_binaries,
+    find_new, url,
 };
 
 /// How long a running server may take to say its version.
@@ -34,8 +35,17 @@ pub struct Status {
     pub data_version: Option<String>,
     /// Bytes that it takes on disk.
     pub data_bytes: u64,
+    /// Whether it is that of the simulated market.
+    pub simulated: bool,
+    /// The directory of the other one, of real exchanges or of the simulated market, where that is made.
+    pub other_dir: Option<PathBuf>,
     /// The server, if it runs.
     pub server: Option<RunningServer>,
+}
+
+/// What a command is given to mean that database.
+const fn flag(simulated: bool) -> &'static str {
+    if simulated { " --simulated" } else { "" }
 }
 
 /// A server that runs.
@@ -73,32 +83,42 @@ impl RunningServer {
 
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let own = flag(self.simulated);
         match &self.server {
-            Some(server) => write!(f, "{server}")?,
+            Some(server) => server.tell(f, own)?,
             None if self.data_version.is_none() => {
+                let live = if self.simulated { "live --simulate" } else { "live" };
                 writeln!(
                     f,
-                    "not made yet; `trading-core live` or `trading-core db start` makes it"
+                    "not made yet; `trading-core {live}` or `trading-core db start{own}` makes it"
                 )?;
             }
-            None => writeln!(f, "stopped; `trading-core db start` starts it")?,
+            None => writeln!(f, "stopped; `trading-core db start{own}` starts it")?,
         }
-        write!(f, "data      {} ({})", self.data_dir.display(), ByteSize(self.data_bytes))
+        write!(f, "data      {} ({})", self.data_dir.display(), ByteSize(self.data_bytes))?;
+        if let Some(folder) = &self.other_dir {
+            let (name, other) = match self.simulated {
+                true => ("real", ""),
+                false => ("simulated", " --simulated"),
+            };
+            write!(f, "\n{name:9} {} (`trading-core db status{other}`)", folder.display())?;
+        }
+        Ok(())
     }
 }
 
-impl fmt::Display for RunningServer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl RunningServer {
+    fn tell(&self, f: &mut fmt::Formatter<'_>, flag: &str) -> fmt::Result {
         match &self.version {
             Some(version) => writeln!(f, "running   PostgreSQL {version}, pid {}", self.pid)?,
             None => writeln!(f, "running   pid {}, does not answer", self.pid)?,
         }
         let end = match (self.kept_running, self.in_use) {
-            (true, _) => "`trading-core db stop`",
-            (false, true) => "the last recorder that uses it stops",
-            (false, false) => {
-                "`trading-core db stop` (its recorder was killed), or the next recorder stops"
-            }
+            (true, _) => format!("`trading-core db stop{flag}`"),
+            (false, true) => "the last recorder that uses it stops".to_owned(),
+            (false, false) => format!(
+                "`trading-core db stop{flag}` (its recorder was killed), or the next recorder stops"
+            ),
         };
         writeln!(f, "until     {end}")?;
         writeln!(f, "psql      psql '{}'", self.url)?;
@@ -125,9 +145,10 @@ pub struct Start {
 impl fmt::Display for Start {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let done = if self.ran_already { "ran already" } else { "started" };
+        let flag = flag(self.status.simulated);
         write!(
             f,
-            "the embedded database {done}, and runs until `trading-core db stop`\n{}",
+            "the embedded database {done}, and runs until `trading-core db stop{flag}`\n{}",
             self.status
         )
     }
@@ -225,6 +246,15 @@ pub async fn stop_unused(options: &Options, patience: Duration) -> Result<Stop, 
     }
 }
 
+/// Whether there is a cluster.
+///
+/// # Errors
+///
+/// When the directory is refused or cannot be read.
+pub async fn is_made(options: &Options) -> Result<bool, EmbeddedError> {
+    Ok(existing(options).await?.is_some())
+}
+
 /// `db status`: changes nothing, waits for nobody.
 ///
 /// # Errors
@@ -232,11 +262,16 @@ pub async fn stop_unused(options: &Options, patience: Duration) -> Result<Stop, 
 /// When the directory is refused or cannot be read.
 pub async fn status(options: &Options) -> Result<Status, EmbeddedError> {
     let Some(home) = existing(options).await? else {
-        let data_dir = match &options.data_dir {
-            Some(folder) => folder.clone(),
-            None => default_data_dir()?,
-        };
-        return Ok(Status { data_dir, data_version: None, data_bytes: 0, server: None });
+        let data_dir = options.folder()?;
+        let (simulated, other_dir) = (options.simulated, other_dir(options).await);
+        return Ok(Status {
+            data_dir,
+            data_version: None,
+            data_bytes: 0,
+            simulated,
+            other_dir,
+            server: None,
+        });
     };
     let server = match Postmaster::find(&home)? {
         Some(Postmaster { pid, endpoint: Some(endpoint) }) => {
@@ -261,8 +296,31 @@ pub async fn status(options: &Options) -> Result<Status, EmbeddedError> {
         data_dir: home.folder().to_owned(),
         data_version: home.data_version()?,
         data_bytes,
+        simulated: options.simulated,
+        other_dir: other_dir(options).await,
         server,
     })
+}
+
+/// Where the other one lies, if it is made. It may be another user's; this is not about it.
+async fn other_dir(options: &Options) -> Option<PathBuf> {
+    let other = options.other();
+    let is_made = is_made(&other).await.unwrap_or(false);
+    is_made.then(|| other.folder().ok()).flatten()
+}
+
+/// The port on 127.0.0.1 that the next start will not get, because another program listens there; `None`: it runs already,
+/// or no port is in its way.
+///
+/// # Errors
+///
+/// When the directory is refused or cannot be read.
+pub async fn taken_port(options: &Options) -> Result<Option<u16>, EmbeddedError> {
+    let Some(home) = existing(options).await?.filter(|_| options.tcp) else { return Ok(None) };
+    if Postmaster::find(&home)?.is_some() {
+        return Ok(None);
+    }
+    Ok(home.saved_port()?.filter(|port| server::is_taken(*port)))
 }
 
 /// The version of the server that would run the cluster: that of the data where there is some, else the newest.
@@ -289,11 +347,7 @@ pub async fn server_version(options: &Options) -> Result<String, EmbeddedError> 
 pub async fn psql(options: &Options, args: Vec<OsString>) -> Result<Command, EmbeddedError> {
     let not_running = |folder: PathBuf| EmbeddedError::NotRunning { folder };
     let Some(home) = existing(options).await? else {
-        let folder = match &options.data_dir {
-            Some(folder) => folder.clone(),
-            None => default_data_dir()?,
-        };
-        return Err(not_running(folder));
+        return Err(not_running(options.folder()?));
     };
     let Some(Postmaster { endpoint: Some(endpoint), .. }) = Postmaster::find(&home)? else {
         return Err(not_running(home.folder().to_owned()));
@@ -310,9 +364,9 @@ pub async fn psql(options: &Options, args: Vec<OsString>) -> Result<Command, Emb
     .await
 }
 
-async fn existing(options: &Options) -> Result<Option<Home>, EmbeddedError> {
-    let data_dir = options.data_dir.clone();
-    blocking(move || Home::open_existing(data_dir.as_deref())).await
+pub(super) async fn existing(options: &Options) -> Result<Option<Home>, EmbeddedError> {
+    let options = options.clone();
+    blocking(move || Home::open_existing(&options)).await
 }
 
 /// Asked under the change lock, or a recorder that stops meanwhile would take our look for another user.

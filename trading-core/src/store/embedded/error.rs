@@ -1,8 +1,14 @@
 //! What can go wrong with the private cluster; each message says what to do about it.
 
+use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use nix::unistd::geteuid;
+
+use crate::store::folder::{Shut, as_user, user_name};
 
 /// What is installed where, for a machine without a server.
 const INSTALL: &str = "\
@@ -12,6 +18,14 @@ const INSTALL: &str = "\
   Alpine:          apk add postgresql postgresql-client
   macOS:           brew install postgresql
 or give the folder of its programs in PG_BIN, or the URL of another server in database.url";
+
+/// What gives a user number a name.
+const NAMELESS: &str = "\
+  Debian, Ubuntu:          apt-get install libnss-wrapper
+  Fedora, RHEL:            dnf install nss_wrapper
+  systemd's DynamicUser=:  apt-get install libnss-systemd
+  Docker, Kubernetes:      an image with that package, or a user of its /etc/passwd (--user, runAsUser)
+or give the URL of another server in database.url";
 
 /// Why the private cluster could not be started, stopped or asked.
 #[derive(Debug, thiserror::Error)]
@@ -73,15 +87,14 @@ pub enum EmbeddedError {
     },
     /// The directory belongs to another user.
     #[error(
-        "{} belongs to the user {owner}; run trading-core as that user or as root, or set \
-         database.data_dir to another directory",
-        folder.display()
+        "{} belongs to the user {}: ask as that user, `{}`, or as root; or set database.data_dir to another directory",
+        folder.display(), user_name(*owner), as_user(*owner)
     )]
     NotOurs {
         /// The directory.
         folder: PathBuf,
-        /// Whose it is.
-        owner: String,
+        /// Whose it is, by number.
+        owner: u32,
     },
     /// The unprivileged user that runs the server cannot get to the data.
     #[error(
@@ -97,18 +110,6 @@ pub enum EmbeddedError {
         /// Its mode.
         mode: u32,
     },
-    /// Another program listens on the cluster's port.
-    #[error(
-        "port {port} of 127.0.0.1 is in use by another program; stop that program, or write another \
-         port into {}, or delete that file so that a free one is chosen",
-        file.display()
-    )]
-    PortInUse {
-        /// The port.
-        port: u16,
-        /// The file that keeps it.
-        file: PathBuf,
-    },
     /// Another process has been starting or stopping the cluster for too long.
     #[error(
         "another trading-core has been starting or stopping the database in {} for {} s; see what \
@@ -120,6 +121,15 @@ pub enum EmbeddedError {
         folder: PathBuf,
         /// How long was waited.
         waited: Duration,
+    },
+    /// The server's user has no name, and `initdb` wants one.
+    #[error(
+        "the database is to belong to user number {uid}, which has no name on this machine, and PostgreSQL's initdb asks \
+         for one. Any of these helps:\n{NAMELESS}"
+    )]
+    Nameless {
+        /// Its number.
+        uid: u32,
     },
     /// `initdb` refused.
     #[error("initdb could not make the database in {}:\n{said}", folder.display())]
@@ -168,6 +178,19 @@ pub enum EmbeddedError {
         /// The server's log.
         log: PathBuf,
     },
+    /// A running process uses what was to be removed.
+    #[error(
+        "the database in {} is in use by a running trading-core{}: stop that one first", folder.display(), named(pids)
+    )]
+    InUse {
+        /// The directory.
+        folder: PathBuf,
+        /// The processes, where they are known.
+        pids: Vec<i32>,
+    },
+    /// Its spool cannot be read or removed.
+    #[error(transparent)]
+    Spool(Box<crate::store::spool::SpoolError>),
     /// What was asked needs a running server.
     #[error(
         "the embedded database in {} is not running; start it with `trading-core db start`",
@@ -198,6 +221,24 @@ pub enum EmbeddedError {
 }
 
 impl EmbeddedError {
+    /// For `map_err`: what was tried with the directory `folder`. Where another user keeps us out, that is said.
+    pub(super) fn at<'p>(
+        what: &'static str,
+        folder: &'p Path,
+    ) -> impl FnOnce(io::Error) -> Self + 'p {
+        move |source| {
+            let is_denied = source.kind() == io::ErrorKind::PermissionDenied;
+            let within = || Shut::on_the_way_to(&folder.join("postgres"));
+            let shut = is_denied.then(|| Shut::on_the_way_to(folder).or_else(within)).flatten();
+            match shut {
+                Some(shut) => {
+                    Self::NotOurs { owner: owner(folder, &shut), folder: folder.to_owned() }
+                }
+                None => Self::Io { what, path: folder.to_owned(), source },
+            }
+        }
+    }
+
     /// For `map_err`: what was tried, on which path.
     pub(super) fn io<'p>(
         what: &'static str,
@@ -205,6 +246,18 @@ impl EmbeddedError {
     ) -> impl FnOnce(io::Error) -> Self + 'p {
         move |source| Self::Io { what, path: path.to_owned(), source }
     }
+}
+
+/// The data may be of a user who only runs the server for root: root is asked then.
+fn owner(folder: &Path, shut: &Shut) -> u32 {
+    let owner = fs::metadata(folder).ok().map(|about| about.uid());
+    owner.filter(|uid| *uid != geteuid().as_raw()).unwrap_or(shut.owner)
+}
+
+/// A command that stops them.
+fn named(pids: &[i32]) -> String {
+    let pids: Vec<String> = pids.iter().map(ToString::to_string).collect();
+    if pids.is_empty() { String::new() } else { format!(" (kill {})", pids.join(" ")) }
 }
 
 fn list(items: &[String]) -> String {

@@ -6,12 +6,13 @@
 //!   run/             the Unix socket (or a short folder elsewhere, where this path is too long for a socket)
 //!   postgres.log     what the server says
 //!   pgpass           the password for TCP, in the form that psql reads
-//!   port             the port, the same at every start
+//!   port             the port, the same at every start as long as it is free
 //!   socket-folder    where the socket's folder is, when it is elsewhere
 //!   change.lock      held while somebody starts or stops the server
 //!   users.lock       held, shared, by every process that uses the server: the kernel lets go of it when a
 //!                    process dies, however it dies
 //!   keep-running     there when `db start` started the server: it outlives the recorders
+//!   simulated/       the same once more, for the simulated market (`live --simulate`)
 //! ```
 //!
 //! Everything that is asked of the outside (who am I, whose folder is it) is asked here.
@@ -28,8 +29,8 @@ use super::environment::clean;
 use super::owner::{Servant, refuse_shut_folders, servant_for};
 use super::socket;
 use super::strangers::{STAGING, entries, refuse_strangers};
-use super::{EmbeddedError, random_text};
-use crate::store::folder::{Folder, is_missing, user_name};
+use super::{EmbeddedError, Options, random_text};
+use crate::store::folder::{Folder, is_missing};
 
 /// Bytes of a file that is read as a whole; `postgresql.conf` has 30 KiB.
 const TEXT_BYTES_MAX: u64 = 1 << 20;
@@ -65,47 +66,46 @@ impl Home {
     /// # Errors
     ///
     /// When it is used by something else, belongs to another user, or cannot be reached by the server's user.
-    pub(super) fn open(data_dir: Option<&Path>) -> Result<Self, EmbeddedError> {
-        let folder = match data_dir {
-            Some(folder) => folder.to_owned(),
-            None => default_data_dir()?,
-        };
+    pub(super) fn open(options: &Options) -> Result<Self, EmbeddedError> {
+        let folder = options.folder()?;
         // Under root each directory can be passed through by the server.
         let mode = if geteuid().is_root() { 0o711 } else { 0o700 };
-        Folder::open_or_make(&folder, mode).map_err(EmbeddedError::io("make", &folder))?;
+        if options.simulated {
+            let base = options.base()?;
+            let place =
+                Folder::open_or_make(&base, mode).map_err(EmbeddedError::at("make", &base))?;
+            refuse_strangers(&base)?;
+            let_pass(&place, &base)?;
+        }
+        Folder::open_or_make(&folder, mode).map_err(EmbeddedError::at("make", &folder))?;
         let folder =
             fs::canonicalize(&folder).map_err(EmbeddedError::io("find the directory", &folder))?;
         Self::at(folder)
     }
 
     /// Opens the directory only if it holds a cluster of ours.
-    pub(super) fn open_existing(data_dir: Option<&Path>) -> Result<Option<Self>, EmbeddedError> {
-        let folder = match data_dir {
-            Some(folder) => folder.to_owned(),
-            None => default_data_dir()?,
-        };
-        match fs::canonicalize(&folder) {
-            Ok(folder) if folder.join("postgres/PG_VERSION").exists() => Self::at(folder).map(Some),
-            // Told apart from "nothing there", so that it is not taken for a stopped database.
-            Err(source) if source.kind() != io::ErrorKind::NotFound => {
-                Err(EmbeddedError::Io { what: "find the directory", path: folder, source })
-            }
-            _ => Ok(None),
+    pub(super) fn open_existing(options: &Options) -> Result<Option<Self>, EmbeddedError> {
+        let folder = options.folder()?;
+        let real = fs::canonicalize(&folder);
+        let made = real
+            .and_then(|real| Ok(real.join("postgres/PG_VERSION").try_exists()?.then_some(real)));
+        match made {
+            Ok(Some(folder)) => Self::at(folder).map(Some),
+            Ok(None) => Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            // Told apart from "nothing there": it may be another user's.
+            Err(error) => Err(EmbeddedError::at("find the directory", &folder)(error)),
         }
     }
 
     fn at(folder: PathBuf) -> Result<Self, EmbeddedError> {
-        let place = Folder::open(&folder).map_err(EmbeddedError::io("open", &folder))?;
+        let place = Folder::open(&folder).map_err(EmbeddedError::at("open", &folder))?;
         refuse_strangers(&folder)?;
-        let (uid, gid, mode) =
+        let (uid, gid, _mode) =
             place.owner().map_err(EmbeddedError::io("read the directory", &folder))?;
         let servant = servant_for(&folder, (uid, gid))?;
         if servant.step_down {
-            let open = mode | 0o011;
-            // Entered, not listed: the server's user passes through to what is its own.
-            if uid == 0 && mode != open {
-                place.set_mode(open).map_err(EmbeddedError::io("set the mode of", &folder))?;
-            }
+            let_pass(&place, &folder)?;
             refuse_shut_folders(&folder, servant)?;
         }
         Ok(Self { folder, place, servant })
@@ -220,6 +220,11 @@ impl Home {
         self.place.append(name).map_err(EmbeddedError::io("open", &log))
     }
 
+    /// The user that the server runs as.
+    pub(super) const fn server_uid(&self) -> u32 {
+        self.servant.uid
+    }
+
     /// A program run as the server's user, where that user can be, deaf to the terminal's Ctrl-C: it is the
     /// recorder that stops the server, after its last tick is stored.
     pub(super) fn command(&self, program: &Path) -> Command {
@@ -256,6 +261,43 @@ impl Home {
         let text = folder.to_string_lossy();
         self.write(&kept, format!("{text}\n").as_bytes())?;
         Ok(folder)
+    }
+
+    /// Where the folder of the Unix socket is or would be.
+    pub(super) fn socket_dir(&self) -> Result<PathBuf, EmbeddedError> {
+        let beside = self.folder.join("run");
+        if socket::fits(&beside) {
+            return Ok(beside);
+        }
+        Ok(self.read_own("socket-folder")?.map_or(beside, |text| PathBuf::from(text.trim_end())))
+    }
+
+    /// Removes the folder of the Unix socket, and what the server makes in it.
+    pub(super) fn remove_socket_dir(&self, folder: &Path) -> Result<(), EmbeddedError> {
+        let hand = self.servant.hand();
+        let above = folder.parent().unwrap_or(folder);
+        let name = folder.file_name().unwrap_or_default().to_string_lossy();
+        let is_inside = above == self.folder;
+        let remove = || -> io::Result<()> {
+            let place = Folder::open(folder)?;
+            if place.owner()?.0 != self.servant.uid {
+                return Ok(());
+            }
+            let mut sockets = Vec::new();
+            place.names(|name| {
+                sockets.extend(name.starts_with(".s.PGSQL.").then(|| folder.join(name)));
+            })?;
+            sockets.iter().try_for_each(|socket| hand.run(|| fs::remove_file(socket)))?;
+            // What is in it that the server did not make stays, and the folder with it.
+            match is_inside {
+                true => self.place.remove_subfolder(&name),
+                false => hand.run(|| fs::remove_dir(folder)),
+            }
+        };
+        match remove() {
+            Err(error) if !is_missing(&error) => Err(EmbeddedError::io("remove", folder)(error)),
+            _ => Ok(()),
+        }
     }
 
     /// A new folder for `initdb`, after those of earlier, interrupted ones are gone.
@@ -304,11 +346,21 @@ impl Home {
         };
         let owner = made.map_err(EmbeddedError::io("make", folder))?;
         if owner != self.servant.uid {
-            let owner = user_name(owner);
             return Err(EmbeddedError::NotOurs { folder: folder.to_owned(), owner });
         }
         Ok(())
     }
+}
+
+/// A directory of root's is entered, not listed: the server's user passes through to what is its own.
+fn let_pass(place: &Folder, folder: &Path) -> Result<(), EmbeddedError> {
+    let (uid, _gid, mode) =
+        place.owner().map_err(EmbeddedError::io("read the directory", folder))?;
+    let open = mode | 0o011;
+    if geteuid().is_root() && uid == 0 && mode != open {
+        place.set_mode(open).map_err(EmbeddedError::io("set the mode of", folder))?;
+    }
+    Ok(())
 }
 
 /// `None` where it is missing.
@@ -340,6 +392,10 @@ mod tests {
 
     /// Another user, who need not have a name.
     const OTHER: u32 = 47_116;
+
+    fn open(folder: &Path) -> Result<Home, EmbeddedError> {
+        Home::open(&Options { data_dir: Some(folder.to_owned()), ..Options::default() })
+    }
 
     struct Ground {
         theirs: PathBuf,
@@ -384,7 +440,7 @@ mod tests {
     #[test]
     fn what_root_makes_in_another_users_directory_is_that_users() {
         let Some(ground) = ground() else { return };
-        let home = Home::open(Some(&ground.theirs)).unwrap();
+        let home = open(&ground.theirs).unwrap();
         home.save_port(5_433).unwrap();
         home.write(&home.pgpass(), b"secret").unwrap();
         drop(home.join_users().unwrap());
@@ -406,7 +462,7 @@ mod tests {
         }
         fs::hard_link(&secret, ground.theirs.join("users.lock")).unwrap();
         ground.link("run", &ground.private);
-        let home = Home::open(Some(&ground.theirs)).unwrap();
+        let home = open(&ground.theirs).unwrap();
         home.write(&home.pgpass(), b"secret").unwrap();
         home.save_port(5_433).unwrap();
         assert!(home.lock_changes(Duration::ZERO).await.is_err());
@@ -420,9 +476,9 @@ mod tests {
         fs::remove_file(ground.theirs.join("run")).unwrap();
         assert!(home.make_private(&ground.private).is_err());
         ground.is_untouched();
-        assert!(Home::open(Some(&ground.theirs.join("run"))).is_ok(), "a new one is made");
+        assert!(open(&ground.theirs.join("run")).is_ok(), "a new one is made");
         ground.link("link", &ground.private);
-        assert!(Home::open(Some(&ground.theirs.join("link"))).is_err());
+        assert!(open(&ground.theirs.join("link")).is_err());
         ground.is_untouched();
     }
 
@@ -461,7 +517,7 @@ mod tests {
         for name in ["port", "users.lock", "postgres.log"] {
             nix::unistd::mkfifo(&folder.path().join(name), nix::sys::stat::Mode::S_IRWXU).unwrap();
         }
-        let home = Home::open(Some(folder.path())).unwrap();
+        let home = open(folder.path()).unwrap();
         assert!(home.saved_port().is_err());
         assert!(home.has_users().is_err());
         assert!(home.open_log(1_000).is_err());

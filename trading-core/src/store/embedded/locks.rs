@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::EmbeddedError;
 use super::home::Home;
-use crate::store::folder::is_missing;
+use crate::store::folder::{holders, is_missing};
 
 /// Held while somebody starts or stops the server.
 const CHANGES: &str = "change.lock";
@@ -53,18 +53,27 @@ impl Home {
 
     /// Whether any process uses the server. Exact only under the change lock.
     pub(super) fn has_users(&self) -> Result<bool, EmbeddedError> {
+        Ok(self.users()?.is_some())
+    }
+
+    /// The processes that use the server, 0 where one is not known; `None`: nobody does. Exact only under the change lock.
+    pub(super) fn users(&self) -> Result<Option<Vec<i32>>, EmbeddedError> {
         let path = self.folder().join(USERS);
         let file = match self.place().read(USERS) {
             Ok(file) => file,
-            Err(error) if is_missing(&error) => return Ok(false),
+            Err(error) if is_missing(&error) => return Ok(None),
             Err(error) => return Err(EmbeddedError::io("open", &path)(error)),
         };
         match file.try_lock() {
             Ok(()) => {
                 file.unlock().map_err(EmbeddedError::io("unlock", &path))?;
-                Ok(false)
+                Ok(None)
             }
-            Err(TryLockError::WouldBlock) => Ok(true),
+            Err(TryLockError::WouldBlock) => {
+                let mut pids = holders(&file);
+                pids.extend(pids.is_empty().then_some(0));
+                Ok(Some(pids))
+            }
             Err(TryLockError::Error(error)) => Err(EmbeddedError::io("lock", &path)(error)),
         }
     }

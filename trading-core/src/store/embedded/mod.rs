@@ -12,7 +12,8 @@
 //! - It runs as an unprivileged user, under root too, and only its user and root get to it: its socket lies in
 //!   a folder of its own. It listens on a loopback port only where that is asked for, and asks there for a password
 //!   that a file keeps.
-//! - A directory, a port or a version that does not fit is refused, and the message says what to do.
+//! - A directory or a version that does not fit is refused, and the message says what to do. A port that another program
+//!   has taken gives way to a free one, and that is said.
 //!
 //! Not promised: that it is reachable from other machines, or tuned for more than a recorder.
 //!
@@ -26,7 +27,9 @@ mod error;
 mod furnish;
 mod home;
 mod locks;
+mod nameless;
 mod owner;
+mod remove;
 mod server;
 mod socket;
 mod strangers;
@@ -59,6 +62,9 @@ pub const DATABASE: &str = "trading_core";
 /// The cluster's owner.
 pub const USER: &str = "trading_core";
 
+/// The folder of the simulated market, below the directory of the real one: the two never share a database or a spool.
+pub const SIMULATED: &str = "simulated";
+
 /// How long another process may hold the right to start or stop the server.
 const LOCK_WAIT: Duration = Duration::from_secs(120);
 /// How long a start that met a passing trouble (a port taken meanwhile, children of a killed server) is tried again.
@@ -81,6 +87,8 @@ pub enum Durability {
 pub struct Options {
     /// Its directory; `None`: [`default_data_dir`].
     pub data_dir: Option<PathBuf>,
+    /// The cluster of the simulated market instead, in the folder [`SIMULATED`] of that directory.
+    pub simulated: bool,
     /// The folder of the server's programs (`PG_BIN`); `None`: searched for.
     pub bin_dir: Option<PathBuf>,
     /// What is kept when the machine stops.
@@ -97,8 +105,30 @@ impl Options {
     /// From the settings, and `PG_BIN` where it is set.
     #[must_use]
     pub fn new(settings: &DatabaseSettings, bin_dir: Option<PathBuf>) -> Self {
-        let tcp = settings.tcp;
-        Self { data_dir: settings.data_dir.clone(), bin_dir, tcp, ..Self::default() }
+        let DatabaseSettings { data_dir, simulated, tcp, .. } = settings;
+        let (data_dir, simulated, tcp) = (data_dir.clone(), *simulated, *tcp);
+        Self { data_dir, simulated, bin_dir, tcp, ..Self::default() }
+    }
+
+    /// The directory that holds the cluster of the real exchanges, and that of the simulated market in a folder.
+    fn base(&self) -> Result<PathBuf, EmbeddedError> {
+        self.data_dir.clone().map_or_else(default_data_dir, Ok)
+    }
+
+    /// The directory of the cluster.
+    ///
+    /// # Errors
+    ///
+    /// When nobody says where it is: the user has no home directory.
+    pub fn folder(&self) -> Result<PathBuf, EmbeddedError> {
+        let base = self.base()?;
+        Ok(if self.simulated { base.join(SIMULATED) } else { base })
+    }
+
+    /// The same with the other kind of trades.
+    #[must_use]
+    pub fn other(&self) -> Self {
+        Self { simulated: !self.simulated, ..self.clone() }
     }
 }
 
@@ -157,8 +187,8 @@ impl Cluster {
     /// [`Cluster::start`]; `keep` makes the server outlive its users.
     async fn start_as(options: &Options, keep: bool) -> Result<Self, EmbeddedError> {
         let home = {
-            let data_dir = options.data_dir.clone();
-            blocking(move || Home::open(data_dir.as_deref())).await?
+            let options = options.clone();
+            blocking(move || Home::open(&options)).await?
         };
         let lock = Arc::new(home.lock_changes(LOCK_WAIT).await?);
         let watchdog = Watchdog::start(&home);
@@ -325,7 +355,6 @@ async fn furnished(
 async fn bring_up(home: &Home, options: &Options, lock: &Arc<File>) -> Result<Up, EmbeddedError> {
     let deadline = Instant::now() + RETRY_WAIT;
     loop {
-        let fixed = home.saved_port()?.is_some();
         let mut started = None;
         if Postmaster::find(home)?.is_none() {
             let (home, options, lock) = (home.clone(), options.clone(), Arc::clone(lock));
@@ -336,7 +365,7 @@ async fn bring_up(home: &Home, options: &Options, lock: &Arc<File>) -> Result<Up
             };
             started = Some(blocking(launch).await?);
         }
-        let wait = server::wait_ready(home, started.as_mut(), fixed).await;
+        let wait = server::wait_ready(home, started.as_mut()).await;
         match (wait, started) {
             (Ok(Wait::Ready(endpoint)), started) => {
                 home.save_port(endpoint.port)?;

@@ -61,11 +61,13 @@ pub(super) fn servant_for(folder: &Path, owner: (u32, u32)) -> Result<Servant, E
             step_down: true,
         }));
     }
-    let foreign = |uid: u32, folder: &Path| EmbeddedError::NotOurs {
-        folder: folder.to_owned(),
-        owner: user_name(uid),
-    };
+    let foreign =
+        |owner: u32, folder: &Path| EmbeddedError::NotOurs { folder: folder.to_owned(), owner };
     match data_owner {
+        // Root's directory with data of the user who runs the server for root: root is to be asked.
+        Some((uid, _)) if uid != process.uid && owner.0 != process.uid => {
+            Err(foreign(owner.0, folder))
+        }
         Some((uid, _)) if uid != process.uid => Err(foreign(uid, &data)),
         None if owner.0 != process.uid => Err(foreign(owner.0, folder)),
         _ => Ok(process),

@@ -21,6 +21,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use super::binaries::Binaries;
 use super::environment::clean;
 use super::home::Home;
+use super::nameless::Name;
 use super::{Durability, EmbeddedError, Options, USER};
 use crate::store::folder::Folder;
 
@@ -165,10 +166,12 @@ pub(super) fn init(
     durability: Durability,
 ) -> Result<(), EmbeddedError> {
     tracing::info!(data_dir = %home.data().display(), version = binaries.version(), "making the embedded database");
+    let name = Name::find(home)?;
     let staging = home.make_staging()?;
     let data = staging.join("data");
     let program = binaries.program("initdb");
-    let mut command = home.command(&program);
+    let command = name.command(home, &program, &staging);
+    let mut command = command.map_err(EmbeddedError::io("write into", &staging))?;
     command.arg("-D").arg(&data).args(["-U", USER, "-E", "UTF8", "--locale=C", "--auth=trust"]);
     // A flipped bit on disk is found, not served.
     command.arg("--data-checksums");
@@ -218,19 +221,37 @@ fn best_compression(home: &Home, binaries: &Binaries, data: &Path) -> &'static s
     ["zstd", "lz4"].into_iter().find(known).unwrap_or("on")
 }
 
-/// The port: that of earlier runs, else one that is free. It is in the socket's name too; without TCP nobody can be in
-/// its way.
-pub(super) fn settle_port(home: &Home, options: &Options) -> Result<u16, EmbeddedError> {
-    let bind = |port: u16| TcpListener::bind((Ipv4Addr::LOCALHOST, port));
-    if let Some(port) = home.saved_port()? {
-        return match bind(port) {
-            Err(error) if options.tcp && error.kind() == io::ErrorKind::AddrInUse => {
-                Err(EmbeddedError::PortInUse { port, file: home.port_file() })
-            }
-            // Anything else the server itself says better.
-            _ => Ok(port),
-        };
+/// The port, and whether the server listens on it: that of earlier runs, else one that is free. It is in the socket's name
+/// too; without TCP nobody can be in its way.
+///
+/// A port that another program has taken meanwhile is no reason not to record. A new one is taken, and kept for later runs.
+/// Where recorders use the database already (it crashed, or was stopped under them) they know its socket by the old name:
+/// then it does without TCP until its next start.
+pub(super) fn settle_port(home: &Home, options: &Options) -> Result<(u16, bool), EmbeddedError> {
+    let Some(saved) = home.saved_port()? else {
+        return Ok((free_port(home, options)?, options.tcp));
+    };
+    if !options.tcp || !is_taken(saved) {
+        return Ok((saved, options.tcp));
     }
+    if home.has_users()? {
+        tracing::warn!(
+            "Port {saved} of 127.0.0.1 is in use by another program: the embedded database does without TCP until it is \
+             started anew. Recording goes on over its socket"
+        );
+        return Ok((saved, false));
+    }
+    let port = free_port(home, options)?;
+    tracing::warn!(
+        "Port {saved} of 127.0.0.1 is in use by another program: the embedded database takes port {port}, now and at later \
+         starts. Give that port to programs that connect over TCP; or end the other program and write {saved} into {}, \
+         which holds from the next start on",
+        home.port_file().display()
+    );
+    Ok((port, true))
+}
+
+fn free_port(home: &Home, options: &Options) -> Result<u16, EmbeddedError> {
     if !options.any_port
         && let Some(port) = PORTS.into_iter().find(|port| bind(*port).is_ok())
     {
@@ -240,6 +261,15 @@ pub(super) fn settle_port(home: &Home, options: &Options) -> Result<u16, Embedde
         .and_then(|listener| listener.local_addr())
         .map(|address| address.port())
         .map_err(EmbeddedError::io("choose a port for", home.folder()))
+}
+
+/// Whether another program listens there. What else may be wrong with a port the server itself says better.
+pub(super) fn is_taken(port: u16) -> bool {
+    bind(port).is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse)
+}
+
+fn bind(port: u16) -> io::Result<TcpListener> {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, port))
 }
 
 /// A server that was just started.
@@ -254,7 +284,7 @@ pub(super) struct Started {
 pub(super) fn spawn(
     home: &Home,
     binaries: &Binaries,
-    port: u16,
+    (port, tcp): (u16, bool),
     options: &Options,
 ) -> Result<Started, EmbeddedError> {
     let folder = home.make_socket_dir()?;
@@ -268,10 +298,7 @@ pub(super) fn spawn(
     let mut command = home.command(&program);
     command.arg("-D").arg(home.data()).args(["-p", &port.to_string()]);
     // Over TCP every user of the machine could take all connections without knowing the password.
-    command
-        .arg("-k")
-        .arg(format!("\"{quoted}\""))
-        .args(["-h", if options.tcp { LOOPBACK } else { "" }]);
+    command.arg("-k").arg(format!("\"{quoted}\"")).args(["-h", if tcp { LOOPBACK } else { "" }]);
     if !says_locks(home) {
         command.args(["-c", LOCKS]);
     }
@@ -343,7 +370,6 @@ pub(super) enum Wait {
 pub(super) async fn wait_ready(
     home: &Home,
     mut started: Option<&mut Started>,
-    port_is_fixed: bool,
 ) -> Result<Wait, EmbeddedError> {
     let begun = Instant::now();
     let last = begun + RECOVERY_WAIT;
@@ -354,7 +380,7 @@ pub(super) async fn wait_ready(
             && let Some(_status) =
                 started.child.try_wait().map_err(EmbeddedError::io("watch", &home.data()))?
         {
-            return ended(home, started.log_from, port_is_fixed);
+            return ended(home, started.log_from);
         }
         let found = Postmaster::find(home)?;
         match &found {
@@ -407,19 +433,15 @@ async fn knock(endpoint: &Endpoint) -> Knock {
 }
 
 /// What the log of a server that ended at once means.
-fn ended(home: &Home, log_from: u64, port_is_fixed: bool) -> Result<Wait, EmbeddedError> {
+fn ended(home: &Home, log_from: u64) -> Result<Wait, EmbeddedError> {
     let tail = tail(home, log_from);
     // The children of a server that was killed take a moment to notice.
     if tail.contains("is still in use") {
         return Ok(Wait::Gone);
     }
+    // Taken by another program since we looked: another port will do.
     if tail.contains("could not create any TCP/IP sockets") {
-        return match home.saved_port()? {
-            Some(port) if port_is_fixed => {
-                Err(EmbeddedError::PortInUse { port, file: home.port_file() })
-            }
-            _ => Ok(Wait::Gone),
-        };
+        return Ok(Wait::Gone);
     }
     Err(EmbeddedError::Start { log: home.log(), tail })
 }

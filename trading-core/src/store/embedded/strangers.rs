@@ -6,8 +6,9 @@ use std::path::Path;
 use super::EmbeddedError;
 
 /// Names in the directory that are no stranger's: ours, the spool's beside us, and a mounted disk's.
-const KNOWN: [&str; 12] = [
+const KNOWN: [&str; 13] = [
     "postgres",
+    super::SIMULATED,
     "run",
     "postgres.log",
     "postgres.log.1",

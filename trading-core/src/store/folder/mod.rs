@@ -5,6 +5,8 @@
 //! as that user ([`Hand`]), so that it can do there no more than that user could.
 
 mod hand;
+mod holders;
+mod shut;
 #[cfg(test)]
 mod tests;
 mod way;
@@ -22,6 +24,8 @@ use nix::sys::stat::{FileStat, Mode, SFlag, fchmod, fstat, fstatat, mkdirat};
 use nix::unistd::{Uid, UnlinkatFlags, fchown, geteuid, unlinkat};
 
 pub(crate) use hand::{Hand, user_name};
+pub(crate) use holders::holders;
+pub(crate) use shut::{Shut, as_user};
 
 /// How a folder is opened for use.
 const FOLDER: OFlag = OFlag::O_RDONLY
@@ -230,6 +234,11 @@ impl Folder {
     /// Removes a file.
     pub(crate) fn remove(&self, name: &str) -> io::Result<()> {
         self.hand.run(|| Ok(unlinkat(&*self.handle, name, UnlinkatFlags::NoRemoveDir)?))
+    }
+
+    /// Removes a folder in which nothing is.
+    pub(crate) fn remove_subfolder(&self, name: &str) -> io::Result<()> {
+        self.hand.run(|| Ok(unlinkat(&*self.handle, name, UnlinkatFlags::RemoveDir)?))
     }
 
     /// Gives a file another name in this folder.

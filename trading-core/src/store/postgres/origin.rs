@@ -21,8 +21,7 @@ pub enum Origin {
 pub enum OriginError {
     /// Not the kind that is to be recorded now.
     #[error(
-        "this database holds trades of {held}, and {wanted} must not be mixed with them: use another database \
-         (--database-url, or database.data_dir for another embedded one)"
+        "this database holds trades of {held}, and {wanted} must not be mixed with them: use another database"
     )]
     Mixed {
         /// What it holds.

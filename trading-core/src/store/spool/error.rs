@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use bytesize::ByteSize;
 
+use crate::store::folder::{Shut, as_user, user_name};
+
 /// The spool did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum SpoolError {
@@ -26,6 +28,17 @@ pub enum SpoolError {
         /// What the system said.
         #[source]
         source: io::Error,
+    },
+    /// It belongs to another user.
+    #[error(
+        "{} belongs to the user {}: ask as that user, `{}`, or as root",
+        dir.display(), user_name(*owner), as_user(*owner)
+    )]
+    NotOurs {
+        /// The spool.
+        dir: PathBuf,
+        /// Whose it is, by number.
+        owner: u32,
     },
     /// More processes, or databases, than it has slots for.
     #[error("all {} slots of the spool {} are taken: give this recorder another spool.dir", super::SLOTS_MAX, .0.display())]
@@ -67,6 +80,18 @@ impl SpoolError {
             }
             io::ErrorKind::PermissionDenied => "; let this user write there",
             _ => "; look at that disk",
+        }
+    }
+
+    /// Wraps what the system said of the spool's folder. Where another user keeps us out, that is said.
+    pub(super) fn at(dir: &Path) -> impl FnOnce(io::Error) -> Self + use<> {
+        let dir = dir.to_owned();
+        move |source| {
+            let is_denied = source.kind() == io::ErrorKind::PermissionDenied;
+            match is_denied.then(|| Shut::on_the_way_to(&dir)).flatten() {
+                Some(Shut { owner, .. }) => Self::NotOurs { dir, owner },
+                None => Self::Io { what: "use", path: dir, source },
+            }
         }
     }
 

@@ -46,6 +46,14 @@ pub fn recall(dir: &Path, address: &str) -> Option<String> {
     Some(name.to_owned())
 }
 
+/// What such a file notes: the address, and what names the database there.
+pub(super) fn noted(folder: &Folder, file: &str) -> Option<(String, String)> {
+    let mut text = String::new();
+    folder.read(file).ok()?.take(BYTES_MAX).read_to_string(&mut text).ok()?;
+    let (address, name) = text.strip_suffix('\n')?.split_once('\n')?;
+    Some((address.to_owned(), name.to_owned()))
+}
+
 fn file_name(address: &str) -> String {
     format!("{:08x}.database", crc32fast::hash(address.as_bytes()))
 }

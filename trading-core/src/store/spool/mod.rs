@@ -9,6 +9,7 @@
 //!     0000000007.segment     batches, some megabytes of them; deleted when all of it is drained
 //!     0000000003.damaged     a segment of which something could not be read: drained as far as it could be
 //!   2/                       the slot of a second recorder
+//!   simulated/               where `spool.dir` is set: the spool of the simulated market (`live --simulate`)
 //! ```
 //!
 //! Promised:
@@ -29,6 +30,7 @@ mod known;
 mod queue;
 mod record;
 mod recover;
+mod remove;
 mod segment;
 mod slot;
 mod survey;
@@ -44,12 +46,13 @@ pub use error::SpoolError;
 pub use files::Skipped;
 pub use known::{recall, remember};
 pub use recover::Losses;
+pub use remove::{Leaving, leaving, remove};
 pub use slot::{Foreign, SpoolNames};
 pub use survey::{SlotStatus, Status, inspect, status, written_at};
 
 use crate::config::{DatabaseSettings, DatabaseUrl, SpoolSettings};
 use crate::domain::Tick;
-use crate::store::embedded::default_data_dir;
+use crate::store::embedded::{SIMULATED, default_data_dir};
 use queue::Queue;
 
 /// Processes that may use one spool at a time.
@@ -120,10 +123,15 @@ impl Oldest {
 ///
 /// When the settings do not say and the user has no home directory.
 pub fn folder(spool: &SpoolSettings, database: &DatabaseSettings) -> Result<PathBuf, SpoolError> {
+    // What is simulated never waits beside what is real.
+    let place = |folder: PathBuf| if database.simulated { folder.join(SIMULATED) } else { folder };
     match (&spool.dir, &database.url, &database.data_dir) {
-        (Some(dir), ..) => Ok(dir.clone()),
-        (None, DatabaseUrl::Embedded, Some(data_dir)) => Ok(data_dir.join("spool")),
-        _ => default_data_dir().map(|folder| folder.join("spool")).map_err(|_| SpoolError::NoHome),
+        (Some(dir), ..) => Ok(place(dir.clone())),
+        (None, DatabaseUrl::Embedded, Some(data_dir)) => Ok(place(data_dir.clone()).join("spool")),
+        _ => match default_data_dir() {
+            Ok(folder) => Ok(place(folder).join("spool")),
+            Err(_no_home) => Err(SpoolError::NoHome),
+        },
     }
 }
 

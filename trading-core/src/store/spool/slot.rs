@@ -13,7 +13,7 @@ use tracing::warn;
 use super::files::{self, FILES_MAX, Listing, Skipped, Slots, skip};
 use super::segment::{Beginning, Reader};
 use super::{SLOTS_MAX, SpoolError};
-use crate::store::folder::{Folder, is_missing};
+use crate::store::folder::{Folder, holders, is_missing};
 
 /// Held for a moment by who claims slots, or looks which are held: so that a look is never taken for a recorder.
 const CLAIMS: &str = "claims.lock";
@@ -311,7 +311,45 @@ fn is_held(folder: &Folder) -> io::Result<bool> {
     }
 }
 
+/// The processes that hold a slot; `None`: nobody does.
+pub(super) fn users(folder: &Folder) -> Option<Vec<i32>> {
+    if !is_held(folder).unwrap_or_default() {
+        return None;
+    }
+    let lock = find_lock(folder, LOCK).ok().flatten();
+    Some(lock.map(|lock| holders(&lock)).unwrap_or_default())
+}
+
+/// Takes a slot that is to be removed.
+pub(super) fn hold(folder: &Folder) -> io::Result<Slot> {
+    let in_use = || io::Error::other("a running trading-core uses it");
+    try_hold(folder.clone())?.ok_or_else(in_use)
+}
+
+/// Removes a slot that we hold, where nothing but its lock is in it, and says whether that was so.
+pub(super) fn remove_empty(dir: &Folder, number: u32, slot: &Folder) -> io::Result<bool> {
+    let mut is_empty = true;
+    slot.names(|name| is_empty &= name == LOCK)?;
+    if !is_empty {
+        return Ok(false);
+    }
+    slot.remove(LOCK)?;
+    dir.remove_subfolder(&number.to_string())?;
+    Ok(true)
+}
+
+/// Removes what is left of a spool without slots.
+pub(super) fn remove_claims(dir: &Folder) -> io::Result<()> {
+    let mut ours = Vec::new();
+    dir.names(|name| {
+        if name == CLAIMS || name.ends_with(".database.staging") {
+            ours.push(name.to_owned());
+        }
+    })?;
+    ours.iter().try_for_each(|name| dir.remove(name))
+}
+
 /// Opens the spool's folder, made where it is missing.
 pub(super) fn open_dir(dir: &Path) -> Result<Folder, SpoolError> {
-    Folder::open_or_make(dir, PRIVATE).map_err(SpoolError::io("use", dir))
+    Folder::open_or_make(dir, PRIVATE).map_err(SpoolError::at(dir))
 }

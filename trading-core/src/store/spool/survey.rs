@@ -167,7 +167,7 @@ fn open_dir(dir: &Path) -> Result<Option<Folder>, SpoolError> {
     match Folder::open(dir) {
         Ok(folder) => Ok(Some(folder)),
         Err(error) if is_missing(&error) => Ok(None),
-        Err(error) => Err(SpoolError::io("use", dir)(error)),
+        Err(error) => Err(SpoolError::at(dir)(error)),
     }
 }
 

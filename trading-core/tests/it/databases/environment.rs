@@ -11,7 +11,7 @@ use crate::support::process::Program;
 
 #[tokio::test]
 async fn variables_of_another_server_do_not_reach_the_embedded_database() {
-    let scratch = Scratch::new("");
+    let scratch = Scratch::simulated();
     let folder = tempfile::tempdir().unwrap();
     let variable = |name: &str, value: &str| (name.to_owned(), value.to_owned());
     let settings = vec![
@@ -53,7 +53,7 @@ async fn variables_of_another_server_do_not_reach_the_embedded_database() {
     .unwrap();
     assert_eq!(names, ["trading-core", "trading-core writer"]);
     pool.close().await;
-    let (_, told, _) = program(&["doctor", "--exchange", "okx"], &settings);
+    let (_, told, _) = program(&["doctor", "--simulated", "--exchange", "okx"], &settings);
     assert!(told.contains("the tables are those of this version"), "{told}");
     assert!(recorder.stop().await.success(), "{}", recorder.log());
     let status = command::status(&scratch.options()).await.unwrap();

@@ -25,8 +25,12 @@ const WATCHDOG: &str = r#"
 cat >/dev/null
 tries=0
 while [ -e "$1" ] && [ $tries -lt 300 ]; do
-    pid=$(head -n 1 "$1/postgres/postmaster.pid" 2>/dev/null)
-    if [ -n "$pid" ] && kill -QUIT "$pid" 2>/dev/null; then :; else rm -rf "$1"; fi
+    running=
+    for data in "$1/postgres" "$1/simulated/postgres"; do
+        pid=$(head -n 1 "$data/postmaster.pid" 2>/dev/null)
+        if [ -n "$pid" ] && kill -QUIT "$pid" 2>/dev/null; then running=1; fi
+    done
+    [ -n "$running" ] || rm -rf "$1"
     tries=$((tries + 1))
     sleep 0.1
 done
@@ -39,6 +43,7 @@ static DATABASES: AtomicU32 = AtomicU32::new(0);
 #[derive(Debug)]
 pub(crate) struct Scratch {
     folder: PathBuf,
+    is_simulated: bool,
     // Its standard input is the pipe that tells it.
     watchdog: Mutex<Child>,
 }
@@ -63,10 +68,22 @@ impl Scratch {
             .process_group(0)
             .spawn()
             .expect("a shell");
-        Self { folder, watchdog: Mutex::new(watchdog) }
+        Self { folder, is_simulated: false, watchdog: Mutex::new(watchdog) }
     }
 
-    /// The folder.
+    /// The same for a recorder of the simulated market, `live --simulate`.
+    pub(crate) fn simulated() -> Self {
+        let mut scratch = Self::new("");
+        scratch.is_simulated = true;
+        scratch
+    }
+
+    /// What lies in it: the folder, or that of the simulated market in it.
+    pub(crate) fn home(&self) -> PathBuf {
+        if self.is_simulated { self.folder.join("simulated") } else { self.folder.clone() }
+    }
+
+    /// The folder: what `database.data_dir` is set to.
     pub(crate) fn path(&self) -> &Path {
         &self.folder
     }
@@ -75,6 +92,7 @@ impl Scratch {
     pub(crate) fn options(&self) -> Options {
         Options {
             data_dir: Some(self.folder.clone()),
+            simulated: self.is_simulated,
             durability: Durability::None,
             any_port: true,
             tcp: true,

@@ -138,7 +138,7 @@ async fn what_cannot_be_read_is_a_failure_and_no_finding() {
 
 #[tokio::test]
 async fn beside_a_running_recorder_what_is_settled_is_complete() {
-    let scratch = Scratch::new("");
+    let scratch = Scratch::simulated();
     let folder = tempfile::tempdir().unwrap();
     let setting = |key: &str, value: String| (format!("TRADING_CORE__{key}"), value);
     let settings = [
@@ -155,7 +155,7 @@ async fn beside_a_running_recorder_what_is_settled_is_complete() {
         loop {
             let settled = Timestamp::now().plus_micros(-10_000_000).to_string();
             let output = command()
-                .args(["verify", "--json", "--to", &settled])
+                .args(["verify", "--simulated", "--json", "--to", &settled])
                 .envs(settings.iter().cloned())
                 .output()
                 .unwrap();
