@@ -1,98 +1,10 @@
-//! What is traded where: a symbol, and the same symbol on one exchange.
+//! One symbol on one exchange, known for as long as the process lives.
 
 use std::collections::HashSet;
 use std::fmt;
-use std::str::FromStr;
 use std::sync::{LazyLock, Mutex, PoisonError};
 
-/// Quote currencies tried, longest first, to split a joined symbol such as `BTCUSDT`.
-///
-/// Without TUSD and BUSD: `DOTUSD`, `USDTUSD` and `BNBUSD` are dollar pairs that are traded far more than any
-/// pair of those two, which can still be written `BTC-TUSD`.
-const QUOTES: [&str; 22] = [
-    "FDUSD", "USDT", "USDC", "USDE", "DAI", "USD", "EUR", "GBP", "JPY", "AUD", "CAD", "CHF", "BRL",
-    "TRY", "KRW", "SGD", "BTC", "XBT", "ETH", "BNB", "SOL", "XRP",
-];
-
-/// A canonical symbol: base and quote joined, upper case (`BTCUSDT`).
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Symbol {
-    joined: String,
-    base_len: usize,
-}
-
-/// A text that names no base and quote.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum SymbolError {
-    /// Characters other than letters and digits, or a length out of range.
-    #[error("a symbol is letters and digits, 2 to 30 of them, as BTCUSDT, BTC-USDT or BTC/USDT")]
-    Malformed,
-    /// No known quote currency ends the joined text.
-    #[error("the quote currency is not known: write it as BASE-QUOTE")]
-    UnknownQuote,
-}
-
-impl Symbol {
-    /// Joins a base and a quote, in upper case.
-    ///
-    /// # Errors
-    ///
-    /// When either is empty, too long, or holds anything but ASCII letters and digits.
-    pub fn new(base: &str, quote: &str) -> Result<Self, SymbolError> {
-        let well_formed = |part: &str| {
-            (1..=15).contains(&part.len()) && part.bytes().all(|byte| byte.is_ascii_alphanumeric())
-        };
-        if !well_formed(base) || !well_formed(quote) {
-            return Err(SymbolError::Malformed);
-        }
-        Ok(Self { joined: format!("{base}{quote}").to_ascii_uppercase(), base_len: base.len() })
-    }
-
-    /// The joined form, `BTCUSDT`.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.joined
-    }
-
-    /// The base currency, `BTC`.
-    #[must_use]
-    pub fn base(&self) -> &str {
-        self.joined.split_at(self.base_len).0
-    }
-
-    /// The quote currency, `USDT`.
-    #[must_use]
-    pub fn quote(&self) -> &str {
-        self.joined.split_at(self.base_len).1
-    }
-}
-
-impl FromStr for Symbol {
-    type Err = SymbolError;
-
-    /// Accepts `BTCUSDT`, `BTC-USDT` and `BTC/USDT`, in any case.
-    fn from_str(text: &str) -> Result<Self, SymbolError> {
-        if let Some((base, quote)) = text.split_once(['-', '/']) {
-            return Self::new(base, quote);
-        }
-        if !text.is_ascii() {
-            return Err(SymbolError::Malformed);
-        }
-        let upper = text.to_ascii_uppercase();
-        QUOTES
-            .iter()
-            .find_map(|quote| {
-                upper.strip_suffix(quote).filter(|base| !base.is_empty()).map(|base| (base, *quote))
-            })
-            .map_or(Err(SymbolError::UnknownQuote), |(base, quote)| Self::new(base, quote))
-    }
-}
-
-impl fmt::Display for Symbol {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.joined)
-    }
-}
+use super::symbol::Symbol;
 
 /// One symbol on one exchange. Copying it is copying a pointer, so that a tick carries its instrument for
 /// eight bytes and no count.
@@ -192,34 +104,6 @@ impl fmt::Debug for Instrument {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_three_ways_to_write_a_symbol_are_one() {
-        for text in ["BTCUSDT", "BTC-USDT", "BTC/USDT", "btc-usdt"] {
-            let symbol: Symbol = text.parse().unwrap();
-            assert_eq!((symbol.base(), symbol.quote()), ("BTC", "USDT"), "{text}");
-            assert_eq!(symbol.to_string(), "BTCUSDT");
-        }
-        assert_eq!("ETHUSD".parse::<Symbol>().unwrap().quote(), "USD");
-        assert_eq!("ETHBTC".parse::<Symbol>().unwrap().base(), "ETH");
-    }
-
-    #[test]
-    fn a_base_that_ends_like_the_quote_begins_keeps_its_last_letter() {
-        for (text, base) in [("DOTUSD", "DOT"), ("USDTUSD", "USDT"), ("BNBUSD", "BNB")] {
-            let symbol: Symbol = text.parse().unwrap();
-            assert_eq!((symbol.base(), symbol.quote()), (base, "USD"));
-        }
-        assert_eq!("BTC-TUSD".parse::<Symbol>().unwrap().quote(), "TUSD");
-    }
-
-    #[test]
-    fn a_text_that_is_no_symbol_says_why() {
-        assert_eq!("BTC_USDT;".parse::<Symbol>(), Err(SymbolError::UnknownQuote));
-        assert_eq!("BTC-US DT".parse::<Symbol>(), Err(SymbolError::Malformed));
-        assert_eq!("USDT".parse::<Symbol>(), Err(SymbolError::UnknownQuote));
-        assert_eq!("é".parse::<Symbol>(), Err(SymbolError::Malformed));
-    }
 
     #[test]
     fn an_instrument_is_the_same_each_time() {

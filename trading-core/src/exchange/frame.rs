@@ -56,10 +56,38 @@ pub(super) fn side(text: &str) -> Result<Side, DecodeError> {
 
 /// The one subscribed symbol that a venue's words name. `None` when they name none, or several.
 pub(super) fn named_in(words: &str, symbols: &Subscribed) -> Option<Instrument> {
-    let apart = |character: char| !character.is_alphanumeric() && !matches!(character, '-' | '/');
-    let mut named = words.split(apart).filter_map(|word| symbols.find(word).ok());
+    let apart =
+        |character: char| !character.is_alphanumeric() && !matches!(character, '-' | '/' | '.');
+    let known = |name: &str| symbols.find(name).ok();
+    // A dot may stand in a name, before one, or at the end of a sentence.
+    let word =
+        |word: &str| known(word.trim_matches('.')).or_else(|| word.split('.').find_map(known));
+    let mut named = words.split(apart).filter_map(word);
     let first = named.next()?;
     named.all(|other| other == first).then_some(first)
+}
+
+/// Names in lists of `count` and of `bytes` at most, where each takes so many bytes more than its own. A name
+/// that is longer than that alone has a list of its own.
+pub(super) fn lists<T: AsRef<str>>(
+    mut names: &[T],
+    count: usize,
+    bytes: usize,
+    more: usize,
+) -> Vec<&[T]> {
+    let mut lists = Vec::new();
+    while !names.is_empty() {
+        let mut left = bytes;
+        let fits = names.iter().take(count).take_while(|name| {
+            let rest = left.checked_sub(name.as_ref().len() + more);
+            left = rest.unwrap_or_default();
+            rest.is_some()
+        });
+        let (list, rest) = names.split_at(fits.count().clamp(1, names.len()));
+        lists.push(list);
+        names = rest;
+    }
+    lists
 }
 
 /// Puts the ticks from `start` on in the order of their ids, where a venue counts its trades but does not
@@ -211,5 +239,30 @@ impl<'de, E: Deserialize<'de>, T: FnMut(E)> Visitor<'de> for Elements<'_, E, T> 
             (self.0)(element);
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_of_any_alphabet_is_read_without_a_copy() {
+        for json in ["\"BTCUSDT\"", "\"币安人生USDT\"", "\"AAPLx/USD\""] {
+            let text: Text<'_> = serde_json::from_str(json).unwrap();
+            assert!(matches!(text, Text(Cow::Borrowed(_))), "{json}");
+        }
+    }
+
+    #[test]
+    fn lists_hold_as_many_names_as_their_number_and_their_bytes_allow() {
+        let sizes = |names: &[&str], count, bytes| {
+            lists(names, count, bytes, 3).iter().map(|list| list.len()).collect::<Vec<_>>()
+        };
+        assert_eq!(sizes(&["ab"; 7], 3, 1_000), [3, 3, 1]);
+        assert_eq!(sizes(&["ab"; 7], 100, 10), [2, 2, 2, 1]);
+        assert_eq!(sizes(&["ab"; 7], 100, 9), [1; 7]);
+        assert_eq!(sizes(&["far too long", "ab"], 100, 5), [1, 1], "it is sent all the same");
+        assert_eq!(sizes(&[], 3, 10), [0_usize; 0]);
     }
 }

@@ -86,6 +86,15 @@ pub struct Candle {
     pub trades: Option<u64>,
 }
 
+/// A symbol that a venue lists.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    /// In the venue's spelling, as in [`super::Exchange::venue_symbol`].
+    pub spelling: String,
+    /// Whether it is traded now, where the list says so.
+    pub is_traded: Option<bool>,
+}
+
 /// A venue's REST side.
 pub trait History: Send + Sync + std::fmt::Debug {
     /// What it demands and offers.
@@ -131,6 +140,16 @@ pub trait History: Send + Sync + std::fmt::Debug {
     ///
     /// When the body is not understood, or refuses because there is no such symbol.
     fn decode_symbol(&self, body: &str) -> Result<bool, HistoryError>;
+
+    /// The URLs whose answers together list every symbol of the venue, in as few bytes as the venue has them.
+    fn listing_urls(&self, base: &str) -> Vec<String>;
+
+    /// Reads one of these answers.
+    ///
+    /// # Errors
+    ///
+    /// When the body is not understood.
+    fn decode_listing(&self, body: &str) -> Result<Vec<Listed>, HistoryError>;
 }
 
 /// An answer of a venue's REST side that cannot be used.
@@ -222,6 +241,11 @@ impl Reading {
         reach.ids = reach.ids.zip(id).map(|((first, last), id)| (first.min(id), last.max(id)));
         reach.times = (reach.times.0.min(at), reach.times.1.max(at));
     }
+}
+
+/// A venue's spelling of a symbol as a part of a URL: what is no letter or digit of ASCII is percent-encoded.
+pub(super) fn encoded(spelling: &str) -> String {
+    url::form_urlencoded::byte_serialize(spelling.as_bytes()).collect()
 }
 
 /// The lowest and the highest id of a page; `None` for a page without a trade.

@@ -11,6 +11,8 @@ mod coinbase;
 mod frame;
 pub mod history;
 mod kraken;
+#[cfg(test)]
+mod names_tests;
 mod okx;
 #[cfg(test)]
 mod testing;
@@ -42,19 +44,25 @@ pub fn by_name(name: &str) -> Option<&'static dyn Exchange> {
     all().into_iter().find(|exchange| exchange.name() == name)
 }
 
-/// The first two symbols of a list that the venue spells alike, and that spelling: both names mean one pair, which can
-/// be recorded once.
+/// The symbols of a list that the venue spells as one before them, with that one and the spelling: both names mean one
+/// pair, which can be recorded once.
 #[must_use]
-pub fn same_pair<'a>(
+pub fn same_pairs<'a>(
     exchange: &dyn Exchange,
     symbols: &'a [Symbol],
-) -> Option<(&'a Symbol, &'a Symbol, String)> {
+) -> Vec<(&'a Symbol, &'a Symbol, String)> {
     let mut known: FxHashMap<String, &Symbol> = FxHashMap::default();
-    symbols.iter().find_map(|symbol| {
+    let mut same = Vec::new();
+    for symbol in symbols {
         let spelling = exchange.venue_symbol(symbol);
-        let before = known.insert(spelling.clone(), symbol)?;
-        Some((before, symbol, spelling))
-    })
+        match known.get(&spelling) {
+            Some(before) => same.push((*before, symbol, spelling)),
+            None => {
+                known.insert(spelling, symbol);
+            }
+        }
+    }
+    same
 }
 
 /// One venue's protocol.
@@ -308,10 +316,12 @@ mod tests {
 
     #[test]
     fn two_names_of_one_pair_are_found() {
-        let symbols = ["ETHUSD", "XBTUSD", "BTCUSD"].map(|text| text.parse().unwrap());
-        let [_, first, second] = &symbols;
-        assert_eq!(same_pair(&Kraken, &symbols), Some((first, second, "BTC/USD".to_owned())));
-        assert_eq!(same_pair(&Coinbase, &symbols), None, "XBT is no bitcoin there");
+        let symbols = ["ETHUSD", "XBTUSD", "BTCUSD", "XDG-EUR", "AAPLx/USD", "DOGE-EUR"];
+        let symbols = symbols.map(|text| text.parse().unwrap());
+        let [_, xbt, btc, xdg, _, doge] = &symbols;
+        let found = [(xbt, btc, "BTC/USD".to_owned()), (xdg, doge, "DOGE/EUR".to_owned())];
+        assert_eq!(same_pairs(&Kraken, &symbols), found);
+        assert_eq!(same_pairs(&Coinbase, &symbols), [], "XBT is no bitcoin there");
     }
 
     #[test]

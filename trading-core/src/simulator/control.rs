@@ -68,7 +68,9 @@ fn refused(status: StatusCode, error: &str) -> Response {
 
 fn listing<'a>(shared: &'a Shared, which: &Which) -> Option<&'a Arc<Listing>> {
     let venue: Venue = which.exchange.parse().ok()?;
-    shared.market.listing(venue, &which.symbol.replace(['-', '/'], "").to_ascii_uppercase())
+    let joined = which.symbol.replace(['-', '/'], "");
+    let capitals = || shared.market.listing(venue, &joined.to_ascii_uppercase());
+    shared.market.listing(venue, &joined).or_else(capitals)
 }
 
 async fn trade(State(shared): State<Arc<Shared>>, Query(which): Query<Which>) -> Response {

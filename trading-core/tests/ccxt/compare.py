@@ -53,6 +53,8 @@ def bybit(http, ws):
 
 
 EXCHANGES = {f.__name__: f for f in (binance, coinbase, kraken, okx, bybit)}
+# Names that are not in the letters and digits of all others: watched after the common one.
+UNUSUAL = {"binance": "币安人生/USDT", "kraken": "ETH2.S/ETH"}
 
 
 def get(url):
@@ -117,22 +119,26 @@ def differences(base, exchange, symbol, seen):
 
 async def check(base, exchange, seconds, least):
     ws = "ws" + base.removeprefix("http")
-    client, symbol = EXCHANGES[exchange](base, ws)
+    client, common = EXCHANGES[exchange](base, ws)
+    symbols = [common, *([UNUSUAL[exchange]] if exchange in UNUSUAL else [])]
     try:
         await client.load_markets()
-        seen = await watch(client, symbol, seconds)
+        watched = [(symbol, await watch(client, symbol, seconds)) for symbol in symbols]
     except Exception as error:  # whatever ccxt could not read is what this is looking for
         print(f"{exchange}: FAILED {type(error).__name__}: {error}")
         return False
     finally:
         await client.close()
-    wrong = await asyncio.to_thread(differences, base, exchange, symbol, seen) if seen else []
-    enough = len(seen) >= least
-    verdict = "ok" if enough and not wrong else "FAILED"
-    print(f"{exchange}: {verdict} {len(seen)} trades compared, {len(wrong)} differences, {len(client.markets)} markets")
-    for line in wrong[:5]:
-        print(f"  {line}")
-    return verdict == "ok"
+    is_right = True
+    for symbol, seen in watched:
+        wrong = await asyncio.to_thread(differences, base, exchange, symbol, seen) if seen else []
+        verdict = "ok" if len(seen) >= least and not wrong else "FAILED"
+        is_right = is_right and verdict == "ok"
+        compared = f"{len(seen)} trades of {symbol} compared, {len(wrong)} differences"
+        print(f"{exchange}: {verdict} {compared}, {len(client.markets)} markets")
+        for line in wrong[:5]:
+            print(f"  {line}")
+    return is_right
 
 
 async def main():

@@ -15,7 +15,8 @@ use serde::de::IgnoredAny;
 use super::super::Exchange;
 use super::super::frame::{Text, amount};
 use super::super::history::{
-    BESIDE, Candle, History, HistoryError, HistoryRules, Pages, Reach, Reading, Span, ids_of,
+    BESIDE, Candle, History, HistoryError, HistoryRules, Listed, Pages, Reach, Reading, Span,
+    encoded, ids_of,
 };
 use super::{Binance, stamp};
 use crate::domain::{Instrument, Side, Source, Tick, Timestamp, TradeId};
@@ -44,7 +45,7 @@ impl History for Binance {
             Some((first, _)) => Next::Id(first.saturating_sub(BESIDE)),
             None => Next::Time(span.from.as_millis()),
         };
-        let symbol = self.venue_symbol(span.instrument.symbol());
+        let symbol = encoded(&self.venue_symbol(span.instrument.symbol()));
         Box::new(BinancePages {
             api: format!("{base}/api/v3"),
             symbol,
@@ -60,7 +61,7 @@ impl History for Binance {
         from: Timestamp,
         to: Timestamp,
     ) -> String {
-        let symbol = self.venue_symbol(instrument.symbol());
+        let symbol = encoded(&self.venue_symbol(instrument.symbol()));
         let (from, to) = (from.minute().as_millis(), to.as_millis());
         format!(
             "{base}/api/v3/klines?symbol={symbol}&interval=1m&startTime={from}&endTime={to}&limit={PAGE}"
@@ -88,12 +89,23 @@ impl History for Binance {
     }
 
     fn symbol_url(&self, base: &str, venue_symbol: &str) -> String {
-        format!("{base}/api/v3/exchangeInfo?symbol={venue_symbol}")
+        format!("{base}/api/v3/exchangeInfo?symbol={}", encoded(venue_symbol))
     }
 
     fn decode_symbol(&self, body: &str) -> Result<bool, HistoryError> {
         let info: Info<'_> = read(body)?;
         Ok(info.symbols.iter().any(|symbol| &*symbol.status == "TRADING"))
+    }
+
+    /// `exchangeInfo` of all symbols has many megabytes; the last prices have a hundredth of that.
+    fn listing_urls(&self, base: &str) -> Vec<String> {
+        vec![format!("{base}/api/v3/ticker/price")]
+    }
+
+    fn decode_listing(&self, body: &str) -> Result<Vec<Listed>, HistoryError> {
+        let listed =
+            |name: Priced<'_>| Listed { spelling: name.symbol.to_string(), is_traded: None };
+        Ok(read::<Vec<Priced<'_>>>(body)?.into_iter().map(listed).collect())
     }
 }
 
@@ -261,6 +273,12 @@ struct Clock {
 struct Info<'a> {
     #[serde(borrow)]
     symbols: Vec<Traded<'a>>,
+}
+
+#[derive(Deserialize)]
+struct Priced<'a> {
+    #[serde(borrow)]
+    symbol: Text<'a>,
 }
 
 #[derive(Deserialize)]

@@ -14,14 +14,18 @@ use serde::Deserialize;
 use serde_json::json;
 use serde_json::value::RawValue;
 
-use super::frame::{Text, amount, present};
+use super::frame::{Text, amount, lists, present};
 use super::history::History;
 use super::{DecodeError, Endpoints, Exchange, IdRule, Limits, Message, Subscribed};
 use crate::domain::{Side, Source, Symbol, Tick, Timestamp, TimestampError, TradeId};
 
-/// Streams in one SUBSCRIBE. Past 4,088 bytes the server falls silent instead of answering
-/// (binance/binance-connector-rust#27); a stream takes 39 bytes at most, as a symbol has at most 30.
+/// Streams in one SUBSCRIBE at most.
 const STREAMS_PER_MESSAGE: usize = 90;
+/// Bytes of the streams of one SUBSCRIBE. Past 4,088 bytes of a message the server falls silent instead of answering
+/// (binance/binance-connector-rust#27).
+const STREAM_BYTES_PER_MESSAGE: usize = 4_000;
+/// Bytes that a stream takes beside its name: two quotation marks and a comma.
+const STREAM_BYTES_MORE: usize = 3;
 
 /// Documented: the unit of all times in the frames; without it milliseconds.
 const MICROSECONDS: &str = "timeUnit=MICROSECOND";
@@ -103,13 +107,9 @@ impl Exchange for Binance {
     }
 
     fn subscribe(&self, venue_symbols: &[&str]) -> Vec<String> {
-        venue_symbols
-            .chunks(STREAMS_PER_MESSAGE)
-            .zip(1_u32..)
-            .map(|(symbols, id)| {
-                json!({ "method": "SUBSCRIBE", "params": streams(symbols), "id": id }).to_string()
-            })
-            .collect()
+        let message = |(streams, id)| json!({ "method": "SUBSCRIBE", "params": streams, "id": id });
+        let streams = streams(venue_symbols);
+        messages(&streams).into_iter().zip(1_u32..).map(|it| message(it).to_string()).collect()
     }
 
     fn history(&self) -> &'static dyn History {
@@ -118,11 +118,10 @@ impl Exchange for Binance {
 
     /// Documented: an id may be a text. The answers differ in nothing else.
     fn unsubscribe(&self, venue_symbols: &[&str]) -> Vec<String> {
-        let message = |symbols| json!({ "method": "UNSUBSCRIBE", "params": streams(symbols), "id": UNSUBSCRIBE });
-        venue_symbols
-            .chunks(STREAMS_PER_MESSAGE)
-            .map(|symbols| message(symbols).to_string())
-            .collect()
+        let message =
+            |streams| json!({ "method": "UNSUBSCRIBE", "params": streams, "id": UNSUBSCRIBE });
+        let streams = streams(venue_symbols);
+        messages(&streams).into_iter().map(|streams| message(streams).to_string()).collect()
     }
 
     fn decode(
@@ -145,8 +144,14 @@ impl Exchange for Binance {
     }
 }
 
+/// Documented: stream names are in lower case, in any alphabet that has one. Chinese has none.
 fn streams(symbols: &[&str]) -> Vec<String> {
-    symbols.iter().map(|symbol| format!("{}@trade", symbol.to_ascii_lowercase())).collect()
+    let small = |symbol: &str| symbol.chars().flat_map(char::to_lowercase).collect::<String>();
+    symbols.iter().map(|symbol| format!("{}@trade", small(symbol))).collect()
+}
+
+fn messages(streams: &[String]) -> Vec<&[String]> {
+    lists(streams, STREAMS_PER_MESSAGE, STREAM_BYTES_PER_MESSAGE, STREAM_BYTES_MORE)
 }
 
 #[derive(Deserialize)]

@@ -13,7 +13,7 @@ use super::super::DecodeError;
 use super::super::Exchange;
 use super::super::frame::{Text, amount};
 use super::super::history::{
-    Candle, History, HistoryError, HistoryRules, Pages, Reach, Reading, Span,
+    Candle, History, HistoryError, HistoryRules, Listed, Pages, Reach, Reading, Span, encoded,
 };
 use super::{Bybit, taker};
 use crate::domain::{Instrument, Source, Tick, Timestamp, TradeId};
@@ -39,8 +39,10 @@ impl History for Bybit {
 
     fn pages(&self, base: &str, span: Span) -> Box<dyn Pages> {
         let symbol = self.venue_symbol(span.instrument.symbol());
-        let url =
-            format!("{base}/v5/market/recent-trade?category=spot&symbol={symbol}&limit={PAGE}");
+        let url = format!(
+            "{base}/v5/market/recent-trade?category=spot&symbol={}&limit={PAGE}",
+            encoded(&symbol)
+        );
         Box::new(BybitPages { url, symbol, reading: Reading::new(span), is_read: false })
     }
 
@@ -52,7 +54,7 @@ impl History for Bybit {
         from: Timestamp,
         to: Timestamp,
     ) -> String {
-        let symbol = self.venue_symbol(instrument.symbol());
+        let symbol = encoded(&self.venue_symbol(instrument.symbol()));
         let from = from.minute().as_millis();
         let to = to.as_millis().min(from + (CANDLES - 1) * 60_000);
         format!(
@@ -82,12 +84,25 @@ impl History for Bybit {
     }
 
     fn symbol_url(&self, base: &str, venue_symbol: &str) -> String {
-        format!("{base}/v5/market/instruments-info?category=spot&symbol={venue_symbol}")
+        format!("{base}/v5/market/instruments-info?category=spot&symbol={}", encoded(venue_symbol))
     }
 
     fn decode_symbol(&self, body: &str) -> Result<bool, HistoryError> {
         let instruments: List<Traded<'_>> = read(body)?;
         Ok(instruments.list.iter().any(|symbol| &*symbol.status == "Trading"))
+    }
+
+    /// Documented: of spot all are told at once.
+    fn listing_urls(&self, base: &str) -> Vec<String> {
+        vec![format!("{base}/v5/market/instruments-info?category=spot")]
+    }
+
+    fn decode_listing(&self, body: &str) -> Result<Vec<Listed>, HistoryError> {
+        let listed = |it: Traded<'_>| {
+            let is_traded = Some(&*it.status == "Trading");
+            Some(Listed { spelling: it.symbol?.to_string(), is_traded })
+        };
+        Ok(read::<List<Traded<'_>>>(body)?.list.into_iter().filter_map(listed).collect())
     }
 }
 
@@ -223,6 +238,8 @@ struct Clock<'a> {
 
 #[derive(Deserialize)]
 struct Traded<'a> {
+    #[serde(borrow)]
+    symbol: Option<Text<'a>>,
     #[serde(borrow)]
     status: Text<'a>,
 }

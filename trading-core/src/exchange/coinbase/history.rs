@@ -15,7 +15,8 @@ use serde_json::value::RawValue;
 use super::super::Exchange;
 use super::super::frame::{Text, amount, side};
 use super::super::history::{
-    BESIDE, Candle, History, HistoryError, HistoryRules, Pages, Reach, Reading, Span, ids_of,
+    BESIDE, Candle, History, HistoryError, HistoryRules, Listed, Pages, Reach, Reading, Span,
+    encoded, ids_of,
 };
 use super::Coinbase;
 use crate::domain::{Instrument, Source, Tick, Timestamp, TradeId};
@@ -42,7 +43,7 @@ impl History for Coinbase {
             Some((_, last)) => Next::Page { after: last.saturating_add(BESIDE + 1) },
             None => Next::Newest,
         };
-        let product = self.venue_symbol(span.instrument.symbol());
+        let product = encoded(&self.venue_symbol(span.instrument.symbol()));
         Box::new(CoinbasePages {
             trades: format!("{base}/products/{product}/trades"),
             reading: Reading::new(span),
@@ -57,7 +58,7 @@ impl History for Coinbase {
         from: Timestamp,
         to: Timestamp,
     ) -> String {
-        let product = self.venue_symbol(instrument.symbol());
+        let product = encoded(&self.venue_symbol(instrument.symbol()));
         let from = from.minute();
         let to = to.min(from.plus_micros((CANDLES - 1) * 60_000_000));
         format!("{base}/products/{product}/candles?granularity=60&start={from}&end={to}")
@@ -84,12 +85,24 @@ impl History for Coinbase {
     }
 
     fn symbol_url(&self, base: &str, venue_symbol: &str) -> String {
-        format!("{base}/products/{venue_symbol}")
+        format!("{base}/products/{}", encoded(venue_symbol))
     }
 
     fn decode_symbol(&self, body: &str) -> Result<bool, HistoryError> {
         let product: Product<'_> = read(body)?;
-        Ok(&*product.status == "online" && !product.trading_disabled)
+        Ok(product.is_traded())
+    }
+
+    fn listing_urls(&self, base: &str) -> Vec<String> {
+        vec![format!("{base}/products")]
+    }
+
+    fn decode_listing(&self, body: &str) -> Result<Vec<Listed>, HistoryError> {
+        let listed = |it: Product<'_>| {
+            let is_traded = Some(it.is_traded());
+            Some(Listed { spelling: it.id?.to_string(), is_traded })
+        };
+        Ok(read::<Vec<Product<'_>>>(body)?.into_iter().filter_map(listed).collect())
     }
 }
 
@@ -250,9 +263,17 @@ struct Clock<'a> {
 #[derive(Deserialize)]
 struct Product<'a> {
     #[serde(borrow)]
+    id: Option<Text<'a>>,
+    #[serde(borrow)]
     status: Text<'a>,
     #[serde(default)]
     trading_disabled: bool,
+}
+
+impl Product<'_> {
+    fn is_traded(&self) -> bool {
+        &*self.status == "online" && !self.trading_disabled
+    }
 }
 
 #[cfg(test)]

@@ -22,9 +22,9 @@ use serde_json::value::RawValue;
 use super::super::DecodeError;
 use super::super::frame::{Text, amount};
 use super::super::history::{
-    Candle, History, HistoryError, HistoryRules, Pages, Reach, Reading, Span,
+    Candle, History, HistoryError, HistoryRules, Listed, Pages, Reach, Reading, Span, encoded,
 };
-use super::Kraken;
+use super::{Kraken, current};
 use crate::domain::{Instrument, Side, Source, Symbol, Tick, Timestamp, TimestampError, TradeId};
 
 /// Trades in one answer at most.
@@ -44,9 +44,10 @@ impl History for Kraken {
     }
 
     fn pages(&self, base: &str, span: Span) -> Box<dyn Pages> {
-        let pair = pair(span.instrument.symbol());
+        let symbol = span.instrument.symbol();
+        let (pair, class) = (encoded(&pair(symbol)), class(symbol.base(), "asset_class"));
         Box::new(KrakenPages {
-            trades: format!("{base}/0/public/Trades?pair={pair}&count={PAGE}"),
+            trades: format!("{base}/0/public/Trades?pair={pair}&count={PAGE}{class}"),
             since: Some(nanos(span.from.plus_micros(-BESIDE_US))),
             reading: Reading::new(span),
             page_before: Vec::new(),
@@ -61,9 +62,10 @@ impl History for Kraken {
         from: Timestamp,
         _to: Timestamp,
     ) -> String {
-        let pair = pair(instrument.symbol());
+        let symbol = instrument.symbol();
+        let (pair, class) = (encoded(&pair(symbol)), class(symbol.base(), "asset_class"));
         let since = from.minute().as_millis() / 1_000 - 1;
-        format!("{base}/0/public/OHLC?pair={pair}&interval=1&since={since}")
+        format!("{base}/0/public/OHLC?pair={pair}&interval=1{class}&since={since}")
     }
 
     fn decode_candles(&self, body: &str) -> Result<Vec<Candle>, HistoryError> {
@@ -88,12 +90,43 @@ impl History for Kraken {
     }
 
     fn symbol_url(&self, base: &str, venue_symbol: &str) -> String {
-        format!("{base}/0/public/AssetPairs?pair={}", venue_symbol.replace('/', "%2F"))
+        let (pair, class) = (encoded(venue_symbol), class(venue_symbol, "aclass_base"));
+        format!("{base}/0/public/AssetPairs?pair={pair}{class}")
     }
 
     fn decode_symbol(&self, body: &str) -> Result<bool, HistoryError> {
         let pairs: HashMap<Text<'_>, Traded<'_>> = read(body)?;
         Ok(pairs.values().any(|pair| &*pair.status == "online"))
+    }
+
+    /// Stocks are listed apart from currencies.
+    fn listing_urls(&self, base: &str) -> Vec<String> {
+        let pairs = format!("{base}/0/public/AssetPairs");
+        vec![pairs.clone(), format!("{pairs}?aclass_base={TOKENIZED}")]
+    }
+
+    fn decode_listing(&self, body: &str) -> Result<Vec<Listed>, HistoryError> {
+        let pairs: HashMap<Text<'_>, Traded<'_>> = read(body)?;
+        let listed = |pair: Traded<'_>| {
+            // Pairs of its dark pool have no name in WebSocket.
+            let name = pair.wsname?;
+            let (base, quote) = name.split_once('/')?;
+            let spelling = format!("{}/{}", current(base), current(quote));
+            Some(Listed { spelling, is_traded: Some(&*pair.status == "online") })
+        };
+        Ok(pairs.into_values().filter_map(listed).collect())
+    }
+}
+
+/// What a pair of a stock must be asked for with (JKorf/Kraken.Net#146): without it the venue knows none of its name.
+/// Stocks are told from currencies by their small letters, as in `AAPLx`, which no currency has.
+const TOKENIZED: &str = "tokenized_asset";
+
+fn class(base: &str, parameter: &str) -> String {
+    if base.bytes().any(|byte| byte.is_ascii_lowercase()) {
+        format!("&{parameter}={TOKENIZED}")
+    } else {
+        String::new()
     }
 }
 
@@ -281,6 +314,8 @@ struct Clock {
 struct Traded<'a> {
     #[serde(borrow)]
     status: Text<'a>,
+    #[serde(borrow)]
+    wsname: Option<Text<'a>>,
 }
 
 #[cfg(test)]

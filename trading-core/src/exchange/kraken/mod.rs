@@ -14,13 +14,16 @@ use serde::Deserialize;
 use serde_json::json;
 use serde_json::value::RawValue;
 
-use super::frame::{Text, amount, is_history, named_in, oldest_first, read_batch, side};
+use super::frame::{Text, amount, is_history, lists, named_in, oldest_first, read_batch, side};
 use super::history::History;
 use super::{DecodeError, Endpoints, Exchange, IdRule, Keepalive, Limits, Message, Subscribed};
 use crate::domain::{Source, Symbol, Tick, Timestamp, TradeId};
 
-/// Symbols in one subscribe request. Not documented; ours, so that a message stays under 4 KiB.
+/// Symbols in one subscribe request, and their bytes. Not documented; ours, so that a message stays under 4 KiB.
 const SYMBOLS_PER_MESSAGE: usize = 100;
+const SYMBOL_BYTES_PER_MESSAGE: usize = 3_900;
+/// Bytes that a symbol takes beside its name: two quotation marks and a comma.
+const SYMBOL_BYTES_MORE: usize = 3;
 
 /// Kraken spot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,12 +60,7 @@ impl Exchange for Kraken {
 
     /// v2 spells bitcoin and dogecoin as the world does, not as its older interfaces do.
     fn venue_symbol(&self, symbol: &Symbol) -> String {
-        let v2 = |currency| match currency {
-            "XBT" => "BTC",
-            "XDG" => "DOGE",
-            other => other,
-        };
-        format!("{}/{}", v2(symbol.base()), v2(symbol.quote()))
+        format!("{}/{}", current(symbol.base()), current(symbol.quote()))
     }
 
     fn connect_url(&self, base: &str) -> String {
@@ -70,8 +68,8 @@ impl Exchange for Kraken {
     }
 
     fn subscribe(&self, venue_symbols: &[&str]) -> Vec<String> {
-        venue_symbols
-            .chunks(SYMBOLS_PER_MESSAGE)
+        messages(venue_symbols)
+            .into_iter()
             .zip(1_u32..)
             .map(|(symbols, id)| {
                 // The default for `snapshot` differs between the documentation and what was seen.
@@ -86,7 +84,7 @@ impl Exchange for Kraken {
             let params = json!({ "channel": "trade", "symbol": symbols });
             json!({ "method": "unsubscribe", "params": params }).to_string()
         };
-        venue_symbols.chunks(SYMBOLS_PER_MESSAGE).map(message).collect()
+        messages(venue_symbols).into_iter().map(message).collect()
     }
 
     /// A connection without a confirmed subscription has no heartbeat and is closed after about a minute.
@@ -117,6 +115,19 @@ impl Exchange for Kraken {
             ticks.extend(recent);
         }
         if batch? { Ok(Message::Trades) } else { read_control(frame, symbols) }
+    }
+}
+
+fn messages<'a, 's>(symbols: &'a [&'s str]) -> Vec<&'a [&'s str]> {
+    lists(symbols, SYMBOLS_PER_MESSAGE, SYMBOL_BYTES_PER_MESSAGE, SYMBOL_BYTES_MORE)
+}
+
+/// A currency as v2 spells it.
+fn current(currency: &str) -> &str {
+    match currency {
+        "XBT" => "BTC",
+        "XDG" => "DOGE",
+        other => other,
     }
 }
 

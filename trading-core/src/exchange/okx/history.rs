@@ -14,7 +14,8 @@ use serde_json::value::RawValue;
 
 use super::super::frame::{Text, amount};
 use super::super::history::{
-    BESIDE, Candle, History, HistoryError, HistoryRules, Pages, Reach, Reading, Span, ids_of,
+    BESIDE, Candle, History, HistoryError, HistoryRules, Listed, Pages, Reach, Reading, Span,
+    encoded, ids_of,
 };
 use super::super::{DecodeError, Exchange, Subscribed};
 use super::{Okx, Trade, number};
@@ -42,7 +43,7 @@ impl History for Okx {
             Some((_, last)) => Next::Id(last.saturating_add(BESIDE + 1)),
             None => Next::Time(span.to.as_millis().saturating_add(1)),
         };
-        let name = self.venue_symbol(span.instrument.symbol());
+        let name = encoded(&self.venue_symbol(span.instrument.symbol()));
         Box::new(OkxPages {
             trades: format!("{base}/api/v5/market/history-trades?instId={name}&limit={PAGE}"),
             symbols: Subscribed::new(self, [span.instrument]),
@@ -59,7 +60,7 @@ impl History for Okx {
         from: Timestamp,
         to: Timestamp,
     ) -> String {
-        let name = self.venue_symbol(instrument.symbol());
+        let name = encoded(&self.venue_symbol(instrument.symbol()));
         let from = from.minute().as_millis();
         let to = to.as_millis().min(from + (PAGE - 1) * 60_000);
         format!(
@@ -91,12 +92,25 @@ impl History for Okx {
     }
 
     fn symbol_url(&self, base: &str, venue_symbol: &str) -> String {
-        format!("{base}/api/v5/public/instruments?instType=SPOT&instId={venue_symbol}")
+        let name = encoded(venue_symbol);
+        format!("{base}/api/v5/public/instruments?instType=SPOT&instId={name}")
     }
 
     fn decode_symbol(&self, body: &str) -> Result<bool, HistoryError> {
         let instruments: Vec<Traded<'_>> = read(body)?;
         Ok(instruments.iter().any(|symbol| &*symbol.state == "live"))
+    }
+
+    fn listing_urls(&self, base: &str) -> Vec<String> {
+        vec![format!("{base}/api/v5/public/instruments?instType=SPOT")]
+    }
+
+    fn decode_listing(&self, body: &str) -> Result<Vec<Listed>, HistoryError> {
+        let listed = |it: Traded<'_>| {
+            let is_traded = Some(&*it.state == "live");
+            Some(Listed { spelling: it.name?.to_string(), is_traded })
+        };
+        Ok(read::<Traded<'_>>(body)?.into_iter().filter_map(listed).collect())
     }
 }
 
@@ -203,6 +217,8 @@ struct Clock<'a> {
 
 #[derive(Deserialize)]
 struct Traded<'a> {
+    #[serde(borrow, rename = "instId")]
+    name: Option<Text<'a>>,
     #[serde(borrow)]
     state: Text<'a>,
 }

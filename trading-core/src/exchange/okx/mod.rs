@@ -15,7 +15,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::frame::{Text, amount, named_in, oldest_first, read_batch, side};
+use super::frame::{Text, amount, lists, named_in, oldest_first, read_batch, side};
 use super::history::History;
 use super::{
     DecodeError, Endpoints, Exchange, IdRule, Keepalive, Limits, Message, Subscribed, reason_text,
@@ -24,6 +24,11 @@ use crate::domain::{Source, Symbol, Tick, Timestamp, TradeId};
 
 /// The channel that we subscribe.
 const TRADES: &str = "trades-all";
+
+/// Bytes of the arguments of one request; the limit of the whole is 64 KB.
+const REQUEST_BYTES: usize = 60_000;
+/// Bytes that an argument takes beside the name of its instrument.
+const ARGUMENT_BYTES: usize = 50;
 
 /// How the names of the documented public channels begin that are not ours.
 const OTHER_CHANNELS: [&str; 18] = [
@@ -65,7 +70,7 @@ impl Exchange for Okx {
 
     fn limits(&self) -> Limits {
         Limits {
-            // Documented: 64 KB of subscriptions. One takes 73 bytes at most; all go in one message.
+            // Documented: 64 KB of subscriptions. They go in one message, or in few where names are long.
             symbols_per_connection: 400,
             // Documented: 480 requests an hour, as a bucket; we send one or two, and pings are not counted.
             send_interval: Duration::from_millis(250),
@@ -136,7 +141,8 @@ impl Okx {
                 .collect();
             json!({ "op": op, "args": args }).to_string()
         };
-        venue_symbols.chunks(self.limits().symbols_per_connection).map(request).collect()
+        let most = self.limits().symbols_per_connection;
+        lists(venue_symbols, most, REQUEST_BYTES, ARGUMENT_BYTES).into_iter().map(request).collect()
     }
 }
 
@@ -380,7 +386,7 @@ mod tests {
                 r#"{"args":[{"channel":"trades-all","instId":"BTC-USDT"},{"channel":"trades-all","instId":"ETH-USDT"}],"op":"subscribe"}"#
             ]
         );
-        let longest = "ABCDEFGHIJKLMNO-ABCDEFGHIJKLMNO";
+        let longest = "ABCDEFGHIJKLMNOPQRST-ABCDEFGHIJKLMNOPQRST";
         let symbols = vec![longest; Okx.limits().symbols_per_connection];
         let messages = Okx.subscribe(&symbols);
         assert_eq!(messages.len(), 1);

@@ -76,8 +76,8 @@ impl Binance {
             _ => return None,
         };
         // Names are in lower case; another case is no error, and never delivers.
-        let is_lower = !symbol.bytes().any(|byte| byte.is_ascii_uppercase());
-        let listing = self.market.listing(Venue::Binance, &symbol.to_ascii_uppercase())?;
+        let is_lower = !symbol.chars().any(char::is_uppercase);
+        let listing = self.market.listing(Venue::Binance, &symbol.to_uppercase())?;
         is_lower.then(|| (Arc::clone(listing), channel))
     }
 
@@ -159,7 +159,7 @@ fn name_of(subscription: &Subscription) -> String {
         Channel::Trades => "trade",
         Channel::Orders => "aggTrade",
     };
-    format!("{}@{channel}", subscription.listing.spelling().to_ascii_lowercase())
+    format!("{}@{channel}", subscription.listing.spelling().to_lowercase())
 }
 
 impl Protocol for Binance {
@@ -290,6 +290,7 @@ pub(super) fn rest(market: &Market, path: &[&str], query: &Query, now: Timestamp
         "ping" => Reply::ok("{}"),
         "time" => Reply::ok(format!(r#"{{"serverTime":{}}}"#, now.as_millis())),
         "exchangeInfo" => exchange_info(market, query, now),
+        "ticker" if path.last() == Some(&"price") => prices_of_all(market, now),
         "trades" | "historicalTrades" | "aggTrades" | "klines" => {
             let Some(symbol) = query.get("symbol") else {
                 return Reply::error(
@@ -310,6 +311,16 @@ pub(super) fn rest(market: &Market, path: &[&str], query: &Query, now: Timestamp
         }
         _ => Reply::not_found(),
     }
+}
+
+/// The last price of every symbol.
+fn prices_of_all(market: &Market, now: Timestamp) -> Reply {
+    let price = |listing: &Arc<Listing>| {
+        let trade = listing.latest(now).and_then(|id| listing.trade(id))?;
+        Some(format!(r#"{{"symbol":"{}","price":"{}"}}"#, listing.spelling(), trade.price))
+    };
+    let all: Vec<String> = market.listings(Venue::Binance).filter_map(price).collect();
+    Reply::ok(format!("[{}]", all.join(",")))
 }
 
 fn trades(listing: &Listing, from: Option<u64>, limit: u64, now: Timestamp) -> Reply {

@@ -205,7 +205,7 @@ pub(super) fn rest(market: &Market, path: &[&str], query: &Query, now: Timestamp
         "SystemStatus" => ok(&format!(r#"{{"status":"online","timestamp":"{now}"}}"#)),
         "Assets" => assets(market),
         "AssetPairs" => asset_pairs(market, query),
-        "Trades" | "OHLC" => match query.get("pair").and_then(|name| pair(market, name)) {
+        "Trades" | "OHLC" => match query.get("pair").and_then(|name| asked(market, name, query)) {
             None => error("EQuery:Unknown asset pair"),
             Some(listing) if *route == "OHLC" => candles(listing, query, now),
             Some(listing) => trades(listing, query, now),
@@ -353,20 +353,37 @@ fn pair<'a>(market: &'a Market, name: &str) -> Option<&'a Arc<Listing>> {
     })
 }
 
+/// Stocks have small letters in their names, and are known only where their class is asked for.
+const TOKENIZED: &str = "tokenized_asset";
+
+fn class(listing: &Listing) -> &'static str {
+    let is_stock = listing.symbol().base().chars().any(char::is_lowercase);
+    if is_stock { TOKENIZED } else { "currency" }
+}
+
+fn asked<'a>(market: &'a Market, name: &str, query: &Query) -> Option<&'a Arc<Listing>> {
+    let wanted = query.get("asset_class").unwrap_or("currency");
+    pair(market, name).filter(|listing| class(listing) == wanted)
+}
+
 fn asset_pairs(market: &Market, query: &Query) -> Reply {
+    let wanted = query.get("aclass_base").unwrap_or("currency");
+    let is_wanted = |listing: &&Arc<Listing>| class(listing) == wanted;
     let named: Option<Vec<_>> = query
         .get("pair")
-        .map(|list| list.split(',').map(|name| pair(market, name)).collect::<Option<_>>())
-        .unwrap_or_else(|| Some(market.listings(Venue::Kraken).collect()));
+        .map(|list| {
+            list.split(',').map(|name| pair(market, name).filter(is_wanted)).collect::<Option<_>>()
+        })
+        .unwrap_or_else(|| Some(market.listings(Venue::Kraken).filter(is_wanted).collect()));
     let Some(listings) = named else { return error("EQuery:Unknown asset pair") };
     let pairs: Vec<String> = listings
         .into_iter()
         .map(|listing| {
             let Names { key, altname, wsname, base, quote } = Names::of(listing.symbol());
             let (decimals, lots) = (listing.price_scale(), listing.lot_scale());
-            let tick = listing.tick_size();
+            let (tick, class) = (listing.tick_size(), class(listing));
             format!(
-                r#""{key}":{{"altname":"{altname}","wsname":"{wsname}","aclass_base":"currency","base":"{base}","aclass_quote":"currency","quote":"{quote}","lot":"unit","cost_decimals":5,"pair_decimals":{decimals},"lot_decimals":{lots},"lot_multiplier":1,"leverage_buy":[],"leverage_sell":[],"fees":[[0,0.26]],"fees_maker":[[0,0.16]],"fee_volume_currency":"ZUSD","margin_call":80,"margin_stop":40,"ordermin":"0.0001","costmin":"0.5","tick_size":"{tick}","status":"online"}}"#
+                r#""{key}":{{"altname":"{altname}","wsname":"{wsname}","aclass_base":"{class}","base":"{base}","aclass_quote":"currency","quote":"{quote}","lot":"unit","cost_decimals":5,"pair_decimals":{decimals},"lot_decimals":{lots},"lot_multiplier":1,"leverage_buy":[],"leverage_sell":[],"fees":[[0,0.26]],"fees_maker":[[0,0.16]],"fee_volume_currency":"ZUSD","margin_call":80,"margin_stop":40,"ordermin":"0.0001","costmin":"0.5","tick_size":"{tick}","status":"online"}}"#
             )
         })
         .collect();

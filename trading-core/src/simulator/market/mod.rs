@@ -96,7 +96,8 @@ impl Market {
         let timetable = Timetable::new(period_ns, options.bursts);
         let mut listings = BTreeMap::new();
         for venue in Venue::ALL {
-            for symbol in well_known(venue).chain(options.symbols.iter().cloned()) {
+            let added = options.symbols.iter().map(|symbol| venue.listed(symbol));
+            for symbol in well_known(venue).chain(added) {
                 let listing = Listing::new(options.seed, venue, &symbol, &timetable, unissued);
                 listings.insert((venue, symbol.as_str().to_owned()), Arc::new(listing));
             }
@@ -110,17 +111,10 @@ impl Market {
         self.seed
     }
 
-    /// A symbol on a venue, by its canonical name in upper case; `None` where the venue does not list it.
+    /// A symbol on a venue, by its canonical name; `None` where the venue does not list it.
     #[must_use]
     pub fn listing(&self, venue: Venue, symbol: &str) -> Option<&Arc<Listing>> {
         self.listings.get(&(venue, symbol.to_owned()))
-    }
-
-    /// Whether there are trades of this symbol on this exchange.
-    #[must_use]
-    pub fn lists(&self, exchange: &str, symbol: &Symbol) -> bool {
-        let listing = exchange.parse().ok().and_then(|venue| self.listing(venue, symbol.as_str()));
-        listing.is_some()
     }
 
     /// A symbol as the venue's own WebSocket frames spell it, exactly.
@@ -156,11 +150,11 @@ impl Market {
 }
 
 fn well_known(venue: Venue) -> impl Iterator<Item = Symbol> {
-    venue.quotes().iter().flat_map(|quote| {
-        well_known_bases()
-            .filter(move |base| base != quote)
-            .filter_map(move |base| Symbol::new(base, quote).ok())
-    })
+    let common = venue.quotes().iter().flat_map(|quote| {
+        well_known_bases().filter(move |base| base != quote).map(move |base| (base, *quote))
+    });
+    let all = common.chain(venue.own_pairs().iter().copied());
+    all.filter_map(|(base, quote)| Symbol::new(base, quote).ok())
 }
 
 fn period_ns(rate: Decimal) -> Option<u64> {

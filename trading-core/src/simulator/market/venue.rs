@@ -70,6 +70,21 @@ impl Venue {
         }
     }
 
+    /// Pairs that it lists beside the well-known ones, as only it spells them: Chinese letters, a small letter that is told
+    /// from its capital, a dot.
+    pub(super) const fn own_pairs(self) -> &'static [(&'static str, &'static str)] {
+        match self {
+            Self::Binance => &[("币安人生", "USDT")],
+            Self::Kraken => &[("AAPLx", "USD"), ("ETH2.S", "ETH")],
+            Self::Coinbase | Self::Okx | Self::Bybit => &[],
+        }
+    }
+
+    /// A symbol in the letters in which the venue would list it: only Kraken has small ones.
+    pub(super) fn listed(self, symbol: &Symbol) -> Symbol {
+        if self == Self::Kraken { symbol.clone() } else { symbol.in_capitals() }
+    }
+
     /// The venue's clock resolution in microseconds.
     pub(super) const fn resolution_us(self) -> u64 {
         match self {

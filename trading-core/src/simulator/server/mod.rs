@@ -257,8 +257,8 @@ async fn exchange(
     uri: Uri,
 ) -> Response<Body> {
     let now = shared.clock.now();
-    let path = uri.path().replace("%40", "@");
-    let mut segments = path.split('/').filter(|segment| !segment.is_empty());
+    let path: Vec<String> = uri.path().split('/').map(decoded).collect();
+    let mut segments = path.iter().map(String::as_str).filter(|segment| !segment.is_empty());
     let venue = segments.next().and_then(|name| name.parse::<Venue>().ok());
     let segments: Vec<&str> = segments.collect();
     let query = Query::parse(uri.query().unwrap_or(""));
@@ -291,6 +291,13 @@ async fn exchange(
         .on_upgrade(move |socket| {
             connections.track_future(connection(socket, shared, venue, admission, protocol))
         })
+}
+
+/// A part of a path without its percent signs.
+fn decoded(segment: &str) -> String {
+    let text = segment.replace('+', "%2B").replace('=', "%3D").replace('&', "%26");
+    let mut read = url::form_urlencoded::parse(text.as_bytes());
+    read.next().map(|(name, _)| name.into_owned()).unwrap_or_default()
 }
 
 /// Answers a REST request, if the venue's limit and the faults let it.
