@@ -7,7 +7,7 @@ use std::os::unix::process::CommandExt as _;
 
 use serde_json::json;
 use trading_core::cli::{self, Cli, Command, ConfigCommand, ExitCode};
-use trading_core::config::{self, ConfigError, Loaded};
+use trading_core::config::{self, ConfigError, Loaded, Settings};
 use trading_core::store::embedded::stop_servers_when_killed;
 use trading_core::store::postgres::SESSION_OPTIONS;
 use trading_core::{exchange, output, paper, telemetry};
@@ -72,14 +72,19 @@ fn load(cli: &Cli, environment: &BTreeMap<String, String>) -> Result<Loaded, Con
     for problem in paper::check(&loaded.settings.paper) {
         problems.push(loaded.effective.problem(&problem.key, problem.allowed));
     }
-    for settings in loaded.settings.exchanges.iter().filter(|settings| settings.enabled) {
-        let name = settings.name;
+    let Settings { exchanges, paper, .. } = &loaded.settings;
+    let recorded = exchanges.iter().filter(|settings| settings.enabled);
+    let recorded = recorded.map(|it| (format!("exchanges.{}", it.name), it.name, &it.symbols));
+    let traded = paper.strategies.iter();
+    let traded = traded
+        .map(|it| (format!("paper.strategies.{}", it.name), it.exchange.as_str(), &it.symbols));
+    for (section, name, symbols) in recorded.chain(traded) {
         let Some(venue) = exchange::by_name(name) else { continue };
-        if let Some((one, other, pair)) = exchange::same_pair(venue, &settings.symbols) {
+        for (one, other, pair) in exchange::same_pairs(venue, symbols) {
             let allowed = format!(
                 "each pair once: {one} and {other} are both {pair} at {name}; keep one of them"
             );
-            problems.push(loaded.effective.problem(&format!("exchanges.{name}.symbols"), allowed));
+            problems.push(loaded.effective.problem(&format!("{section}.symbols"), allowed));
         }
     }
     problems.into_result()?;

@@ -13,7 +13,7 @@ pub struct BackfillArgs {
     /// Only these exchanges (binance, bybit, coinbase, kraken, okx)
     #[arg(long, value_name = "NAME", num_args = 1.., value_delimiter = ',')]
     pub exchange: Vec<String>,
-    /// Only these symbols, as BTCUSDT or BTC-USDT
+    /// Only these symbols, as BTCUSDT or BTC-USDT; binance:BTCUSDT: that one of that exchange
     #[arg(long, value_name = "S", num_args = 1.., value_delimiter = ',')]
     pub symbol: Vec<String>,
     /// Load everything from this moment on, and ask again for what was given up there

@@ -13,7 +13,7 @@ pub struct DoctorArgs {
     /// Look at these exchanges and no others (binance, bybit, coinbase, kraken, okx)
     #[arg(long, value_name = "NAME", num_args = 1.., value_delimiter = ',')]
     pub exchange: Vec<String>,
-    /// Look for these symbols on every enabled exchange, as BTCUSDT or BTC-USDT
+    /// Look for these symbols on every enabled exchange, as BTCUSDT or BTC-USDT; binance:BTCUSDT: there alone
     #[arg(long, value_name = "S", num_args = 1.., value_delimiter = ',')]
     pub symbol: Vec<String>,
     /// Answer in JSON

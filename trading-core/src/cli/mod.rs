@@ -29,6 +29,7 @@ pub use verify::VerifyArgs;
 pub use when::{When, WhenError};
 
 use crate::config::Overrides;
+use crate::domain::SymbolRef;
 use crate::telemetry::{Level, LogFormat, LogOptions};
 
 const EXIT_CODES: &str = "\
@@ -169,7 +170,7 @@ pub struct LiveArgs {
     /// Record these exchanges and no others (binance, bybit, coinbase, kraken, okx)
     #[arg(long, value_name = "NAME", num_args = 1.., value_delimiter = ',')]
     pub exchange: Vec<String>,
-    /// Record these symbols on every enabled exchange, as BTCUSDT or BTC-USDT
+    /// Record these symbols on every enabled exchange, as BTCUSDT or BTC-USDT; binance:BTCUSDT: there alone
     #[arg(long, value_name = "S", num_args = 1.., value_delimiter = ',')]
     pub symbol: Vec<String>,
     /// Where to store: "embedded" or postgres://user@host/db
@@ -401,6 +402,29 @@ impl Cli {
             directives: environment.get("RUST_LOG").cloned(),
             plain: environment.get("NO_COLOR").is_some_and(|value| !value.is_empty()),
         }
+    }
+}
+
+/// A symbol is asked for on an exchange that is not asked for.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "--symbol {symbol}: its exchange is not among --exchange {listed}: add it there, or leave --exchange out"
+)]
+pub struct Misplaced {
+    symbol: SymbolRef,
+    listed: String,
+}
+
+/// Refuses symbols of exchanges that are not in the list of those that are asked for, where there is one.
+///
+/// # Errors
+///
+/// With the first such symbol.
+pub fn check_places(exchanges: &[String], symbols: &[SymbolRef]) -> Result<(), Misplaced> {
+    let is_listed = |name: &String| exchanges.is_empty() || exchanges.contains(name);
+    match symbols.iter().find(|symbol| !symbol.exchange.as_ref().is_none_or(is_listed)) {
+        None => Ok(()),
+        Some(symbol) => Err(Misplaced { symbol: symbol.clone(), listed: exchanges.join(", ") }),
     }
 }
 

@@ -28,9 +28,9 @@ pub struct ReplayArgs {
     /// Only strategies on these exchanges
     #[arg(long, value_name = "NAME", num_args = 1.., value_delimiter = ',')]
     pub exchange: Vec<String>,
-    /// Only these symbols, as BTCUSDT or BTC-USDT
+    /// Only these symbols, as BTCUSDT or BTC-USDT; binance:BTCUSDT: that one of that exchange
     #[arg(long, value_name = "S", num_args = 1.., value_delimiter = ',')]
-    pub symbol: Vec<crate::domain::Symbol>,
+    pub symbol: Vec<crate::domain::SymbolRef>,
     /// Only what arrived live, as the strategies saw it then; without ticks that were fetched later
     #[arg(long)]
     pub as_received: bool,

@@ -3,7 +3,7 @@
 use clap::Args;
 
 use super::{PlaceArgs, When};
-use crate::domain::Symbol;
+use crate::domain::SymbolRef;
 
 /// `verify`
 #[derive(Debug, Clone, Args)]
@@ -14,9 +14,9 @@ pub struct VerifyArgs {
     /// Only these exchanges (binance, bybit, coinbase, kraken, okx)
     #[arg(long, value_name = "NAME", num_args = 1.., value_delimiter = ',')]
     pub exchange: Vec<String>,
-    /// Only these symbols, as BTCUSDT or BTC-USDT
+    /// Only these symbols, as BTCUSDT or BTC-USDT; binance:BTCUSDT: that one of that exchange
     #[arg(long, value_name = "S", num_args = 1.., value_delimiter = ',')]
-    pub symbol: Vec<Symbol>,
+    pub symbol: Vec<SymbolRef>,
     /// From this exchange time on: 2026-01-31T12:00:00Z, 2026-01-31, or an age as 2h [default: the first stored trade]
     #[arg(long, value_name = "T")]
     pub from: Option<When>,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use trading_core::app::{Database, StopSignals};
-use trading_core::cli::{Cli, ExitCode, ReplayArgs};
+use trading_core::cli::{Cli, ExitCode, ReplayArgs, check_places};
 use trading_core::config::PaperSettings;
 use trading_core::domain::Timestamp;
 use trading_core::output::{self, Printing};
@@ -35,6 +35,10 @@ pub(in super::super) fn replay(
     arguments: &ReplayArgs,
     environment: &Environment,
 ) -> ExitCode {
+    if let Err(error) = check_places(&arguments.exchange, &arguments.symbol) {
+        output::complain(&error);
+        return ExitCode::Usage;
+    }
     with_settings(cli, environment, async |settings| {
         let now = Timestamp::now();
         let from = arguments.from.map_or(Timestamp::EPOCH, |when| when.instant(now));

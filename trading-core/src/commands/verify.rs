@@ -2,7 +2,7 @@
 
 use sqlx::PgPool;
 use trading_core::app::Database;
-use trading_core::cli::{Cli, ExitCode, VerifyArgs};
+use trading_core::cli::{Cli, ExitCode, VerifyArgs, check_places};
 use trading_core::config::{ExchangeSettings, Settings};
 use trading_core::domain::Timestamp;
 use trading_core::domain::bounds::SETTLED;
@@ -19,6 +19,10 @@ const LOOKS_MAX: usize = 4;
 
 /// `verify`
 pub(crate) fn verify(cli: &Cli, arguments: &VerifyArgs, environment: &Environment) -> ExitCode {
+    if let Err(error) = check_places(&arguments.exchange, &arguments.symbol) {
+        output::complain(&error);
+        return ExitCode::Usage;
+    }
     interruptible(cli, environment, async |settings| {
         match report(&settings, environment, arguments).await {
             Ok(report) => {

@@ -13,6 +13,7 @@ use url::Url;
 use super::merge::{Merged, STRATEGIES, strategy_key};
 use super::network::{PROXY_ALLOWED, Proxies, Proxy, authorities};
 use super::server_url::ServerUrl;
+use super::symbols::read_list;
 use super::value::{Origin, Value};
 use super::{
     BackfillSettings, BatchSettings, DatabaseSettings, DatabaseUrl, EXCHANGES, ExchangeSettings,
@@ -234,7 +235,7 @@ impl Checker<'_> {
     fn exchange(&mut self, name: &'static str) -> Option<ExchangeSettings> {
         let key = |leaf: &str| format!("exchanges.{name}.{leaf}");
         let enabled = self.take(&key("enabled"), "true or false", |it| it.scalar()?.parse().ok());
-        let symbols = self.symbols(&key("symbols"));
+        let symbols = self.symbols(&key("symbols"), Some(name));
         if enabled == Some(true) && symbols.as_ref().is_some_and(Vec::is_empty) {
             let allowed = format!("at least one symbol, or exchanges.{name}.enabled = false");
             self.refuse(&key("symbols"), allowed);
@@ -303,7 +304,7 @@ impl Checker<'_> {
             let name = value.scalar()?;
             EXCHANGES.contains(&name).then(|| name.to_owned())
         });
-        let symbols = self.symbols(&key("symbols"));
+        let symbols = self.symbols(&key("symbols"), exchange.as_deref());
         if symbols.as_ref().is_some_and(Vec::is_empty) {
             self.refuse(&key("symbols"), "at least one symbol".to_owned());
         }
@@ -446,8 +447,8 @@ impl Checker<'_> {
         })
     }
 
-    /// A list of symbols, no symbol twice; one problem for each wrong one.
-    fn symbols(&mut self, key: &str) -> Option<Vec<Symbol>> {
+    /// A list of symbols of an exchange, no symbol twice; one problem for each wrong one.
+    fn symbols(&mut self, key: &str, exchange: Option<&str>) -> Option<Vec<Symbol>> {
         let items =
             self.take(
                 key,
@@ -457,21 +458,12 @@ impl Checker<'_> {
                     _ => None,
                 },
             )?;
-        let mut symbols: Vec<Symbol> = Vec::with_capacity(items.len());
-        let mut wrong = Vec::new();
-        for item in &items {
-            match item.scalar().unwrap_or_default().parse::<Symbol>() {
-                Ok(symbol) if symbols.contains(&symbol) => {
-                    wrong.push((item, format!("each symbol once; {symbol} is there already")));
-                }
-                Ok(symbol) => symbols.push(symbol),
-                Err(error) => wrong.push((item, error.to_string())),
-            }
-        }
+        let texts = items.iter().map(|item| item.scalar().unwrap_or_default());
+        let (symbols, wrong) = read_list(exchange, texts);
         let origin = self.merged.get(key).map_or(Origin::Default, |entry| entry.origin.clone());
         let clean = wrong.is_empty();
-        for (item, allowed) in wrong {
-            let value = Some(item.masked(key).to_string());
+        for (text, allowed) in wrong {
+            let value = Some(Value::Text(text.to_owned()).masked(key).to_string());
             let origin = origin.clone();
             self.problems.push(Problem { key: key.to_owned(), value, allowed, origin });
         }

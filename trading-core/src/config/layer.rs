@@ -6,8 +6,7 @@ use std::path::Path;
 use toml::de::{DeTable, DeValue};
 
 use super::value::{Origin, Value};
-use super::{EXCHANGES, Problem};
-use crate::domain::Symbol;
+use super::{EXCHANGES, Problem, symbols};
 
 /// A key, its value and who gave it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -133,7 +132,8 @@ impl Overrides {
         self.exchanges = names.iter().map(|name| name.trim().to_ascii_lowercase()).collect();
     }
 
-    /// `--symbol`: what every enabled exchange records, also where its own list does not hold it.
+    /// `--symbol`: what every enabled exchange records, also where its own list does not hold it; written as
+    /// `exchange:SYMBOL`, what that exchange records. Where all are written so, no other exchange records.
     pub fn only_symbols(&mut self, symbols: &[String]) {
         self.symbols = symbols.to_vec();
     }
@@ -168,27 +168,16 @@ impl Overrides {
             .collect()
     }
 
-    /// Checked here, once, and not again for each exchange.
-    pub(super) fn symbols(&self, problems: &mut Vec<Problem>) -> Option<(Value, Origin)> {
-        let origin = Origin::Flag("--symbol".to_owned());
-        let mut symbols: Vec<Symbol> = Vec::new();
-        for text in &self.symbols {
-            match text.trim().parse::<Symbol>() {
-                Ok(symbol) if symbols.contains(&symbol) => {}
-                Ok(symbol) => symbols.push(symbol),
-                Err(error) => problems.push(Problem {
-                    key: "--symbol".to_owned(),
-                    value: Some(Value::Text(text.clone()).to_string()),
-                    allowed: error.to_string(),
-                    origin: origin.clone(),
-                }),
-            }
+    /// The lists that `--symbol` makes, where these exchanges are enabled by everything else.
+    pub(super) fn symbols(
+        &self,
+        enabled: &[&'static str],
+        problems: &mut Vec<Problem>,
+    ) -> Vec<Entry> {
+        if self.symbols.is_empty() {
+            return Vec::new();
         }
-        // As base-quote: a quote that only its writer knows is still known when it is read again.
-        let written: Vec<String> =
-            symbols.iter().map(|it| format!("{}-{}", it.base(), it.quote())).collect();
-        let list = Value::list(written.iter().map(String::as_str));
-        (!symbols.is_empty()).then_some((list, origin))
+        symbols::of_flags(&self.symbols, &self.exchanges, enabled, problems)
     }
 }
 

@@ -92,17 +92,13 @@ impl Merged {
         self.lay(flags.keys().to_vec(), problems);
         let exchanges = flags.exchanges(problems);
         self.lay(exchanges, problems);
-        let Some((symbols, origin)) = flags.symbols(problems) else { return };
-        for exchange in super::EXCHANGES {
-            let enabled = self.get(&format!("exchanges.{exchange}.enabled"));
-            if enabled.is_some_and(|entry| entry.value.scalar() == Some("true")) {
-                self.put(Entry {
-                    key: format!("exchanges.{exchange}.symbols"),
-                    value: symbols.clone(),
-                    origin: origin.clone(),
-                });
-            }
-        }
+        let is_enabled = |name: &&'static str| {
+            let enabled = self.get(&format!("exchanges.{name}.enabled"));
+            enabled.is_some_and(|entry| entry.value.scalar() == Some("true"))
+        };
+        let enabled: Vec<&str> = super::EXCHANGES.into_iter().filter(is_enabled).collect();
+        let symbols = flags.symbols(&enabled, problems);
+        self.lay(symbols, problems);
     }
 
     fn put(&mut self, mut entry: Entry) {

@@ -17,6 +17,7 @@ mod network;
 mod problem;
 mod server_url;
 mod settings;
+mod symbols;
 mod value;
 
 #[cfg(test)]
@@ -35,6 +36,7 @@ pub use settings::{
     BackfillSettings, BatchSettings, DatabaseSettings, DatabaseUrl, ExchangeSettings,
     PaperSettings, PipelineSettings, Settings, SimulateSettings, SpoolSettings, StrategySettings,
 };
+pub use symbols::symbol_at;
 pub use value::Origin;
 
 use merge::Merged;

@@ -169,8 +169,8 @@ max_bytes = "4"
       batch.max_time = 5: a duration with its unit from "1ms" to "1h" (my.toml:7)
       batch.max_coalesced = "many": a whole number from 1 to 1000000 (my.toml:8)
       spool.max_bytes = "4": a size with its unit from "1MiB" to "1TiB" (my.toml:16)
-      exchanges.binance.symbols = "BTC-USDT": each symbol once; BTCUSDT is there already (my.toml:10)
-      exchanges.binance.symbols = "DOGE": the quote currency is not known: write it as BASE-QUOTE (my.toml:10)
+      exchanges.binance.symbols = "BTC-USDT": BTCUSDT is there already, written as "BTCUSDT": each pair once (my.toml:10)
+      exchanges.binance.symbols = "DOGE": it ends with no quote currency that is known (USDT, USDC, USD, EUR, BTC and the like): write it as BASE-QUOTE (my.toml:10)
       exchanges.binance.ws_url = "https://example.com": ws:// or wss:// with a host, without user, fragment and query but ?timeUnit=MICROSECOND or ?timeUnit=MILLISECOND, or "" for the venue's own (my.toml:11)
       exchanges.okx.symbols = []: at least one symbol, or exchanges.okx.enabled = false (my.toml:13)
       simulate.port = 70000: a whole number from 0 to 65535 (environment TRADING_CORE__SIMULATE__PORT)
@@ -239,7 +239,7 @@ fn endpoints_lose_their_trailing_slashes() {
 fn an_exchange_flag_enables_those_named_and_no_others() {
     let mut flags = Overrides::default();
     flags.only_exchanges(&["Kraken".into(), "okx".into()]);
-    flags.only_symbols(&["BTC-USDT".into(), "btcusdt".into(), "FOO-BAR".into()]);
+    flags.only_symbols(&["BTC-USDT".into(), "FOO-BAR".into()]);
     let text = "[exchanges.okx]\nenabled = false";
     let loaded = load(Some(&file(text)), &BTreeMap::new(), &flags).unwrap();
     for exchange in &loaded.settings.exchanges {

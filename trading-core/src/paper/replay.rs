@@ -16,7 +16,7 @@ use super::fills::Fill;
 use super::summary::Summary;
 use super::ticks::TickStream;
 use crate::config::PaperSettings;
-use crate::domain::{Symbol, Timestamp};
+use crate::domain::{Symbol, SymbolRef, Timestamp};
 use crate::telemetry::Progress;
 
 /// How many ticks go by between two looks at the progress.
@@ -95,10 +95,13 @@ pub struct Replayed {
 pub fn narrowed(
     mut settings: PaperSettings,
     exchanges: &[String],
-    symbols: &[Symbol],
+    symbols: &[SymbolRef],
 ) -> PaperSettings {
     for strategy in &mut settings.strategies {
-        strategy.symbols.retain(|symbol| symbols.is_empty() || symbols.contains(symbol));
+        let exchange = strategy.exchange.as_str();
+        let is_wanted =
+            |symbol: &Symbol| symbols.iter().any(|it| it.means(exchange, symbol.as_str()));
+        strategy.symbols.retain(|symbol| symbols.is_empty() || is_wanted(symbol));
     }
     settings.strategies.retain(|strategy| {
         let is_wanted = exchanges.is_empty() || exchanges.contains(&strategy.exchange);
@@ -237,15 +240,17 @@ mod tests {
 
     #[test]
     fn strategies_without_a_wanted_symbol_do_not_take_part() {
-        let btc: Symbol = "BTCUSDT".parse().unwrap();
-        let narrow = |exchanges: &[&str], symbols: &[Symbol]| {
+        let asked = |text: &str| text.parse::<SymbolRef>().unwrap();
+        let narrow = |exchanges: &[&str], symbols: &[SymbolRef]| {
             let exchanges: Vec<String> = exchanges.iter().map(ToString::to_string).collect();
             let strategies = narrowed(settings("sma_crossover"), &exchanges, symbols).strategies;
             strategies.into_iter().map(|strategy| strategy.symbols.len()).collect::<Vec<_>>()
         };
         assert_eq!(narrow(&[], &[]), [2]);
-        assert_eq!(narrow(&["binance"], &[btc]), [1]);
+        assert_eq!(narrow(&["binance"], &[asked("BTCUSDT")]), [1]);
+        assert_eq!(narrow(&[], &[asked("binance:BTC-USDT"), asked("okx:ETHUSDT")]), [1]);
+        assert_eq!(narrow(&[], &[asked("okx:BTC-USDT")]), [0_usize; 0]);
         assert_eq!(narrow(&["okx"], &[]), [0_usize; 0]);
-        assert_eq!(narrow(&[], &["SOLUSDT".parse().unwrap()]), [0_usize; 0]);
+        assert_eq!(narrow(&[], &[asked("SOLUSDT")]), [0_usize; 0]);
     }
 }

@@ -49,7 +49,7 @@ pub use error::VerifyError;
 pub use findings::{Finding, Kind};
 pub use report::{Missing, Quarantined, Report, Sessions, SymbolReport, Verdict};
 
-use crate::domain::{Symbol, Timestamp};
+use crate::domain::{Lines, SymbolRef, Timestamp, escaped, nearest};
 use crate::exchange::{self, Exchange, IdRule};
 use crate::telemetry::Progress;
 
@@ -65,6 +65,8 @@ use tally::Tally;
 /// Bytes of a page of PostgreSQL, as nearly every server is built; for progress only.
 const PAGE_BYTES: u64 = 8_192;
 const MIB: u64 = 1_024 * 1_024;
+/// Stored symbols that are named in place of one that is not.
+const NAMES_MAX: usize = 10;
 /// What came over a connection that ended so long ago is stored, or in a spool.
 const SETTLED_MICROS: i64 = 60_000_000;
 
@@ -74,7 +76,7 @@ pub struct Scope {
     /// Only these exchanges; empty: all.
     pub exchanges: Vec<String>,
     /// Only these symbols; empty: all.
-    pub symbols: Vec<Symbol>,
+    pub symbols: Vec<SymbolRef>,
     /// From here on; `None`: from the first row.
     pub from: Option<Timestamp>,
     /// Up to here, excluded.
@@ -84,13 +86,25 @@ pub struct Scope {
 }
 
 impl Scope {
-    fn exchange_names(&self) -> Option<&[String]> {
-        (!self.exchanges.is_empty()).then_some(self.exchanges.as_slice())
+    /// The exchanges that are asked for, by themselves or by their symbols; `None`: all.
+    fn exchange_names(&self) -> Option<Vec<String>> {
+        if !self.exchanges.is_empty() {
+            return Some(self.exchanges.clone());
+        }
+        let of_symbols: Option<Vec<String>> =
+            self.symbols.iter().map(|symbol| symbol.exchange.clone()).collect();
+        of_symbols.filter(|names| !names.is_empty())
     }
 
-    fn symbol_names(&self) -> Option<Vec<&str>> {
-        let names = || self.symbols.iter().map(Symbol::as_str).collect();
+    /// The symbols that are asked for, on whichever exchange; `None`: all. What the two lists name together and nobody
+    /// asked for is read too, and left out by [`Self::means`].
+    fn symbol_names(&self) -> Option<Vec<String>> {
+        let names = || self.symbols.iter().flat_map(SymbolRef::names).collect();
         (!self.symbols.is_empty()).then(names)
+    }
+
+    fn means(&self, exchange: &str, symbol: &str) -> bool {
+        self.symbols.is_empty() || self.symbols.iter().any(|it| it.means(exchange, symbol))
     }
 }
 
@@ -215,7 +229,7 @@ fn without_rows(
     let is_empty = |(key, connected): &(&Key, &Connected)| {
         let mut spans = connected.claimed.spans().iter();
         spans.any(|span| span.1 >= window.from && span.0 < window.to)
-            && (scope.symbols.is_empty() || scope.symbols.iter().any(|it| it.as_str() == key.1))
+            && scope.means(&key.0, &key.1)
             && tallies.get(*key).is_none_or(|tally| tally.rows == 0)
     };
     let empty = connected.iter().filter(is_empty);
@@ -239,7 +253,19 @@ async fn nothing_stored(
         } else {
             "nothing is stored of what was asked for"
         };
-        findings.push(finding(Kind::NothingStored, "", 1, text.to_owned()));
+        let stored = match scope.symbols.as_slice() {
+            [] => Vec::new(),
+            _ => tables::stored_names(&mut look).await?,
+        };
+        let there = scope.symbols.iter().filter_map(|symbol| {
+            there_instead(symbol, &stored).map(|there| format!("{symbol}: {there}"))
+        });
+        let there: Vec<String> = there.take(NAMES_MAX).collect();
+        let text = match there.as_slice() {
+            [] => text.to_owned(),
+            there => format!("{text} ({})", there.join("; ")),
+        };
+        findings.push(finding(Kind::NothingStored, "", 1, text));
         return Ok(findings);
     }
     for exchange in &scope.exchanges {
@@ -248,13 +274,38 @@ async fn nothing_stored(
             findings.push(finding(Kind::NothingStored, exchange, 1, text));
         }
     }
-    for symbol in &scope.symbols {
-        if !is_stored(&|key| key.1 == symbol.as_str()) {
-            let text = format!("nothing is stored of {symbol} in the asked time");
+    let missing = scope.symbols.iter().filter(|it| !is_stored(&|key| it.means(&key.0, &key.1)));
+    let missing: Vec<&SymbolRef> = missing.collect();
+    if !missing.is_empty() {
+        let stored = tables::stored_names(&mut *snapshot.look().await?).await?;
+        for symbol in missing {
+            let mut text = format!("nothing is stored of {symbol} in the asked time");
+            if let Some(there) = there_instead(symbol, &stored) {
+                text.push_str(&format!(": {there}"));
+            }
             findings.push(finding(Kind::NothingStored, "", 1, text));
         }
     }
     Ok(findings)
+}
+
+/// What is stored in place of a symbol that is not, the nearest names first.
+fn there_instead(symbol: &SymbolRef, stored: &[String]) -> Option<String> {
+    let names = || stored.iter().map(String::as_str);
+    if names().any(|name| name.split_once(':').is_some_and(|(at, it)| symbol.means(at, it))) {
+        return Some("there is some of another time".to_owned());
+    }
+    let shown = |names: Vec<&str>| escaped(&names.join(", "), Lines::One).into_owned();
+    let near = nearest(&symbol.to_string(), names(), NAMES_MAX);
+    if !near.is_empty() {
+        return Some(format!("the nearest that is stored is {}", shown(near)));
+    }
+    let first = shown(names().take(NAMES_MAX).collect());
+    match stored.len().saturating_sub(NAMES_MAX) {
+        _ if stored.is_empty() => None,
+        0 => Some(format!("stored are {first}")),
+        more => Some(format!("stored are {first} and {more} more")),
+    }
 }
 
 /// A table that no query of `tick_data` sees.
@@ -295,8 +346,7 @@ impl Small {
         let mut look = snapshot.look().await?;
         let sessions = tables::sessions(&mut look, scope).await?;
         let now = tables::now(&mut look).await?;
-        let symbols: BTreeSet<String> =
-            scope.symbols.iter().map(|it| it.as_str().to_owned()).collect();
+        let symbols: BTreeSet<String> = scope.symbols.iter().flat_map(SymbolRef::names).collect();
         // While somebody records, the scope ends where nothing is on its way any more; an earlier end was asked for.
         let settled = match scope.settle_seconds {
             Some(_) => scope.to,
@@ -364,6 +414,7 @@ async fn first_look(
     for key in small.gaps.keys().chain(small.rejected.keys()) {
         tallies.entry(key.clone()).or_insert_with_key(tally);
     }
+    tallies.retain(|key, _| scope.means(&key.0, &key.1));
     Ok(tallies)
 }
 

@@ -277,6 +277,25 @@ pub(super) async fn detached(
     Ok(detached)
 }
 
+/// Symbols of which anything is stored, as `exchange:symbol`, up to a thousand of them.
+pub(super) async fn stored_names(look: &mut PgConnection) -> Result<Vec<String>, VerifyError> {
+    let names = sqlx::query_scalar(
+        // From one name to the next by the index: no row is read in between.
+        "WITH RECURSIVE names AS ( \
+             (SELECT exchange, symbol FROM tick_data ORDER BY exchange, symbol LIMIT 1) \
+             UNION ALL \
+             SELECT next.exchange, next.symbol FROM names CROSS JOIN LATERAL ( \
+                 SELECT exchange, symbol FROM tick_data \
+                 WHERE (exchange, symbol) > (names.exchange, names.symbol) ORDER BY exchange, symbol LIMIT 1 \
+             ) AS next \
+         ) SELECT exchange || ':' || symbol FROM names LIMIT 1000",
+    )
+    .fetch_all(look)
+    .await
+    .map_err(VerifyError::of_schema)?;
+    Ok(names)
+}
+
 /// Whether anything that is asked for is stored of the scope's end or later.
 pub(super) async fn is_any_newer(
     look: &mut PgConnection,
