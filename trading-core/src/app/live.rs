@@ -400,14 +400,6 @@ impl World {
             "Simulated exchanges at ws://{address}/<exchange> (seed {seed}, {rate} trades/s a symbol)"
         );
         let venues = venues(settings, Some(&address.to_string()))?;
-        for venue in &venues {
-            // The venue itself may take the subscription without a word, as Binance does.
-            for instrument in venue.unlisted(simulator.market()) {
-                warn!(
-                    "{instrument} is not listed by the simulated exchange: no tick of it will come"
-                );
-            }
-        }
         let run = simulator.run(stop.clone());
         tasks.spawn("simulator", async move {
             if let Err(error) = run.await {

@@ -11,6 +11,7 @@ mod live;
 mod mixed;
 mod recorder;
 mod signals;
+mod symbols;
 mod tasks;
 mod upkeep;
 

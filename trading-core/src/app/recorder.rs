@@ -17,6 +17,7 @@ use tracing::{debug, error, info, warn};
 use super::ground::Ground;
 use super::identity::identity;
 use super::signals::StopSignals;
+use super::symbols::{self, Question};
 use super::tasks::Tasks;
 use super::upkeep;
 use crate::config::{ExchangeSettings, Settings};
@@ -27,7 +28,6 @@ use crate::network::{Network, Pause};
 use crate::pipeline::{Ledger, Onlooker, Pipeline, Spooling, TickSender, channel};
 use crate::repair::{self, RepairContext, RepairVenue};
 use crate::rest::{RestClient, RestError};
-use crate::simulator::Market;
 use crate::store::journal::{Journal, journal, note_all_stored};
 use crate::store::postgres::LastStored;
 use crate::store::spool::{Losses, Spool};
@@ -148,15 +148,6 @@ impl Venue {
             && self.instruments.iter().any(|item| item.symbol() == symbol)
     }
 
-    /// What of it a simulated market does not have.
-    pub(super) fn unlisted<'a>(
-        &'a self,
-        market: &'a Market,
-    ) -> impl Iterator<Item = &'a Instrument> {
-        let name = self.exchange.name();
-        self.instruments.iter().filter(move |item| !market.lists(name, item.symbol()))
-    }
-
     /// What repair needs of it; `None`: it cannot be repaired, and that is said.
     pub(super) fn repair(&self) -> Option<RepairVenue> {
         let Some(rest_url) = self.rest_url.clone() else {
@@ -171,6 +162,16 @@ impl Venue {
             instruments: self.instruments.clone(),
             rest_url,
             client: Arc::clone(&self.client),
+        })
+    }
+
+    /// What is asked of it about its symbols; `None` where nobody says whom to ask.
+    fn question(&self) -> Option<Question> {
+        Some(Question {
+            exchange: self.exchange,
+            rest_url: self.rest_url.clone()?,
+            client: Arc::clone(&self.client),
+            symbols: self.instruments.iter().map(|item| item.symbol().clone()).collect(),
         })
     }
 
@@ -307,6 +308,8 @@ impl Recorder {
                 tasks.spawn(format!("feed {}", feed.name), feed::run(feed, feeds.clone()));
             }
         }
+        let questions = venues.iter().filter_map(Venue::question).collect();
+        tasks.spawn("symbols", symbols::run(questions, feeds.clone()));
         let (retention, upkeep_clock) = (settings.database.retention, clock.clone());
         if settings.backfill.enabled {
             let context = RepairContext {

@@ -10,10 +10,10 @@ use super::Check;
 use super::stored::Load;
 use crate::config::ExchangeSettings;
 use crate::domain::{Instrument, RecorderClock, Symbol, Timestamp, Witness};
-use crate::exchange::history::{HistoryError, Span};
+use crate::exchange::history::Span;
 use crate::exchange::{self, Exchange};
 use crate::network::{Network, Pause};
-use crate::rest::{RestClient, RestError};
+use crate::rest::{self, Listing, RestClient};
 use crate::telemetry::Progress;
 
 /// How long a WebSocket may take to open, and again to close.
@@ -66,7 +66,7 @@ pub(super) async fn examine(
             return venue;
         }
     };
-    let asking = Asking { exchange, base: rest_url, client, deadline, progress };
+    let asking = Examination { exchange, base: rest_url, client, deadline, progress };
     let (socket, clock) = tokio::join!(socket, asking.clock());
     venue.checks.push(socket);
     let is_reached = clock.is_ok();
@@ -113,7 +113,7 @@ async fn socket(area: &str, url: &str, network: &Network) -> Check {
     }
 }
 
-struct Asking<'a> {
+struct Examination<'a> {
     exchange: &'static dyn Exchange,
     base: &'a str,
     client: RestClient,
@@ -121,15 +121,7 @@ struct Asking<'a> {
     progress: &'a Progress,
 }
 
-/// What a venue says of a symbol.
-enum Listing {
-    Traded,
-    NotTraded,
-    Unknown(String),
-    NotAsked(String),
-}
-
-impl Asking<'_> {
+impl Examination<'_> {
     fn area(&self) -> &'static str {
         self.exchange.name()
     }
@@ -172,24 +164,35 @@ impl Asking<'_> {
         let (area, total) = (self.area(), symbols.len());
         let (mut checks, mut traded, mut load) = (Vec::new(), 0_usize, None);
         let mut not_asked: Option<(usize, String)> = None;
-        for symbol in symbols {
-            match self.listing(symbol).await {
+        let asking = rest::Asking {
+            exchange: self.exchange,
+            base: self.base,
+            client: &self.client,
+            deadline: self.deadline,
+            one_by_one_max: usize::MAX,
+        };
+        let listings = asking.listings(symbols, || self.progress.advance(1)).await;
+        for (symbol, listing) in symbols.iter().zip(listings) {
+            match listing {
                 Listing::Traded => {
                     traded += 1;
                     if asks_load && let Some(rate) = self.rate(symbol).await {
                         load = Load::sum(load.into_iter().chain([Load::expected(rate)]));
                     }
                 }
-                Listing::NotTraded => checks.push(missing(area, symbol, "is not traded there now")),
-                Listing::Unknown(words) => {
-                    checks.push(missing(area, symbol, &format!("is not known there ({words})")));
+                Listing::NotTraded => {
+                    checks.push(missing(area, symbol, "is not traded there now", &[]));
+                }
+                Listing::Unknown { words, nearest } => {
+                    let words = if words.is_empty() { words } else { format!(" ({words})") };
+                    let found = format!("is not known there{words}");
+                    checks.push(missing(area, symbol, &found, &nearest));
                 }
                 Listing::NotAsked(why) => {
                     let (count, _) = not_asked.get_or_insert((0, why));
                     *count += 1;
                 }
             }
-            self.progress.advance(1);
         }
         if traded > 0 {
             checks.insert(
@@ -202,23 +205,6 @@ impl Asking<'_> {
             checks.push(Check::warn(area, found, "look again later"));
         }
         (checks, load)
-    }
-
-    async fn listing(&self, symbol: &Symbol) -> Listing {
-        let history = self.exchange.history();
-        let url = history.symbol_url(self.base, &self.exchange.venue_symbol(symbol));
-        let body = match timeout_at(self.deadline, self.client.get(&url)).await {
-            Ok(Ok(body)) => body,
-            Ok(Err(RestError::Status { reason, .. })) => return Listing::Unknown(reason),
-            Ok(Err(error)) => return Listing::NotAsked(error.to_string()),
-            Err(_elapsed) => return Listing::NotAsked("there was no time left".to_owned()),
-        };
-        match history.decode_symbol(&body) {
-            Ok(true) => Listing::Traded,
-            Ok(false) => Listing::NotTraded,
-            Err(HistoryError::Refused(words)) => Listing::Unknown(words),
-            Err(error) => Listing::NotAsked(error.to_string()),
-        }
     }
 
     /// Trades a second, by the newest page of them that the venue gives.
@@ -248,8 +234,14 @@ impl Asking<'_> {
     }
 }
 
-fn missing(area: &str, symbol: &Symbol, what: &str) -> Check {
-    let remedy = format!("take it out of exchanges.{area}.symbols, or correct it");
+fn missing(area: &str, symbol: &Symbol, what: &str, nearest: &[String]) -> Check {
+    let remedy = match nearest {
+        [] => format!("take it out of exchanges.{area}.symbols, or correct it"),
+        names => format!(
+            "correct it in exchanges.{area}.symbols (did you mean {}?), or take it out",
+            names.join(", ")
+        ),
+    };
     Check::fail(area, format!("{symbol} {what}"), remedy)
 }
 

@@ -434,7 +434,12 @@ impl<'a> Connection<'a> {
                 let now = Instant::now();
                 self.liveness.record_confirmed(instrument, now);
                 self.sequence().await.record_confirmed(instrument, now);
-                info!("{name}: {instrument} is subscribed");
+                if self.liveness.is_doubted(instrument) {
+                    // An exchange acknowledges a name that it does not list, as often as it is asked.
+                    debug!("{name}: {instrument} is subscribed");
+                } else {
+                    info!("{name}: {instrument} is subscribed");
+                }
             }
             Event::SymbolRefused(instrument, reason) => {
                 error!("{name}: {instrument} is refused: {reason}. The other symbols are recorded");

@@ -9,6 +9,9 @@
 
 mod client;
 mod error;
+mod listing;
+#[cfg(test)]
+mod listing_tests;
 #[cfg(test)]
 mod round_trip;
 #[cfg(test)]
@@ -16,3 +19,4 @@ mod tests;
 
 pub use client::RestClient;
 pub use error::RestError;
+pub use listing::{Asking, Listing};

@@ -125,6 +125,11 @@ impl Liveness {
         self.symbols.entry(instrument).or_default().awaited.get_or_insert(now);
     }
 
+    /// Whether it was said of a symbol that it never traded, and it has not since.
+    pub(super) fn is_doubted(&self, instrument: Instrument) -> bool {
+        self.symbols.get(&instrument).is_some_and(|pulse| pulse.is_told && !pulse.has_traded)
+    }
+
     /// A trade came, perhaps once more: it is a sign of life when it is younger than all before.
     pub(super) fn record_trade(&mut self, tick: &Tick, now: Instant) {
         // A stamp of the future must not make those after it look old.

@@ -231,6 +231,10 @@ fn a_symbol_that_was_acknowledged_and_never_trades_is_asked_about_once() {
     assert_eq!(world.without_bitcoin(10_000), None);
     world.connect();
     assert_eq!(world.without_bitcoin(10_000), None, "on no later connection either");
+    assert!(world.liveness.is_doubted(symbol("BTC-USD")));
+    assert!(!world.liveness.is_doubted(symbol("ETH-USD")), "it trades");
+    world.trade("BTC-USD");
+    assert!(!world.liveness.is_doubted(symbol("BTC-USD")), "it trades after all");
 }
 
 #[test]
