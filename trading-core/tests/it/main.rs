@@ -22,6 +22,7 @@ mod hostile;
 mod install;
 mod journal;
 mod killed;
+mod names;
 mod paper;
 mod places;
 mod recorder;

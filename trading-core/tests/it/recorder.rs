@@ -153,6 +153,11 @@ impl Exchanges {
         self.settings.iter().cloned().chain(rest).collect()
     }
 
+    /// Their switches.
+    pub(crate) const fn faults(&self) -> &FaultsHandle {
+        &self.faults
+    }
+
     /// Ends them.
     pub(crate) async fn close(self) {
         self.cancel.cancel();

@@ -1,5 +1,6 @@
 //! A symbol that falls silent while its connection lives is subscribed anew, then another connection is opened.
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rust_decimal::Decimal;
@@ -20,6 +21,33 @@ const RULES: LivenessRules = LivenessRules {
     patience_max: Duration::from_secs(60),
     first_trade_max: Duration::from_millis(500),
 };
+
+/// What is logged on this thread.
+#[derive(Debug, Default, Clone)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Log {
+    fn capture(&self) -> tracing::subscriber::DefaultGuard {
+        let (log, info) = (self.clone(), tracing::Level::INFO);
+        let lines = tracing_subscriber::fmt().with_max_level(info).with_ansi(false);
+        tracing::subscriber::set_default(lines.with_writer(move || log.clone()).finish())
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+}
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
 
 /// Sends trades of these symbols until the feed says something that is no ping; `None`: it has closed.
 async fn trade_until_asked(server: &mut Server, symbols: &[&str], id: &mut u64) -> Option<String> {
@@ -99,7 +127,10 @@ async fn for_a_silent_symbol_another_connection_is_opened_before_the_old_one_end
 }
 
 #[tokio::test]
-async fn a_symbol_that_was_acknowledged_and_never_trades_is_asked_for_once_more() {
+async fn a_symbol_that_was_acknowledged_and_never_trades_is_asked_for_once_more_and_not_called_subscribed()
+ {
+    let log = Log::default();
+    let _guard = log.capture();
     let world = World::with(&Kraken, 100_000, |context| {
         (context.liveness, context.clock) = (RULES, RecorderClock::default());
     })
@@ -116,6 +147,9 @@ async fn a_symbol_that_was_acknowledged_and_never_trades_is_asked_for_once_more(
     assert!(again.is_err(), "{again:?}");
     let (.., ledger, _) = world.stop().await;
     assert_eq!(ledger.read().reconnects, 0);
+    let log = log.text();
+    assert!(log.contains("kraken:ETHUSD is acknowledged, but nothing has come"), "{log}");
+    assert!(!log.contains("kraken:ETHUSD is subscribed"), "{log}");
 }
 
 #[tokio::test]

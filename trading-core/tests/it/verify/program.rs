@@ -53,6 +53,46 @@ async fn it_ends_with_0_when_complete_and_with_2_when_not() {
 }
 
 #[tokio::test]
+async fn a_symbol_that_is_not_stored_is_answered_with_those_that_are() {
+    let recorded = Recorded::new(10).await;
+    let told = |arguments: &[&str]| text(&verify(&recorded.database.url, arguments).stdout);
+    let all = "binance:BTCUSDT, bybit:BTCUSDT, kraken:ETHUSD";
+    let nothing = told(&["--symbol", "NOSUCH-XYZ"]);
+    assert!(nothing.contains(&format!("(NOSUCHXYZ: stored are {all})")), "{nothing}");
+    assert!(nothing.lines().last().unwrap().starts_with("NOTHING TO JUDGE"), "{nothing}");
+    let near = told(&["--symbol", "BTCUSDT,okx:ETH-USDT"]);
+    let line = "nothing is stored of okx:ETHUSDT in the asked time: the nearest that is stored is kraken:ETHUSD";
+    assert!(near.contains(line), "{near}");
+    assert!(!near.contains("kraken  "), "only what was asked for is judged: {near}");
+    let other_time = told(&["--symbol", "kraken:ETHUSD,BTCUSDT", "--to", "2020-01-01"]);
+    assert!(other_time.contains("kraken:ETHUSD: there is some of another time"), "{other_time}");
+}
+
+#[tokio::test]
+async fn a_symbol_of_one_exchange_is_judged_there_alone() {
+    let recorded = Recorded::new(10).await;
+    let symbols = |arguments: &[&str]| {
+        let output = verify(&recorded.database.url, &[arguments, &["--json"]].concat());
+        let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let of = |it: &Value| {
+            format!("{}:{}", it["exchange"].as_str().unwrap(), it["symbol"].as_str().unwrap())
+        };
+        let told: Vec<String> = report["symbols"].as_array().unwrap().iter().map(of).collect();
+        (output.status.code(), told.join(" "))
+    };
+    let (binance, bybit) =
+        ("binance:BTCUSDT".to_owned(), "binance:BTCUSDT bybit:BTCUSDT".to_owned());
+    assert_eq!(symbols(&["--symbol", "binance:btc-usdt"]), (Some(0), binance));
+    assert_eq!(symbols(&["--symbol", "BTC-USDT"]), (Some(0), bybit));
+    let both = "bybit:BTCUSDT kraken:ETHUSD".to_owned();
+    assert_eq!(symbols(&["--symbol", "bybit:BTCUSDT,kraken:ETH-USD"]), (Some(0), both));
+    // What is wrong at another exchange is not told.
+    recorded.run("DELETE FROM tick_data WHERE exchange = 'bybit' AND trade_id LIKE '%7'").await;
+    let binance = "binance:BTCUSDT kraken:ETHUSD".to_owned();
+    assert_eq!(symbols(&["--symbol", "binance:BTCUSDT,kraken:ETHUSD"]), (Some(0), binance));
+}
+
+#[tokio::test]
 async fn the_newest_minute_is_left_out_only_while_somebody_records() {
     let database = crate::support::postgres::database().await;
     trading_core::store::postgres::migrate(&database.pool).await.unwrap();
