@@ -22,7 +22,7 @@ async fn an_error_that_a_trigger_raises_is_one_line_of_the_log() {
     let arguments = ["live", "--simulate", "--symbol", "BTCUSDT,C0USDT", "--exchange", "binance"];
     let mut program = Program::start(folder.path(), &arguments, &settings);
     // What the simulated exchange does not have is said at once.
-    program.logged("WARN binance:C0USDT is not listed by the simulated exchange").await;
+    program.logged("ERROR binance:C0USDT is not listed by the exchange").await;
     program.logged("Feed connected").await;
     sqlx::raw_sql(
         "CREATE FUNCTION forge() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
