@@ -124,7 +124,7 @@ fn configuration(
             output::result(&format!("{:#}", loaded.effective.to_json()))
         }
         (ConfigCommand::Show { json: false }, Ok(loaded)) => {
-            output::result(&loaded.effective.to_string())
+            output::text(&loaded.effective.to_string())
         }
     }
 }

@@ -7,20 +7,42 @@ use tracing::error;
 use crate::cli::ExitCode;
 use crate::config::ConfigError;
 use crate::domain::{Lines, escaped};
-use crate::telemetry::LogFormat;
+use crate::store::with_causes;
+use crate::telemetry::{LogFormat, Page, Screen, Text, Tone, aside};
 
-/// Prints a result. A reader that has seen enough (`| head`) is no failure.
+/// Prints a result for people: folded and coloured on a terminal, one line a record elsewhere.
 #[must_use]
-pub fn result(text: &str) -> ExitCode {
-    // Symbols and reasons in it come from tables, which others write too.
-    let text = escaped(text, Lines::Many);
-    let mut out = std::io::stdout().lock();
-    let end = if text.ends_with('\n') { "" } else { "\n" };
-    match write!(out, "{text}{end}").and_then(|()| out.flush()) {
+pub fn page(page: &Page) -> ExitCode {
+    written(&page.on(Screen::of_output()))
+}
+
+/// Prints a text for people, as [`page`] does.
+#[must_use]
+pub fn text(text: &str) -> ExitCode {
+    let mut all = Page::default();
+    all.lines(text);
+    page(&all)
+}
+
+fn written(text: &str) -> ExitCode {
+    let print = || {
+        let mut out = std::io::stdout().lock();
+        out.write_all(text.as_bytes()).and_then(|()| out.flush())
+    };
+    match aside(print) {
         Ok(()) => ExitCode::Clean,
         Err(error) if error.kind() == ErrorKind::BrokenPipe => ExitCode::Clean,
         Err(_) => ExitCode::Failed,
     }
+}
+
+/// Prints a result for programs, or what must stay as it is. A reader that has seen enough (`| head`) is no failure.
+#[must_use]
+pub fn result(text: &str) -> ExitCode {
+    // Symbols and reasons in it come from tables, which others write too.
+    let text = escaped(text, Lines::Many);
+    let end = if text.ends_with('\n') { "" } else { "\n" };
+    written(&format!("{text}{end}"))
 }
 
 /// A result that is printed as it comes, because it may be long.
@@ -35,7 +57,7 @@ impl Printing {
     pub fn part(&mut self, text: &str) -> bool {
         if self.ended.is_none()
             && let Err(error) =
-                std::io::stdout().lock().write_all(escaped(text, Lines::Many).as_bytes())
+                aside(|| std::io::stdout().lock().write_all(escaped(text, Lines::Many).as_bytes()))
         {
             self.ended = Some(match error.kind() {
                 ErrorKind::BrokenPipe => ExitCode::Clean,
@@ -43,6 +65,12 @@ impl Printing {
             });
         }
         self.ended.is_none()
+    }
+
+    /// Prints the last part, as [`page`] does.
+    #[must_use]
+    pub fn page(self, last: &Page) -> ExitCode {
+        self.ended.unwrap_or_else(|| page(last))
     }
 
     /// Prints the last part.
@@ -53,41 +81,27 @@ impl Printing {
 }
 
 /// Prints why nothing can be done, with the causes behind it. The caller chooses the exit code.
-pub fn complain(error: &dyn std::error::Error) {
-    if writeln!(std::io::stderr().lock(), "{}", complaint(error)).is_err() {
+pub fn complain(error: &(dyn std::error::Error + 'static)) {
+    let text = complaint(error).on(Screen::of_errors());
+    if aside(|| std::io::stderr().lock().write_all(text.as_bytes())).is_err() {
         // Nobody is there to be told; the exit code still is.
     }
 }
 
 /// The error and its causes, where nothing that a database or a venue said begins a line or moves a cursor. Causes are
 /// words of others, on one line. Our own text may have several, of which only the first begins at the left.
-fn complaint(error: &dyn std::error::Error) -> String {
-    let mut text = format!("error: {error}");
-    let mut causes = Vec::new();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        causes.push(cause.to_string());
-        source = cause.source();
-    }
-    for cause in &causes {
-        let shown = escaped(cause, Lines::One);
-        // Some errors repeat their cause in their own text.
-        if !cause.is_empty() {
-            text = text.replace(cause.as_str(), &shown);
-        }
-        if !text.ends_with(&*shown) {
-            text.push_str(": ");
-            text.push_str(&shown);
-        }
-    }
-    let text = escaped(&text, Lines::Many);
+fn complaint(error: &(dyn std::error::Error + 'static)) -> Page {
+    let text = with_causes(error);
     let mut lines = text.lines();
-    let mut whole = lines.next().unwrap_or_default().to_owned();
+    let first = lines.next().unwrap_or_default();
+    let mut page = Page::default();
+    page.line(Text::of(Tone::Bad, "error:").and(Tone::Plain, format!(" {first}")));
     for line in lines {
-        whole.push_str(if line.starts_with("  ") { "\n" } else { "\n  " });
-        whole.push_str(line);
+        let indent = line.len() - line.trim_start_matches(' ').len();
+        let missing = 2_usize.saturating_sub(indent);
+        page.hanging(indent + missing + 2, format!("{:missing$}{line}", ""));
     }
-    whole
+    page
 }
 
 /// Tells all problems of the settings, as text or as one log event each.
@@ -128,16 +142,19 @@ mod tests {
     #[test]
     fn what_others_said_is_one_line_that_a_terminal_only_shows() {
         let cause = || std::io::Error::other(HOSTILE);
-        assert_eq!(complaint(&Outer(cause())), format!("error: cannot connect: {SHOWN}"));
-        assert_eq!(complaint(&Repeats(cause())), format!("error: it said {SHOWN}"));
-        let text = complaint(&Ours(HOSTILE.to_owned()));
+        assert_eq!(
+            complaint(&Outer(cause())).to_string(),
+            format!("error: cannot connect: {SHOWN}")
+        );
+        assert_eq!(complaint(&Repeats(cause())).to_string(), format!("error: it said {SHOWN}"));
+        let text = complaint(&Ours(HOSTILE.to_owned())).to_string();
         assert_eq!(text.lines().filter(|line| !line.starts_with(' ')).count(), 1, "{text}");
         assert!(!text.contains('\x1b'), "{text}");
     }
 
     #[test]
     fn a_text_of_our_own_keeps_its_lines() {
-        let text = complaint(&Ours("2 problems:\n  one\n  two\nor else".to_owned()));
+        let text = complaint(&Ours("2 problems:\n  one\n  two\nor else".to_owned())).to_string();
         assert_eq!(text, "error: 2 problems:\n  one\n  two\n  or else");
     }
 }

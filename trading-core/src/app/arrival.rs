@@ -21,8 +21,8 @@ use crate::store::postgres::{
     LastStored, PostgresStore, StoredTrade, first_received, last_received,
 };
 use crate::store::spool::Spool;
-use crate::store::{Store, StoreError, Written};
-use crate::telemetry::{RepeatLimiter, SharedLimiter};
+use crate::store::{Store, StoreError, Written, cause_of, said};
+use crate::telemetry::{Lasting, RepeatLimiter, SharedLimiter};
 
 /// The wait before a database that is away is asked again.
 const RETRY_DELAY: Duration = Duration::from_secs(2);
@@ -119,8 +119,10 @@ impl Arrival {
             None => return,
             Some(Ok(stored)) => stored,
             Some(Err(error)) => {
-                let cause = std::error::Error::source(&error).map(tracing::field::display);
-                error!(cause, "The database is there, and cannot be used: {error}");
+                error!(
+                    cause = cause_of(&error),
+                    "The database is there, and cannot be used: {error}"
+                );
                 return;
             }
         };
@@ -133,7 +135,7 @@ impl Arrival {
             biased;
             listed = self.list_missed(&pool, &spool, &journal, &stored, started_at) => {
                 if let Err(error) = listed {
-                    warn!(%error, "What was missed before the start is left to the auditor");
+                    warn!(error = %said(&error), "What was missed before the start is left to the auditor");
                 }
             }
             () = too_late => {}
@@ -152,8 +154,7 @@ impl Arrival {
                         return Err(LiveError::Another { spooled: spooled.clone() });
                     }
                     self.question.remember(&name.own)?;
-                    let waited =
-                        humantime::format_duration(Duration::from_secs(began.elapsed().as_secs()));
+                    let waited = Lasting(began.elapsed());
                     info!("The database is there after {waited}; what was spooled goes to it");
                     self.opening.0.send_replace(true);
                     return Ok(stored);
@@ -242,9 +243,8 @@ impl Arrival {
 
 fn tell_away(error: &LiveError, since: Option<Instant>, said: &mut RepeatLimiter) {
     let Some(unsaid) = said.admit(Instant::now()) else { return };
-    let cause = std::error::Error::source(error).map(tracing::field::display);
-    let since = since
-        .map(|began| humantime::format_duration(Duration::from_secs(began.elapsed().as_secs())));
+    let cause = cause_of(error);
+    let since = since.map(|began| Lasting(began.elapsed()));
     match since {
         None => warn!(cause, "Waiting for the database, and spooling meanwhile: {error}{unsaid}"),
         Some(since) => warn!(

@@ -24,7 +24,7 @@ use crate::store::postgres::{
     list_gaps, origin, remove_doubles, remove_quarantined, restore_refused_for_time,
     upsert_instruments,
 };
-use crate::telemetry::Progress;
+use crate::telemetry::{Progress, Total, Unit};
 
 /// Gaps of one exchange that are listed at the end.
 const LISTED_MAX: i64 = 1_000;
@@ -257,7 +257,7 @@ impl Work<'_> {
             u64::try_from(each).unwrap_or_default() * u64::try_from(symbols).unwrap_or_default()
         });
         let progress =
-            seconds.map(|total| Progress::start("Loading", "seconds of trades", Some(total)));
+            seconds.map(|it| Progress::start("Loading", Unit::Seconds("trades"), Total::Known(it)));
         let done = join_all(venues.iter().map(|venue| self.of_one(venue, progress.as_ref()))).await;
         if let Some(progress) = progress {
             progress.finish();

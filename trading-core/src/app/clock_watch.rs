@@ -18,7 +18,8 @@ use crate::domain::{
     consensus, steady_micros,
 };
 use crate::pipeline::Ledger;
-use crate::telemetry::RepeatLimiter;
+use crate::store::said;
+use crate::telemetry::{Lasting, RepeatLimiter};
 
 /// How often this machine's clock is looked at.
 const PULSE: Duration = Duration::from_millis(200);
@@ -234,7 +235,9 @@ impl ClockWatch {
         match timeout(DATABASE_MAX, asking).await {
             Ok(Ok(said)) => self.database = Some(said),
             // A database that is away is told of by who writes to it.
-            Ok(Err(error)) => debug!(%error, "The database was not asked for its time"),
+            Ok(Err(error)) => {
+                debug!(error = %said(&error), "The database was not asked for its time");
+            }
             Err(_elapsed) => debug!("The database did not say its time soon enough"),
         }
     }
@@ -368,6 +371,6 @@ fn against(by: &[String]) -> String {
 }
 
 /// For people: `3days 2s`.
-fn shown(micros: i64) -> humantime::FormattedDuration {
-    humantime::format_duration(Duration::from_secs((micros.unsigned_abs() + 500_000) / 1_000_000))
+fn shown(micros: i64) -> Lasting {
+    Lasting(Duration::from_micros(micros.unsigned_abs()))
 }

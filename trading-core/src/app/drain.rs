@@ -13,7 +13,7 @@ use crate::config::Settings;
 use crate::store::postgres::{DatabaseName, PostgresStore, database_name};
 use crate::store::spool::{self, Losses, SlotStatus, Spool, SpoolError, SpoolNames};
 use crate::store::{Store as _, StoreError, Written};
-use crate::telemetry::Progress;
+use crate::telemetry::{Progress, Total, Unit};
 
 /// What became of the ticks in the spool.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -156,7 +156,7 @@ async fn with_database(
     drained.losses = spool.losses();
     let store = database.store();
     let total = spool.backlog().ticks;
-    let progress = Progress::start("Draining the spool", "ticks", Some(total));
+    let progress = Progress::start("Draining the spool", Unit::Of("ticks"), Total::Known(total));
     let done = empty(&spool, &store, settings.batch.max_coalesced.get(), &progress, drained).await;
     drained.losses = spool.losses();
     if done.is_ok() {

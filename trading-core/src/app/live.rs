@@ -23,6 +23,7 @@ use crate::simulator::{Simulator, SimulatorError, SimulatorOptions};
 use crate::store::embedded::{Cluster, EmbeddedError, Options, command};
 use crate::store::postgres::{MaintenanceError, Origin, OriginError, Pooler, refusal};
 use crate::store::spool::{self, Found, Spool, SpoolError, SpoolNames};
+use crate::store::{cause_of, with_causes};
 
 /// How often the embedded server is looked at: a crashed one is brought back.
 const GUARD_INTERVAL: Duration = Duration::from_secs(2);
@@ -299,7 +300,7 @@ fn paper_trading(
         match &ended {
             Ok(()) => info!("{}", summary.get()),
             Err(error) => error!(
-                cause = std::error::Error::source(&error).map(ToString::to_string),
+                cause = cause_of(error),
                 "Paper trading has ended; recording goes on: {error}"
             ),
         }
@@ -372,7 +373,9 @@ async fn bring_back(cluster: Arc<Cluster>) {
         match cluster.ensure_running().await {
             Ok(true) => info!("The embedded database runs again"),
             Ok(false) => {}
-            Err(error) => error!(%error, "The embedded database cannot be brought back"),
+            Err(error) => {
+                error!(error = %with_causes(&error), "The embedded database cannot be brought back");
+            }
         }
     }
 }

@@ -30,6 +30,7 @@ use crate::repair::{self, RepairContext, RepairVenue};
 use crate::rest::{RestClient, RestError};
 use crate::store::journal::{Journal, journal, note_all_stored};
 use crate::store::postgres::LastStored;
+use crate::store::said;
 use crate::store::spool::{Losses, Spool};
 
 /// How long the database may take to note at the end that all is stored.
@@ -382,7 +383,7 @@ impl Recorder {
             match tokio::time::timeout(NOTE_MAX, note_all_stored(pool, recorder)).await {
                 Ok(Ok(())) => {}
                 // The next start takes some of it for lost, and lists more than is missing.
-                Ok(Err(error)) => debug!(%error, "Not noted that all is stored"),
+                Ok(Err(error)) => debug!(error = %said(&error), "Not noted that all is stored"),
                 Err(_elapsed) => debug!("Not noted that all is stored: no answer"),
             }
         }

@@ -3,7 +3,6 @@
 //!
 //! None of it is needed for a write, so none of its failures is one: each is said, and tried again.
 
-use std::error::Error as _;
 use std::time::Duration;
 
 use sqlx::PgPool;
@@ -12,11 +11,12 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 use crate::domain::{RecorderClock, Timestamp};
-use crate::store::Remedy;
 use crate::store::postgres::{
     Dropped, MaintenanceError, Restored, drop_old_partitions, make_days_ahead,
     restore_refused_for_time,
 };
+use crate::store::{Remedy, cause_of, said};
+use crate::telemetry::Lasting;
 
 /// How often days are made ahead, and old ones looked for.
 const INTERVAL: Duration = Duration::from_secs(3_600);
@@ -71,10 +71,7 @@ async fn keep(pool: &PgPool, retention: Option<Duration>) -> bool {
         Ok(dropped) => dropped,
         Err(MaintenanceError::Database(error)) => return told("Old days not dropped", &error),
         Err(error) => {
-            warn!(
-                cause = error.source().map(tracing::field::display),
-                "Old days not dropped: {error}"
-            );
+            warn!(cause = cause_of(&error), "Old days not dropped: {error}");
             return false;
         }
     };
@@ -83,7 +80,7 @@ async fn keep(pool: &PgPool, retention: Option<Duration>) -> bool {
 }
 
 fn tell_dropped(dropped: &Dropped, retention: Duration) {
-    let retention = humantime::format_duration(retention);
+    let retention = Lasting(retention);
     if let Some((ours, database)) = dropped.clocks_differ {
         error!(
             "Our clock says {ours} and the database's {database}: set the wrong one right. Until then days are judged by \
@@ -124,9 +121,9 @@ async fn restore(pool: &PgPool, clock: &RecorderClock) {
 /// A database that is away is told of by who writes to it.
 fn told(what: &str, error: &sqlx::Error) -> bool {
     if Remedy::of(error) == Remedy::Retry && error.as_database_error().is_none() {
-        debug!(%error, "{what}");
+        debug!(error = %said(error), "{what}");
     } else {
-        warn!("{what}, and tried again: {error}");
+        warn!("{what}, and tried again: {}", said(error));
     }
     false
 }

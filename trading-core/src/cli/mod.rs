@@ -30,7 +30,7 @@ pub use when::{When, WhenError};
 
 use crate::config::Overrides;
 use crate::domain::SymbolRef;
-use crate::telemetry::{Level, LogFormat, LogOptions};
+use crate::telemetry::{Level, LogFormat, LogOptions, Wishes};
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -323,7 +323,9 @@ impl Cli {
         T: Into<std::ffi::OsString> + Clone,
     {
         Self::try_parse_from(arguments).map_err(|error| {
-            if error.print().is_err() {
+            // A reader that has seen enough (`| head`) is no failure.
+            let printed = error.print();
+            if printed.is_err_and(|it| it.kind() != std::io::ErrorKind::BrokenPipe) {
                 return ExitCode::Failed;
             }
             match error.kind() {
@@ -400,7 +402,7 @@ impl Cli {
             level: self.common.log_level,
             verbose: self.common.verbose,
             directives: environment.get("RUST_LOG").cloned(),
-            plain: environment.get("NO_COLOR").is_some_and(|value| !value.is_empty()),
+            wishes: Wishes::read(|name| environment.get(name).map(String::as_str)),
         }
     }
 }

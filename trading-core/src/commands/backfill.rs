@@ -1,13 +1,13 @@
 //! `backfill`: what is asked for, and what came of it as a table or as JSON.
 
-use std::fmt::Write as _;
-
 use serde_json::json;
 use trading_core::app::{BackfillError, BackfillOptions, BackfillReport, backfill as run_backfill};
 use trading_core::cli::{BackfillArgs, Cli, ExitCode};
 use trading_core::domain::Timestamp;
 use trading_core::output;
 use trading_core::store::postgres::ListedGap;
+use trading_core::store::with_causes;
+use trading_core::telemetry::{Grouped, Page, Side, Table, Text, Tone};
 
 use super::place::{must_be_meant, must_be_there};
 use super::{Environment, failed, pg_bin, with_settings};
@@ -51,9 +51,13 @@ pub(crate) fn backfill(cli: &Cli, arguments: &BackfillArgs, environment: &Enviro
 fn answer(result: Result<BackfillReport, BackfillError>, arguments: &BackfillArgs) -> ExitCode {
     match result {
         Ok(report) => {
-            let text = if arguments.json { as_json(&report) } else { as_text(&report) };
             let lost = report.ledger.in_flight + report.ledger.dropped;
-            match output::result(&text) {
+            let printed = if arguments.json {
+                output::result(&as_json(&report))
+            } else {
+                output::page(&page(&report))
+            };
+            match printed {
                 ExitCode::Clean if lost > 0 => ExitCode::Loss,
                 ExitCode::Clean if !report.is_complete() => ExitCode::Found,
                 code => code,
@@ -107,50 +111,57 @@ fn as_json(report: &BackfillReport) -> String {
     format!("{value:#}")
 }
 
-fn as_text(report: &BackfillReport) -> String {
-    let mut text = String::new();
-    // Writing to a string cannot fail.
-    let mut line = |line: std::fmt::Arguments<'_>| {
-        if text.write_fmt(line).is_ok() {
-            text.push('\n');
-        }
-    };
+fn page(report: &BackfillReport) -> Page {
+    let words = ("", Side::Words);
+    let mut ranges = Table::new(&[("", Side::Left), ("", Side::Right), words]);
+    let mut gaps = Table::new(&[("", Side::Left), ("", Side::Left), words]);
     for exchange in &report.exchanges {
         for symbol in &exchange.range {
-            let (name, ticks) = (symbol.instrument.to_string(), symbol.ticks);
-            match &symbol.error {
-                None => line(format_args!("{name:24} {ticks:>10} trades in the range")),
-                Some(error) => line(format_args!("{name:24} {ticks:>10} trades, not all: {error}")),
-            }
+            let ticks = Grouped(symbol.ticks).to_string();
+            let what = match &symbol.error {
+                None => Text::from("trades in the range"),
+                Some(error) => Text::from("trades, ")
+                    .and(Tone::Bad, "not all")
+                    .and(Tone::Plain, format!(": {}", with_causes(error))),
+            };
+            ranges.row([symbol.instrument.to_string().into(), ticks.into(), what]);
         }
         if let Some((read, unreadable, reason)) = &exchange.frames {
-            let name = exchange.exchange;
-            line(format_args!("{name:24} {read:>10} frames read, {unreadable} still cannot be"));
+            let read = u64::try_from(*read).unwrap_or(u64::MAX);
+            let what = format!("frames read, {} still cannot be", Grouped(*unreadable));
+            let cells = [exchange.exchange.to_owned(), Grouped(read).to_string(), what];
+            ranges.row(cells.map(Text::from));
             if let Some(reason) = reason {
-                line(format_args!("{:24} {:>10} the first: {reason}", "", ""));
+                ranges.row(["".into(), "".into(), format!("the first: {reason}").into()]);
             }
         }
         for gap in &exchange.gaps {
             let name = format!("{}:{}", gap.exchange, gap.symbol);
-            let (status, what) = (gap.status.as_str(), what(gap));
-            match &gap.note {
-                Some(note) => line(format_args!("{name:24} {status:13} {what}: {note}")),
-                None => line(format_args!("{name:24} {status:13} {what}")),
-            }
+            let note = gap.note.as_ref().map_or_else(String::new, |note| format!(": {note}"));
+            let tone = match gap.status.as_str() {
+                "unrecoverable" => Tone::Bad,
+                "open" => Tone::Notice,
+                _ => Tone::Good,
+            };
+            let what = format!("{}{note}", what(gap));
+            gaps.row([name.into(), Text::of(tone, &gap.status), what.into()]);
         }
     }
+    let mut page = Page::default();
+    page.table(ranges);
+    page.table(gaps);
     let ledger = report.ledger;
-    line(format_args!(
+    page.line(format!(
         "gaps: {} repaired, {} no loss, {} unrecoverable, {} open; trades: {} stored, {} there already, {} refused",
-        report.gaps("repaired"),
-        report.gaps("not_a_loss"),
-        report.gaps("unrecoverable"),
-        report.gaps("open"),
-        ledger.stored,
-        ledger.duplicates,
-        ledger.rejected,
+        Grouped(report.gaps("repaired").unsigned_abs()),
+        Grouped(report.gaps("not_a_loss").unsigned_abs()),
+        Grouped(report.gaps("unrecoverable").unsigned_abs()),
+        Grouped(report.gaps("open").unsigned_abs()),
+        Grouped(ledger.stored),
+        Grouped(ledger.duplicates),
+        Grouped(ledger.rejected),
     ));
-    text
+    page
 }
 
 fn what(gap: &ListedGap) -> String {

@@ -21,9 +21,12 @@ pub(crate) fn doctor(cli: &Cli, arguments: &DoctorArgs, environment: &Environmen
 }
 
 fn tell(diagnosis: &Diagnosis, arguments: &DoctorArgs) -> ExitCode {
-    let text =
-        if arguments.json { format!("{:#}", diagnosis.to_json()) } else { diagnosis.to_string() };
-    match output::result(&text) {
+    let printed = if arguments.json {
+        output::result(&format!("{:#}", diagnosis.to_json()))
+    } else {
+        output::page(&diagnosis.page())
+    };
+    match printed {
         ExitCode::Clean if diagnosis.would_fail => ExitCode::Found,
         code => code,
     }

@@ -185,7 +185,7 @@ fn elsewhere(settings: &Settings) -> Option<Elsewhere> {
     }
 }
 
-fn usage(error: &dyn std::error::Error) -> ExitCode {
+fn usage(error: &(dyn std::error::Error + 'static)) -> ExitCode {
     output::complain(error);
     ExitCode::Usage
 }
@@ -201,7 +201,7 @@ async fn migrate(settings: &Settings, environment: &Environment) -> ExitCode {
     }
     database.close().await;
     match migrated {
-        Ok(_closed) => output::result("the tables are up to date"),
+        Ok(_closed) => output::text("the tables are up to date"),
         Err(error) => failed(&error),
     }
 }
@@ -270,14 +270,14 @@ fn pg_bin(environment: &Environment) -> Option<PathBuf> {
     environment.get("PG_BIN").filter(|folder| !folder.is_empty()).map(PathBuf::from)
 }
 
-fn told(result: Result<impl std::fmt::Display, impl std::error::Error>) -> ExitCode {
+fn told(result: Result<impl std::fmt::Display, impl std::error::Error + 'static>) -> ExitCode {
     match result {
-        Ok(answer) => output::result(&answer.to_string()),
+        Ok(answer) => output::text(&answer.to_string()),
         Err(error) => failed(&error),
     }
 }
 
-fn failed(error: &dyn std::error::Error) -> ExitCode {
+fn failed(error: &(dyn std::error::Error + 'static)) -> ExitCode {
     output::complain(error);
     ExitCode::Failed
 }

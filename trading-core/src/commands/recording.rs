@@ -13,7 +13,7 @@ use trading_core::output;
 use trading_core::store::embedded::{Options, command};
 use trading_core::store::journal::{Standing, standing};
 use trading_core::store::postgres::{Server, Session};
-use trading_core::store::spool;
+use trading_core::store::{said, spool};
 
 use super::{Environment, pg_bin};
 
@@ -81,7 +81,7 @@ async fn ask(settings: &Settings, environment: &Environment) -> Result<Option<St
         DatabaseUrl::Server(text) => Server::from_url(text).map_err(|error| error.to_string())?,
     };
     let session = Session { name: "trading-core recording", statement_max: Some(STATEMENT_MAX) };
-    let away = |error: sqlx::Error| format!("the database does not answer: {error}");
+    let away = |error: sqlx::Error| format!("the database does not answer: {}", said(&error));
     let mut connection = server.connect(session).await.map_err(away)?;
     let standing = standing(&mut connection).await.map_err(away);
     // The answer is there already.

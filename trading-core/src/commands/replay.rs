@@ -1,6 +1,5 @@
 //! `replay`: from the arguments to a table, or JSON.
 
-use std::fmt::Write as _;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -12,7 +11,7 @@ use trading_core::output::{self, Printing};
 use trading_core::paper::{
     self, Engine, Fill, PaperError, Replayed, StrategySummary, TickQuery, TickStream,
 };
-use trading_core::telemetry::Progress;
+use trading_core::telemetry::{Grouped, Page, Progress, Side, Table, Text, Tone, Total, Unit};
 
 use super::place::must_be_there;
 use super::{Environment, Interrupted, failed, pg_bin, with_settings};
@@ -119,8 +118,9 @@ async fn replayed(
     if let Some(time) = arguments.speed.market_time(QUERY_TIME) {
         query.slice_max = query.slice_max.min(time);
     }
-    let total = query.estimate(pool).await?;
-    let progress = Progress::start(format!("Replay at {}", arguments.speed), "ticks", total);
+    let total = query.estimate(pool).await?.map_or(Total::Unknown, Total::About);
+    let what = format!("Replay at {}", arguments.speed);
+    let progress = Progress::start(what, Unit::Of("ticks"), total);
     let ticks = TickStream::start(pool.clone(), query);
     let stop = async {
         signals.next().await;
@@ -162,14 +162,18 @@ impl Answer {
     }
 
     fn end(self, replayed: &Replayed) -> ExitCode {
-        let rest = if self.json { json(replayed) } else { table(replayed) };
-        let text = match (self.json && self.fills, self.told) {
-            (true, 0) => format!("{{\"fills\":[],{}", rest.trim_start_matches('{')),
-            (true, _) => format!("\n],{}", rest.trim_start_matches('{')),
-            (false, 0) => rest,
-            (false, _) => format!("\n{rest}"),
+        if !self.json {
+            // What follows the fills is a table of its own.
+            let page = page(replayed, self.told > 0);
+            return self.printing.page(&page);
+        }
+        let rest = json(replayed);
+        let text = match (self.fills, self.told) {
+            (false, _) => format!("{rest:#}"),
+            (true, 0) => format!("{{\"fills\":[],{}", rest.to_string().trim_start_matches('{')),
+            (true, _) => format!("\n],{}", rest.to_string().trim_start_matches('{')),
         };
-        self.printing.end(text.trim_end_matches('\n'))
+        self.printing.end(&text)
     }
 }
 
@@ -213,7 +217,7 @@ fn fill_json(account: &str, fill: &Fill) -> Value {
     })
 }
 
-fn json(replayed: &Replayed) -> String {
+fn json(replayed: &Replayed) -> Value {
     let Replayed { ticks, arrived, summary, is_complete } = replayed;
     let strategies: Vec<Value> = summary.strategies.iter().map(strategy_json).collect();
     json!({
@@ -224,7 +228,6 @@ fn json(replayed: &Replayed) -> String {
         "displaced": summary.displaced,
         "strategies": strategies,
     })
-    .to_string()
 }
 
 fn strategy_json(strategy: &StrategySummary) -> Value {
@@ -251,61 +254,73 @@ fn strategy_json(strategy: &StrategySummary) -> Value {
     })
 }
 
-fn table(replayed: &Replayed) -> String {
-    const COLUMNS: [&str; 9] =
-        ["strategy", "orders", "fills", "fees", "realized", "unrealized", "equity", "pnl", "in"];
-    let mut rows = vec![COLUMNS.map(str::to_owned)];
-    for strategy in &replayed.summary.strategies {
+fn page(replayed: &Replayed, is_apart: bool) -> Page {
+    let mut page = Page::default();
+    if is_apart {
+        page.line("");
+    }
+    // One currency is said once, so that the table fits more terminals.
+    let strategies = &replayed.summary.strategies;
+    let quote = strategies.first().map_or("", |first| first.quote.as_str());
+    let is_one = strategies.iter().all(|it| it.quote == quote);
+    let mut columns = vec![
+        ("strategy", Side::Left),
+        ("orders", Side::Right),
+        ("fills", Side::Right),
+        ("fees", Side::Right),
+        ("realized", Side::Right),
+        ("unrealized", Side::Right),
+        ("equity", Side::Right),
+        ("pnl", Side::Right),
+    ];
+    if !is_one {
+        columns.push(("in", Side::Left));
+    }
+    let mut table = Table::new(&columns);
+    for strategy in strategies {
         let money = strategy.valuation.map_or([const { String::new() }; 5], |worth| {
             // Cents say nothing of an account in bitcoin.
             let digits = if worth.equity.abs() >= 100.into() { 2 } else { 8 };
             [worth.fees, worth.realized, worth.unrealized, worth.equity, worth.pnl]
                 .map(|amount| format!("{amount:.digits$}"))
         });
-        let [fees, realized, unrealized, equity, pnl] = money;
-        let (orders, fills) = (strategy.orders.to_string(), strategy.fills.to_string());
-        let name = strategy.name.to_string();
-        let quote = strategy.quote.clone();
-        rows.push([name, orders, fills, fees, realized, unrealized, equity, pnl, quote]);
+        let counts = [strategy.orders, strategy.fills].map(|count| Grouped(count).to_string());
+        let name = Text::from(strategy.name.to_string());
+        let numbers = counts.into_iter().chain(money).map(Text::from);
+        let its_quote = (!is_one).then(|| Text::from(strategy.quote.clone()));
+        table.row(std::iter::once(name).chain(numbers).chain(its_quote));
     }
-    let mut text = String::new();
-    for row in &rows {
-        for (column, cell) in row.iter().enumerate() {
-            let width =
-                rows.iter().filter_map(|row| row.get(column)).map(String::len).max().unwrap_or(0);
-            // Names to the left, numbers to the right.
-            let written = match column {
-                0 => write!(text, "{cell:<width$}"),
-                8 => write!(text, "  {cell}"),
-                _ => write!(text, "  {cell:>width$}"),
-            };
-            debug_assert!(written.is_ok(), "a string takes all that is written to it");
+    page.table(table);
+    page.line(match replayed.arrived {
+        Some((first, last)) => {
+            let currency = if is_one { format!("; amounts in {quote}") } else { String::new() };
+            format!("{} ticks from {first} to {last}{currency}", Grouped(replayed.ticks))
         }
-        text.push('\n');
-    }
-    text.push_str(&remarks(replayed));
-    text
+        None => "no ticks".to_owned(),
+    });
+    remarks(replayed, &mut page);
+    page
 }
 
-fn remarks(replayed: &Replayed) -> String {
-    let mut remarks = match replayed.arrived {
-        Some((first, last)) => format!("{} ticks from {first} to {last}", replayed.ticks),
-        None => "no ticks".to_owned(),
-    };
+/// What somebody should know who believes the table.
+fn remarks(replayed: &Replayed, page: &mut Page) {
     if !replayed.is_complete {
-        remarks.push_str("; stopped before the end");
+        page.line(Text::of(Tone::Notice, "stopped before the end"));
     }
     if replayed.summary.displaced > 0 {
-        let _infallible = write!(remarks, "; {} out of order", replayed.summary.displaced);
+        let ticks = Grouped(replayed.summary.displaced);
+        page.line(Text::of(Tone::Notice, format!("{ticks} ticks were out of order")));
     }
     for strategy in &replayed.summary.strategies {
+        let name = &strategy.name;
         if strategy.late > 0 {
-            let _infallible =
-                write!(remarks, "; {}: {} late ticks left out", strategy.name, strategy.late);
+            let late = Grouped(strategy.late);
+            page.line(Text::of(Tone::Notice, format!("{name}: {late} late ticks left out")));
         }
         if let Some(why) = &strategy.stopped {
-            let _infallible = write!(remarks, "; {} STOPPED: {why}", strategy.name);
+            page.line(
+                Text::of(Tone::Bad, format!("{name} STOPPED")).and(Tone::Plain, format!(": {why}")),
+            );
         }
     }
-    remarks
 }

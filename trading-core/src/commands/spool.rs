@@ -1,14 +1,16 @@
 //! `trading-core spool`
 
-use std::fmt::Write as _;
+use std::path::Path;
 
 use serde_json::json;
+use tracing::{info, warn};
 use trading_core::app::{DrainError, Wanted, drain_spool};
 use trading_core::cli::{Cli, ExitCode, SpoolArgs, SpoolCommand};
 use trading_core::config::Settings;
 use trading_core::domain::Tick;
 use trading_core::output;
 use trading_core::store::spool;
+use trading_core::telemetry::{Grouped, Page};
 
 use super::{Environment, failed, pg_bin, with_settings};
 
@@ -23,8 +25,11 @@ pub(crate) fn spool(cli: &Cli, arguments: &SpoolArgs, environment: &Environment)
             SpoolCommand::Status { json } => match spool::status(&dir, settings.spool.max_bytes) {
                 Ok(status) if *json => output::result(&format!("{:#}", json!(status))),
                 Ok(status) => {
-                    let hint = elsewhere(&settings).unwrap_or_default();
-                    output::result(&format!("{status}{hint}"))
+                    let mut page = status.page();
+                    if let Some(hint) = elsewhere(&settings) {
+                        page.line(hint);
+                    }
+                    output::page(&page)
                 }
                 Err(error) => failed(&error),
             },
@@ -32,14 +37,21 @@ pub(crate) fn spool(cli: &Cli, arguments: &SpoolArgs, environment: &Environment)
                 let limit = usize::try_from(*limit).unwrap_or(usize::MAX);
                 match spool::inspect(&dir, limit, *damaged) {
                     Ok(ticks) if ticks.is_empty() => ExitCode::Clean,
-                    Ok(ticks) => output::result(&listed(&ticks, *json)),
+                    Ok(ticks) => {
+                        let code = match json {
+                            true => output::result(&json_lines(&ticks)),
+                            false => output::page(&listed(&ticks)),
+                        };
+                        tell_others(&dir, ticks.len(), *damaged);
+                        code
+                    }
                     Err(error) => failed(&error),
                 }
             }
             SpoolCommand::Drain { damaged, adopt } => {
                 let wanted = Wanted { damaged: *damaged, adopted: adopt.as_deref() };
                 match drain_spool(&settings, pg_bin(environment), wanted).await {
-                    Ok(drained) => match output::result(&drained.to_string()) {
+                    Ok(drained) => match output::text(&drained.to_string()) {
                         ExitCode::Clean if !drained.is_complete() => ExitCode::Loss,
                         code => code,
                     },
@@ -63,38 +75,55 @@ fn elsewhere(settings: &Settings) -> Option<String> {
         true => ("the simulated market", " --simulated"),
         false => ("real exchanges", ""),
     };
-    let ticks = status.ticks;
-    (ticks > 0).then(|| {
-        format!("\nOf {which} {ticks} ticks wait elsewhere: `trading-core spool status{flag}`")
+    let ticks = Grouped(status.ticks);
+    (status.ticks > 0).then(|| {
+        format!("Of {which} {ticks} ticks wait elsewhere: `trading-core spool status{flag}`")
     })
 }
 
-fn listed(ticks: &[(u32, Tick)], as_json: bool) -> String {
+/// Says on standard error how many more there are: standard output has ticks only.
+fn tell_others(dir: &Path, printed: usize, damaged: bool) {
+    let printed = u64::try_from(printed).unwrap_or(u64::MAX);
+    match spool::inspectable(dir, damaged) {
+        Ok(all) if all > printed => info!(
+            "{printed} of {all} ticks are printed, the oldest of each slot first; --limit N prints more"
+        ),
+        Ok(_) => {}
+        Err(error) => warn!(%error, "How many ticks there are is not known"),
+    }
+}
+
+fn json_lines(ticks: &[(u32, Tick)]) -> String {
     let mut text = String::new();
     for (slot, tick) in ticks {
-        let Tick { instrument, trade_id, price, quantity, side, .. } = tick;
-        let (exchange, symbol, time) =
-            (instrument.exchange(), instrument.symbol(), tick.exchange_at);
-        let side = side.as_str();
-        let written = if as_json {
-            let tick = json!({
-                "slot": slot,
-                "exchange": exchange,
-                "symbol": symbol.as_str(),
-                "trade_id": trade_id.to_string(),
-                "time": time.to_string(),
-                "received_at": tick.received_at.to_string(),
-                "side": side,
-                "price": price.to_string(),
-                "quantity": quantity.to_string(),
-                "source": tick.source.as_str(),
-            });
-            writeln!(text, "{tick}")
-        } else {
-            writeln!(text, "{exchange} {symbol} {trade_id} {time} {side} {price} {quantity}")
-        };
-        // A string takes everything.
-        debug_assert!(written.is_ok());
+        let tick = json!({
+            "slot": slot,
+            "exchange": tick.instrument.exchange(),
+            "symbol": tick.instrument.symbol().as_str(),
+            "trade_id": tick.trade_id.to_string(),
+            "time": tick.exchange_at.to_string(),
+            "received_at": tick.received_at.to_string(),
+            "side": tick.side.as_str(),
+            "price": tick.price.to_string(),
+            "quantity": tick.quantity.to_string(),
+            "source": tick.source.as_str(),
+        });
+        text.push_str(&tick.to_string());
+        text.push('\n');
     }
     text
+}
+
+/// Exchange, symbol, trade id, time, side, price, quantity.
+fn listed(ticks: &[(u32, Tick)]) -> Page {
+    let mut page = Page::default();
+    for (_, tick) in ticks {
+        let Tick { instrument, trade_id, price, quantity, side, exchange_at, .. } = tick;
+        let (exchange, symbol) = (instrument.exchange(), instrument.symbol());
+        let side = side.as_str();
+        page.line(format!(
+            "{exchange} {symbol} {trade_id} {exchange_at} {side} {price} {quantity}"
+        ));
+    }
+    page
 }

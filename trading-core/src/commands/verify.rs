@@ -26,12 +26,12 @@ pub(crate) fn verify(cli: &Cli, arguments: &VerifyArgs, environment: &Environmen
     interruptible(cli, environment, async |settings| {
         match report(&settings, environment, arguments).await {
             Ok(report) => {
-                let text = if arguments.json {
-                    format!("{:#}", report.to_json())
+                let printed = if arguments.json {
+                    output::result(&format!("{:#}", report.to_json()))
                 } else {
-                    report.to_string()
+                    output::page(&report.page())
                 };
-                match output::result(&text) {
+                match printed {
                     ExitCode::Clean if !report.complete => ExitCode::Found,
                     code => code,
                 }

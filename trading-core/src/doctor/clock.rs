@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::Check;
 use crate::domain::{Consensus, Witness, consensus};
+use crate::telemetry::Lasting;
 
 const AREA: &str = "clock";
 /// One that is further off lets an exchange or a certificate refuse us, in microseconds.
@@ -40,8 +41,7 @@ pub(super) fn judge(witnesses: &[Witness]) -> Option<Check> {
 
 fn apart(micros: i64) -> String {
     let side = if micros > 0 { "behind" } else { "ahead of" };
-    let apart = Duration::from_secs((micros.unsigned_abs() + 500_000) / 1_000_000);
-    format!("{} {side}", humantime::format_duration(apart))
+    format!("{} {side}", Lasting(Duration::from_micros(micros.unsigned_abs())))
 }
 
 #[cfg(test)]

@@ -16,6 +16,8 @@ use crate::store::embedded::{Options, command};
 use crate::store::postgres::{
     Days, Pooler, Schema, Server, Session, days, is_away, lock_holder, pooler, refusal, schema,
 };
+use crate::store::{said, with_causes};
+use crate::telemetry::Grouped;
 
 const AREA: &str = "database";
 /// The server's time for one question.
@@ -73,7 +75,7 @@ async fn embedded(settings: &Settings, pg_bin: Option<PathBuf>) -> Database {
     let status = match command::status(&options).await {
         Ok(status) => status,
         Err(error) => {
-            found.checks.push(Check::fail(AREA, error.to_string(), "set database.data_dir"));
+            found.checks.push(Check::fail(AREA, with_causes(&error), "set database.data_dir"));
             return found;
         }
     };
@@ -100,7 +102,7 @@ async fn embedded(settings: &Settings, pg_bin: Option<PathBuf>) -> Database {
         }
         Err(error) => {
             let remedy = "install PostgreSQL's server, or set PG_BIN to the folder of its programs";
-            found.checks.push(Check::fail(AREA, error.to_string(), remedy));
+            found.checks.push(Check::fail(AREA, with_causes(&error), remedy));
         }
     }
     match status.server {
@@ -145,7 +147,8 @@ async fn server(found: &mut Database, settings: &Settings, reached: &Server, sho
         Ok(connection) => connection,
         Err(error) => {
             let (refusal, remedy) = (refusal(&error), remedy_for(&error));
-            found.checks.push(Check::fail(AREA, format!("{shown} {refusal}: {error}"), remedy));
+            let words = said(&error).without_cure();
+            found.checks.push(Check::fail(AREA, format!("{shown} {refusal}: {words}"), remedy));
             return;
         }
     };
@@ -157,8 +160,10 @@ async fn server(found: &mut Database, settings: &Settings, reached: &Server, sho
             found.load = load;
         }
         Err(error) => {
-            let text = format!("{shown} does not answer what it is asked: {error}");
-            found.checks.push(Check::fail(AREA, text, "look at the server's log"));
+            let words = said(&error).without_cure().to_string();
+            let text = format!("{shown} does not answer what it is asked: {words}");
+            let remedy = remedy_for_refused(&mut connection, &error).await;
+            found.checks.push(Check::fail(AREA, text, remedy));
         }
     }
     // What was asked is answered; how the server takes the farewell changes nothing.
@@ -175,12 +180,47 @@ async fn clock(connection: &mut PgConnection, is_here: bool) -> Result<Witness, 
     Ok(Witness { name: DATABASE.to_owned(), ahead, is_here })
 }
 
+/// What to do about a server that lets nobody in.
 fn remedy_for(error: &sqlx::Error) -> &'static str {
-    if is_away(error) {
-        "start it, or correct database.url; `live` spools until it is there"
-    } else {
-        "correct database.url (a password belongs in DATABASE_URL), or mend it at the server"
+    let code = error.as_database_error().and_then(|it| it.code());
+    match (error, code.as_deref()) {
+        (_, Some("28P01")) => "give the right password in DATABASE_URL",
+        (_, Some("28000")) => {
+            "make the role, or let it in (ALTER ROLE … LOGIN, and a line of pg_hba.conf), or correct the user in database.url"
+        }
+        (_, Some("3D000")) => "make it with CREATE DATABASE, or correct its name in database.url",
+        (_, Some("42501")) => "let its owner run GRANT CONNECT ON DATABASE … TO the user",
+        _ if is_away(error) => "start it, or correct database.url; `live` spools until it is there",
+        (sqlx::Error::Tls(_), _) => "look at sslmode, sslrootcert and sslcert in database.url",
+        _ => "correct database.url (a password belongs in DATABASE_URL), or mend it at the server",
     }
+}
+
+/// What to do about a server that lets us in, and does not answer.
+async fn remedy_for_refused(connection: &mut PgConnection, error: &sqlx::Error) -> String {
+    let code = error.as_database_error().and_then(|it| it.code());
+    match code.as_deref() {
+        Some("42501") => {
+            let names: Result<(String, Option<String>), _> =
+                sqlx::query_as("SELECT current_user::text, current_schema()::text")
+                    .fetch_one(connection)
+                    .await;
+            let (user, schema) = names.unwrap_or_else(|_error| ("the user".to_owned(), None));
+            grant(schema.as_deref().unwrap_or("public"), &user)
+        }
+        Some("57014" | "55P03") => {
+            "look in pg_stat_activity who holds it up, or look again later".to_owned()
+        }
+        Some("42P01" | "42703" | "42883") => {
+            "let the owner of the tables run `trading-core db migrate`".to_owned()
+        }
+        _ => "look at the server's log".to_owned(),
+    }
+}
+
+/// What gives a user all rights that recording needs.
+fn grant(schema: &str, user: &str) -> String {
+    format!("GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {schema} TO {user}")
 }
 
 fn told(pooler: Pooler) -> (&'static str, &'static str) {
@@ -203,6 +243,9 @@ struct About {
     encoding: String,
     is_read_only: bool,
     may_create: bool,
+    /// The first schema of the search path that the user may look into.
+    schema: Option<String>,
+    user: String,
     connections_max: i32,
     connections_used: i64,
 }
@@ -228,6 +271,7 @@ async fn look(
              current_setting('server_encoding') AS encoding, \
              current_setting('transaction_read_only')::boolean OR pg_is_in_recovery() AS is_read_only, \
              coalesce(has_schema_privilege(current_schema(), 'CREATE'), false) AS may_create, \
+             current_schema()::text AS schema, current_user::text AS \"user\", \
              current_setting('max_connections')::integer \
                  - current_setting('superuser_reserved_connections')::integer AS connections_max, \
              (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()) \
@@ -237,7 +281,7 @@ async fn look(
     .await?;
     let mut checks = judge_server(&server, settings.database.max_connections.get());
     let schema = schema(&mut *connection).await?;
-    checks.push(judge_schema(schema, server.may_create));
+    checks.push(judge_schema(schema, &server));
     if !matches!(schema, Schema::Current)
         && let Some(holder) = lock_holder(connection).await?
     {
@@ -307,13 +351,24 @@ fn judge_server(server: &About, needed: u32) -> Vec<Check> {
     checks
 }
 
-fn judge_schema(schema: Schema, may_create: bool) -> Check {
+fn judge_schema(schema: Schema, server: &About) -> Check {
     let newer = "use the newer trading-core, or another database";
-    let rights = "GRANT CREATE ON SCHEMA public TO the user, or use the database's owner";
-    match schema {
-        Schema::Missing | Schema::Behind(_) if !may_create => {
-            Check::fail(AREA, "the user may not make the tables", rights)
+    match (schema, &server.schema) {
+        (Schema::Missing, None) => {
+            let found = "the user may look into no schema of its search_path";
+            let remedy = format!("GRANT USAGE ON SCHEMA public TO {}", server.user);
+            return Check::fail(AREA, found, remedy);
         }
+        (Schema::Missing | Schema::Behind(_), name) if !server.may_create => {
+            let (name, user) = (name.as_deref().unwrap_or("public"), &server.user);
+            let remedy = format!(
+                "GRANT CREATE ON SCHEMA {name} TO {user}, or let the owner run `trading-core db migrate`"
+            );
+            return Check::fail(AREA, "the user may not make the tables", remedy);
+        }
+        _ => {}
+    }
+    match schema {
         Schema::Missing => Check::ok(AREA, "there are no tables yet; `live` makes them"),
         Schema::Behind(pending) => {
             Check::ok(AREA, format!("{pending} migrations are to be run; `live` runs them"))
@@ -332,9 +387,7 @@ fn judge_tables(tables: &Tables, simulated: bool) -> Vec<Check> {
     let mut checks = Vec::new();
     if let Some(table) = &tables.unwritable {
         let Tables { user, schema, .. } = tables;
-        let remedy = format!(
-            "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {schema} TO {user}"
-        );
+        let remedy = grant(schema, user);
         let found = format!("the user may not write to all tables: {table} is one of those");
         checks.push(Check::fail(AREA, found, remedy));
     }
@@ -351,7 +404,8 @@ fn judge_tables(tables: &Tables, simulated: bool) -> Vec<Check> {
         ));
     }
     if tables.open_gaps > 0 {
-        let found = format!("{} gaps are open", tables.open_gaps);
+        let gaps = Grouped(tables.open_gaps.unsigned_abs());
+        let found = format!("{gaps} gaps are open");
         checks.push(Check::warn(
             AREA,
             found,
@@ -391,16 +445,22 @@ mod tests {
     use super::*;
     use crate::doctor::Level;
 
-    fn server_with(change: impl FnOnce(&mut About)) -> Vec<Level> {
-        let mut server = About {
+    fn good() -> About {
+        About {
             version: "15.1".to_owned(),
             number: 150_001,
             encoding: "UTF8".to_owned(),
             is_read_only: false,
             may_create: true,
+            schema: Some("ticks".to_owned()),
+            user: "recorder".to_owned(),
             connections_max: 97,
             connections_used: 3,
-        };
+        }
+    }
+
+    fn server_with(change: impl FnOnce(&mut About)) -> Vec<Level> {
+        let mut server = good();
         change(&mut server);
         judge_server(&server, 5).into_iter().map(|check| check.level).collect()
     }
@@ -430,7 +490,17 @@ mod tests {
             (Schema::Newer, true, Level::Fail),
             (Schema::Broken(3), true, Level::Fail),
         ] {
-            assert_eq!(judge_schema(schema, may_create).level, level, "{schema:?}");
+            let server = About { may_create, ..good() };
+            assert_eq!(judge_schema(schema, &server).level, level, "{schema:?}");
         }
+    }
+
+    #[test]
+    fn rights_that_are_missing_are_named_with_the_user_and_the_schema() {
+        let remedy = |server: About| judge_schema(Schema::Missing, &server).remedy.unwrap();
+        let no_tables = About { may_create: false, ..good() };
+        assert!(remedy(no_tables).contains("GRANT CREATE ON SCHEMA ticks TO recorder"));
+        let no_schema = About { may_create: false, schema: None, ..good() };
+        assert!(remedy(no_schema).contains("GRANT USAGE ON SCHEMA public TO recorder"));
     }
 }

@@ -6,11 +6,13 @@ use bytesize::ByteSize;
 use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::statvfs::statvfs;
 use nix::unistd::{AccessFlags, access};
+use rust_decimal::prelude::ToPrimitive as _;
 
 use super::Check;
 use super::stored::Load;
 use crate::config::Settings;
-use crate::store::spool;
+use crate::store::{spool, with_causes};
+use crate::telemetry::Grouped;
 
 /// Files that are open beside sockets to exchanges and database: logs, locks, segments of the spool, room to spare.
 const FILES_BESIDE: u64 = 64;
@@ -40,10 +42,12 @@ pub(super) fn files(settings: &Settings) -> Check {
 
 fn judge_files(allowed: u64, needed: u64) -> Check {
     if allowed < needed {
-        let found = format!("{allowed} files may be open, and about {needed} are needed");
+        let found =
+            format!("{} files may be open, and about {needed} are needed", Grouped(allowed));
         return Check::fail("files", found, format!("ulimit -n {}", needed * 2));
     }
-    Check::ok("files", format!("{allowed} files may be open; about {needed} are needed"))
+    let found = format!("{} files may be open; about {needed} are needed", Grouped(allowed));
+    Check::ok("files", found)
 }
 
 /// Whether the database's disk holds what is to come. `database`: its folder, where it lies on this machine.
@@ -74,10 +78,8 @@ fn expected(load: Option<Load>) -> Check {
         "by the exchanges' newest trades"
     };
     let per_day = ByteSize(load.bytes_per_day());
-    Check::ok(
-        "load",
-        format!("about {:.0} ticks a second, {per_day} a day ({from})", load.rows_per_second),
-    )
+    let a_second = Grouped(load.rows_per_second.round().to_u64().unwrap_or(u64::MAX));
+    Check::ok("load", format!("about {a_second} ticks a second, {per_day} a day ({from})"))
 }
 
 fn database_disk(settings: &Settings, load: Option<Load>, folder: &Path) -> Check {
@@ -122,13 +124,13 @@ pub(super) async fn spool(settings: &Settings) -> Vec<Check> {
         (settings.spool.max_bytes, "set spool.dir to a folder that can be written");
     let folder = match spool::folder(&settings.spool, &settings.database) {
         Ok(folder) => folder,
-        Err(error) => return vec![Check::fail("spool", error.to_string(), remedy)],
+        Err(error) => return vec![Check::fail("spool", with_causes(&error), remedy)],
     };
     let mut checks = vec![spool_disk(settings, &folder)];
     let looked = tokio::task::spawn_blocking(move || spool::status(&folder, max_bytes)).await;
     match looked {
         Ok(Ok(status)) => checks.extend(judge_leftovers(&status)),
-        Ok(Err(error)) => checks.push(Check::fail("spool", error.to_string(), remedy)),
+        Ok(Err(error)) => checks.push(Check::fail("spool", with_causes(&error), remedy)),
         Err(error) => {
             checks.push(Check::warn("spool", error.to_string(), "`trading-core spool status`"));
         }
@@ -147,7 +149,7 @@ fn judge_leftovers(status: &spool::Status) -> Vec<Check> {
         checks.push(Check::warn("spool", skipped.to_string(), "move it elsewhere"));
     }
     if status.ticks > 0 {
-        let found = format!("{} ticks wait in it", status.ticks);
+        let found = format!("{} ticks wait in it", Grouped(status.ticks));
         checks.push(Check::warn(
             "spool",
             found,

@@ -22,7 +22,7 @@ use serde::Serialize;
 
 use crate::config::Settings;
 use crate::network::Network;
-use crate::telemetry::Progress;
+use crate::telemetry::{Page, Progress, Text, Tone, Total, Unit};
 
 use stored::Load;
 
@@ -30,6 +30,8 @@ use stored::Load;
 const DATABASE_MAX: Duration = Duration::from_secs(30);
 /// What asking one exchange may take: one request a second for its symbols, at the slowest.
 const VENUE_MAX: Duration = Duration::from_secs(90);
+/// Columns of `warn`.
+const LEVEL_WIDTH: usize = 4;
 
 /// How a check went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -99,26 +101,50 @@ impl Diagnosis {
     }
 }
 
-impl fmt::Display for Diagnosis {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Diagnosis {
+    /// For people: a line for each check, what to do under it, and a verdict.
+    #[must_use]
+    pub fn page(&self) -> Page {
+        let mut page = Page::default();
         let width = self.checks.iter().map(|check| check.area.len()).max().unwrap_or_default();
+        // Two blanks on each side of the area.
+        let hang = LEVEL_WIDTH + 2 + width + 2;
         for Check { area, level, found, remedy } in &self.checks {
-            let level = match level {
-                Level::Ok => "ok  ",
-                Level::Warn => "warn",
-                Level::Fail => "FAIL",
+            let (level, tone) = match level {
+                Level::Ok => ("ok", Tone::Good),
+                Level::Warn => ("warn", Tone::Notice),
+                Level::Fail => ("FAIL", Tone::Bad),
             };
+            let mut lines = found.lines();
+            let first = lines.next().unwrap_or_default();
+            let blanks = LEVEL_WIDTH - level.len() + 2;
+            let head = format!("{:blanks$}{area:<width$}  {first}", "");
+            page.hanging(hang, Text::of(tone, level).and(Tone::Plain, head));
             // A database's words begin no line.
-            let found = found.replace('\n', "\n      ");
-            writeln!(f, "{level}  {area:<width$}  {found}")?;
+            for line in lines {
+                page.hanging(hang, format!("{:1$}{line}", "", LEVEL_WIDTH + 2));
+            }
             if let Some(remedy) = remedy {
-                writeln!(f, "      {:<width$}  do: {remedy}", "")?;
+                page.hanging(hang + 4, format!("{:hang$}do: {remedy}", ""));
             }
         }
         let count = |level| self.checks.iter().filter(|check| check.level == level).count();
         let (fail, warn) = (count(Level::Fail), count(Level::Warn));
-        let verdict = if self.would_fail { "NOT READY" } else { "READY" };
-        write!(f, "{verdict}: {} checks, {fail} would fail, {warn} to know of", self.checks.len())
+        let (verdict, tone) = match (self.would_fail, warn) {
+            (true, _) => ("NOT READY", Tone::Bad),
+            (false, 0) => ("READY", Tone::Good),
+            (false, _) => ("READY", Tone::Notice),
+        };
+        let all = self.checks.len();
+        let counts = format!(": {all} checks, {fail} would fail, {warn} to know of");
+        page.line(Text::of(tone, verdict).and(Tone::Plain, counts));
+        page
+    }
+}
+
+impl fmt::Display for Diagnosis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.page().fmt(f)
     }
 }
 
@@ -136,7 +162,8 @@ pub async fn examine(settings: &Settings, pg_bin: Option<PathBuf>) -> Diagnosis 
     let venues: Vec<_> = venues.collect();
     let total = venues.iter().map(|venue| venue.symbols.len()).sum::<usize>();
     let total = u64::try_from(total).unwrap_or(u64::MAX);
-    let progress = Progress::start("Asking the exchanges", "symbols", Some(total));
+    let progress =
+        Progress::start("Asking the exchanges", Unit::Of("symbols"), Total::Known(total));
     let answers = match Network::new(&settings.network) {
         Ok(network) => {
             let ask = |venue| venue::examine(venue, &network, !is_stored, VENUE_MAX, &progress);

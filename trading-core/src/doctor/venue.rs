@@ -14,7 +14,7 @@ use crate::exchange::history::Span;
 use crate::exchange::{self, Exchange};
 use crate::network::{Network, Pause};
 use crate::rest::{self, Listing, RestClient};
-use crate::telemetry::Progress;
+use crate::telemetry::{Lasting, Progress};
 
 /// How long a WebSocket may take to open, and again to close.
 const SOCKET_MAX: Duration = Duration::from_secs(10);
@@ -261,20 +261,15 @@ fn judge_clock(
     // Where between the two it lies is not known: only what is certain is told.
     let off = if earliest > 0 { earliest } else { latest.min(0) };
     let apart = Duration::from_micros(off.unsigned_abs());
-    let shown = |apart: Duration| {
-        humantime::format_duration(Duration::from_millis(
-            apart.as_millis().try_into().unwrap_or(u64::MAX),
-        ))
-    };
     if off.abs() <= micros(CLOCK_TOLD) {
         let took = Duration::from_micros((after.as_micros() - before.as_micros()).unsigned_abs());
         return Check::ok(
             area,
-            format!("REST reached at {base} in {}; its clock is ours", shown(took)),
+            format!("REST reached at {base} in {}; its clock is ours", Lasting(took)),
         );
     }
     let side = if off > 0 { "behind" } else { "ahead of" };
-    let found = format!("this machine's clock is {} {side} the exchange's", shown(apart));
+    let found = format!("this machine's clock is {} {side} the exchange's", Lasting(apart));
     if off.abs() > micros(CLOCK_FAILS) {
         Check::fail(area, found, CLOCK_REMEDY)
     } else {
@@ -299,10 +294,10 @@ mod tests {
         assert_eq!(clock(100, 200, 1_199).0, Level::Ok);
         let (level, text) = clock(100, 200, 1_301);
         assert_eq!(level, Level::Warn);
-        assert!(text.contains("1s 101ms behind"), "{text}");
+        assert!(text.contains("1.1s behind"), "{text}");
         let (level, text) = clock(40_100, 40_200, 101);
         assert_eq!(level, Level::Fail);
-        assert!(text.contains("39s 999ms ahead of"), "{text}");
+        assert!(text.contains("40s ahead of"), "{text}");
         assert_eq!(clock(100, 5_000, 3_000).0, Level::Ok, "a slow answer says little");
         assert_eq!(clock(1_900, 1_950, 0).0, Level::Ok, "a venue that tells whole seconds");
         assert_eq!(clock(2_101, 2_150, 0).0, Level::Warn);

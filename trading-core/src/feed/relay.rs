@@ -12,6 +12,7 @@ use super::backoff::Backoff;
 use super::connection::{self, Learned, Notice, Orders, Report};
 use super::liveness::Liveness;
 use super::session::End;
+use crate::telemetry::Lasting;
 
 /// A planned cut is met this long before it comes.
 const AGE_MARGIN: Duration = Duration::from_secs(300);
@@ -75,8 +76,7 @@ impl<'a> Relay<'a> {
             let wait =
                 self.backoff.after_connection(lived, ticks).max(self.feed.context.gate.left());
             warn!(
-                feed = %self.name, lived = %humantime::format_duration(Duration::from_secs(lived.as_secs())),
-                retry_in = %humantime::format_duration(Duration::from_millis(millis(wait))),
+                feed = %self.name, lived = %Lasting(lived), retry_in = %Lasting(wait),
                 "Feed disconnected: {end}"
             );
             tokio::select! {
@@ -188,10 +188,6 @@ impl<'a> Relay<'a> {
         let age = age.unwrap_or(Duration::from_secs(100 * 365 * 86_400));
         Runner { ended: Box::pin(connection), notices, relieved, relieve_at: Instant::now() + age }
     }
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 struct Runner<'a> {

@@ -17,6 +17,7 @@ use super::pause::{self, Hold, Side};
 use super::wire::{Stream, Wire};
 use super::words::words;
 use crate::domain::Timestamp;
+use crate::telemetry::Lasting;
 
 /// A WebSocket to a venue. Its text messages come as binary ones.
 pub type WebSocket = WebSocketStream<Wire>;
@@ -217,7 +218,7 @@ impl fmt::Display for Refusal {
         write!(f, "; {}", self.advice())?;
         match self.hold {
             Some(hold) if hold.wait > Duration::ZERO => {
-                let wait = humantime::format_duration(Duration::from_secs(hold.wait.as_secs()));
+                let wait = Lasting(hold.wait);
                 write!(f, "; asked again in {wait}")
             }
             _ => Ok(()),

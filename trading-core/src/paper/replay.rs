@@ -148,8 +148,10 @@ pub async fn replay(
         }
         replayed.arrived = Some((first, at));
         replayed.ticks = replayed.ticks.saturating_add(1);
-        if replayed.ticks.is_multiple_of(PROGRESS_TICKS) {
-            progress.advance(PROGRESS_TICKS);
+        // Who waits for each tick wants to see each.
+        let told_after = if speed == Speed::Max { PROGRESS_TICKS } else { 1 };
+        if replayed.ticks.is_multiple_of(told_after) {
+            progress.advance(told_after);
         }
         engine.on_tick(&tick, &mut events);
         for event in events.drain(..) {
@@ -160,7 +162,7 @@ pub async fn replay(
             }
         }
     }
-    progress.advance(replayed.ticks % PROGRESS_TICKS);
+    progress.advance(replayed.ticks.saturating_sub(progress.done()));
     engine.displace(ticks.displaced());
     replayed.summary = engine.summary();
     Ok(replayed)
@@ -170,9 +172,10 @@ pub async fn replay(
 mod tests {
     use super::*;
     use crate::paper::testing::{at, settings, tick, walk};
+    use crate::telemetry::{Total, Unit};
 
     fn progress() -> Progress {
-        Progress::start("Replay", "ticks", None)
+        Progress::start("Replay", Unit::Of("ticks"), Total::Unknown)
     }
 
     #[tokio::test(start_paused = true)]

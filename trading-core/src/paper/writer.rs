@@ -16,6 +16,7 @@ use tracing::{debug, error, info, warn};
 use super::changes::Changes;
 use super::error::{PaperError, Remedy};
 use super::store::Store;
+use crate::store::cause_of;
 
 /// How long changes are gathered before they are written.
 const WRITE_INTERVAL: Duration = Duration::from_secs(1);
@@ -198,7 +199,7 @@ impl Outage {
             (now, backoff.build())
         });
         let away = now.duration_since(*since);
-        let cause = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
+        let cause = cause_of(error);
         if away > AWAY_ALARM {
             error!(away_seconds = away.as_secs(), %error, cause, "Paper trading is not stored, trying on");
         } else {

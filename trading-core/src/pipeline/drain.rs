@@ -12,10 +12,10 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
-use super::writer::{Writer, cause_of, whole_seconds};
+use super::writer::Writer;
 use crate::store::spool::{Backlog, Oldest, Spool};
-use crate::store::{DaysLeft, Remedy, Store, StoreError};
-use crate::telemetry::RepeatLimiter;
+use crate::store::{DaysLeft, Remedy, Store, StoreError, cause_of};
+use crate::telemetry::{Lasting, RepeatLimiter};
 
 /// The wait before the first probe of a store that is away; doubled each time.
 const PROBE_DELAY: Duration = Duration::from_secs(1);
@@ -207,7 +207,7 @@ impl<S: Store> Drain<S> {
                 info!("Draining the spool: {batches} batches ({ticks} ticks) left");
             }
         } else if let Some((since, ticks)) = self.drained.take() {
-            info!("Spool drained: {ticks} ticks in {}", whole_seconds(since.elapsed()));
+            info!("Spool drained: {ticks} ticks in {}", Lasting(since.elapsed()));
         }
     }
 
@@ -219,7 +219,7 @@ impl<S: Store> Drain<S> {
         match self.writer.circuit.open_for(now) {
             Some(open_for) => {
                 if open_for >= AWAY_INTERVAL && self.away.admit(now).is_some() {
-                    let open_for = whole_seconds(open_for);
+                    let open_for = Lasting(open_for);
                     warn!(
                         cause,
                         "Store still away after {open_for}: {error}; {batches} batches ({ticks} ticks) in the spool"

@@ -21,8 +21,8 @@ use super::ledger::Ledger;
 use crate::config::BatchSettings;
 use crate::domain::Tick;
 use crate::store::spool::{Backlog, Spool, SpoolError};
-use crate::store::{DaysLeft, Remedy, Store, StoreError, Written};
-use crate::telemetry::SharedLimiter;
+use crate::store::{DaysLeft, Remedy, Store, StoreError, Written, cause_of};
+use crate::telemetry::{Lasting, SharedLimiter};
 
 /// The longest wait between two attempts at a store that is away, which jitter may double: short enough that a store
 /// which is back is found well before a stop's deadline.
@@ -231,7 +231,7 @@ impl<S: Store> Writer<S> {
     ) -> bool {
         if let Some(unsaid) = self.retried.admit(Instant::now()) {
             let (cause, unsaid) = (cause_of(error), unsaid);
-            warn!(ticks, failures, retry_in = ?delay, cause, "Batch not written: {error}{unsaid}");
+            warn!(ticks, failures, retry_in = %Lasting(delay), cause, "Batch not written: {error}{unsaid}");
         }
         let mut pressed = self.pressed.subscribe();
         tokio::select! {
@@ -277,7 +277,7 @@ impl<S: Store> Writer<S> {
 
     pub(super) fn close_circuit(&self) {
         let Some(open_for) = self.circuit.close(Instant::now()) else { return };
-        let open_for = whole_seconds(open_for);
+        let open_for = Lasting(open_for);
         let Backlog { batches, ticks, .. } = self.backlog();
         if batches > 0 {
             info!(
@@ -302,15 +302,4 @@ impl<S: Store> Writer<S> {
             error!(cause, "Spool not written at {dir}: {error}{remedy}; {then}{unsaid}");
         }
     }
-}
-
-/// For people: `2m 3s`.
-pub(super) fn whole_seconds(duration: Duration) -> humantime::FormattedDuration {
-    humantime::format_duration(Duration::from_secs(duration.as_secs()))
-}
-
-pub(super) fn cause_of(
-    error: &dyn std::error::Error,
-) -> Option<tracing::field::DisplayValue<&dyn std::error::Error>> {
-    error.source().map(|source| tracing::field::display(source as &dyn std::error::Error))
 }

@@ -18,11 +18,11 @@ use super::says::Says;
 use super::{RANGES_MAX, RepairContext, RepairVenue};
 use crate::domain::{Instrument, Timestamp};
 use crate::exchange::IdRule;
-use crate::store::Remedy;
 use crate::store::postgres::{
     AuditStep, Gaps, Hole, audit_step, checked_until, first_stored, listed, note_audit,
     remove_doubles,
 };
+use crate::store::{Remedy, said};
 
 /// How often the ids are looked through.
 const INTERVAL: Duration = Duration::from_secs(30);
@@ -70,9 +70,9 @@ impl Auditor {
                 if let Err(error) = self.look_through(*instrument, exact_times, now).await {
                     // A database that is away is told of by who writes to it.
                     if Remedy::of(&error) == Remedy::Retry {
-                        debug!(%error, "The stored ids of {instrument} are looked through later");
+                        debug!(error = %said(&error), "The stored ids of {instrument} are looked through later");
                     } else {
-                        warn!(%error, "The stored ids of {instrument} could not be looked through");
+                        warn!(error = %said(&error), "The stored ids of {instrument} could not be looked through");
                     }
                     // Whatever it is, it is not this symbol's alone.
                     return;

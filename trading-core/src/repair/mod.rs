@@ -40,8 +40,8 @@ use crate::domain::{HeldSince, Instrument, RecorderClock, Tick};
 use crate::exchange::Exchange;
 use crate::pipeline::{ChannelClosed, Ledger, TickSender};
 use crate::rest::RestClient;
-use crate::store::Remedy;
 use crate::store::postgres::{GapScope, exchanges_with_work, release_held};
+use crate::store::{Remedy, said};
 use crate::telemetry::RepeatLimiter;
 use worker::Worker;
 
@@ -184,11 +184,11 @@ async fn look_for_work(
             }
             // A database that is away is told of by who writes to it.
             Err(error) if Remedy::of(&error) == Remedy::Retry => {
-                debug!(%error, "The gaps wait for the database");
+                debug!(error = %said(&error), "The gaps wait for the database");
             }
             Err(error) => {
                 if away.admit(Instant::now()).is_some() {
-                    warn!(%error, "The gaps cannot be read, and wait");
+                    warn!(error = %said(&error), "The gaps cannot be read, and wait");
                 }
             }
         }

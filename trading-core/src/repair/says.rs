@@ -11,7 +11,7 @@ use tracing::{info, warn};
 use super::ids::IdSet;
 use crate::domain::Instrument;
 use crate::store::postgres::{GapStatus, OpenGap, Part};
-use crate::telemetry::{RepeatLimiter, Unsaid};
+use crate::telemetry::{Lasting, RepeatLimiter, Unsaid};
 
 /// The lines of repair, each limited for each symbol.
 #[derive(Debug, Default)]
@@ -25,9 +25,7 @@ impl Says {
         let instrument = gap.instrument;
         let of = |status: GapStatus| parts.iter().filter(move |part| part.status == status);
         if let Some(all) = hull(of(GapStatus::Repaired)) {
-            let took = humantime::format_duration(Duration::from_millis(
-                u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
-            ));
+            let took = Lasting(took);
             self.line(instrument, "repaired", |more| {
                 info!("Gap repaired: {instrument} {all}, {ticks} trades in {took}{more}");
             });
@@ -49,7 +47,7 @@ impl Says {
 
     /// An attempt that came to nothing.
     pub(super) fn postponed(&self, gap: &OpenGap, note: &str, retry_in: Duration) {
-        let retry_in = humantime::format_duration(retry_in);
+        let retry_in = Lasting(retry_in);
         self.line(gap.instrument, "postponed", |more| {
             warn!("Gap not repaired yet: {gap}: {note}; again in {retry_in}{more}");
         });

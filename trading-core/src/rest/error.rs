@@ -4,12 +4,13 @@ use std::error::Error as _;
 use std::time::Duration;
 
 use crate::exchange::history::HistoryError;
+use crate::telemetry::Lasting;
 
 /// A request without a usable answer.
 #[derive(Debug, thiserror::Error)]
 pub enum RestError {
     /// The venue wants fewer requests, or is out of order. The client asks nothing until this time is over.
-    #[error("{reason}; asked again in {}", humantime::format_duration(*retry_after))]
+    #[error("{reason}; asked again in {}", Lasting(*retry_after))]
     Busy {
         /// How long the client pauses.
         retry_after: Duration,

@@ -10,11 +10,13 @@ mod folder;
 pub mod journal;
 mod password;
 pub mod postgres;
+mod said;
 pub mod spool;
 
 use std::future::Future;
 
 pub use error::{DaysLeft, Remedy, StoreError};
+pub use said::{Said, cause_of, said, with_causes};
 
 use crate::domain::Tick;
 

@@ -1,7 +1,8 @@
 //! The log: which events, in which form.
 
 use std::fmt::{self, Write as _};
-use std::io::{self, IsTerminal};
+use std::io;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use clap::ValueEnum;
 use tracing::field::Field;
@@ -9,12 +10,15 @@ use tracing::{Event, Subscriber};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::field::MakeExt as _;
 use tracing_subscriber::fmt::format::{FormatEvent, FormatFields, Writer, debug_fn};
-use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use tracing_subscriber::fmt::{FmtContext, MakeWriter};
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 
-use crate::domain::{Escaper, Lines, escaped};
+use super::page::Page;
+use super::progress::{aside, without_bars};
+use super::screen::{Screen, Tone, Wishes, heed};
+use super::text::Text;
+use crate::domain::{Escaper, Lines, Timestamp, escaped};
 
 /// The form of a log line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
@@ -67,8 +71,8 @@ pub struct LogOptions {
     pub verbose: u8,
     /// `RUST_LOG`: filter directives, used when no flag says anything.
     pub directives: Option<String>,
-    /// Never colours: `NO_COLOR` is set.
-    pub plain: bool,
+    /// What the environment says of colours; it holds for all that is printed.
+    pub wishes: Wishes,
 }
 
 /// The log could not be set up.
@@ -94,12 +98,30 @@ pub enum LogError {
 ///
 /// When the directives are not understood, or there is a log already.
 pub fn start_logs(options: &LogOptions) -> Result<(), LogError> {
-    let colours = !options.plain && std::io::stderr().is_terminal();
+    heed(options.wishes);
     match options.format {
-        LogFormat::Text => text(options, colours, std::io::stderr)?.try_init()?,
-        LogFormat::Json => json(options, std::io::stderr)?.try_init()?,
+        LogFormat::Text => {
+            text(options, Screen::of_errors, || Errors, Timestamp::now)?.try_init()?;
+        }
+        LogFormat::Json => {
+            without_bars();
+            json(options, || Errors)?.try_init()?;
+        }
     }
     Ok(())
+}
+
+/// Standard error, above the progress bars.
+struct Errors;
+
+impl io::Write for Errors {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        aside(|| io::stderr().write(line))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().flush()
+    }
 }
 
 /// The libraries are held one step back: their debug lines would bury ours, and what sqlx notices we tell ourselves.
@@ -120,19 +142,24 @@ fn filter(options: &LogOptions) -> Result<EnvFilter, LogError> {
 
 fn text<W>(
     options: &LogOptions,
-    colours: bool,
+    screen: fn() -> Screen,
     writer: W,
+    clock: fn() -> Timestamp,
 ) -> Result<impl Subscriber + Send + Sync + 'static, LogError>
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
     Ok(tracing_subscriber::fmt()
         .with_env_filter(filter(options)?)
-        .with_ansi(colours)
+        .with_ansi(screen().colours)
         // Else a closed standard error would be reported to standard error, which panics.
         .log_internal_errors(false)
         .fmt_fields(debug_fn(field).delimited(" "))
-        .event_format(Line { target: options.verbose > 0 })
+        .event_format(Line {
+            target: options.verbose > 0,
+            clock: Clock::new(screen(), clock),
+            screen,
+        })
         .with_writer(writer)
         .finish())
 }
@@ -192,6 +219,45 @@ impl<W: io::Write> io::Write for Escaping<W> {
 /// level and message, where scripts look for the message.
 struct Line {
     target: bool,
+    clock: Clock,
+    /// Asked for each line: a terminal may get another width.
+    screen: fn() -> Screen,
+}
+
+/// Where a line goes on that is folded on a terminal: under its level.
+const HANG: usize = "09:04:52.123Z  ".len();
+/// What follows is to be copied whole.
+const COMMAND: &str = ": psql ";
+
+/// The time at the begin of a line. All of it where lines are kept; on a terminal, where they are looked at, the time of
+/// the day, and the date when it changes.
+struct Clock {
+    is_short: bool,
+    now: fn() -> Timestamp,
+    /// The day of the line before, since 1970; negative: there was none.
+    day: AtomicI64,
+}
+
+impl Clock {
+    const fn new(screen: Screen, now: fn() -> Timestamp) -> Self {
+        Self { is_short: screen.width.is_some(), now, day: AtomicI64::new(-1) }
+    }
+
+    /// The time, and the date where a day has begun since the line before.
+    fn text(&self) -> (String, Option<String>) {
+        let now = (self.now)();
+        let whole = now.to_string();
+        if !self.is_short {
+            return (whole, None);
+        }
+        let before = self.day.swap(now.day(), Ordering::Relaxed);
+        let (date, time) = whole.split_once('T').unwrap_or(("", &whole));
+        let is_new = before >= 0 && before < now.day();
+        // Microseconds are for those who compare; whoever looks on reads milliseconds.
+        let millis = time.trim_end_matches('Z').trim_end_matches(|it: char| it.is_ascii_digit());
+        let digits = time.get(millis.len()..millis.len() + 3).unwrap_or_default();
+        (format!("{millis}{digits}Z"), is_new.then(|| date.to_owned()))
+    }
 }
 
 impl<S, N> FormatEvent<S, N> for Line
@@ -205,47 +271,49 @@ where
         mut writer: Writer<'_>,
         event: &Event<'_>,
     ) -> fmt::Result {
-        const DIM: &str = "2";
-        paint(&mut writer, DIM, |writer| SystemTime.format_time(writer))?;
+        let colours = writer.has_ansi_escapes();
+        let (time, date) = self.clock.text();
+        if let Some(date) = date {
+            Tone::Aside.paint(colours, &mut writer, |it| writeln!(it, "{date}, UTC"))?;
+        }
         let level = *event.metadata().level();
-        let colour = match level {
-            tracing::Level::ERROR => "31",
-            tracing::Level::WARN => "33",
-            tracing::Level::INFO => "32",
-            tracing::Level::DEBUG => "34",
-            tracing::Level::TRACE => "35",
-        };
-        writer.write_char(' ')?;
-        paint(&mut writer, colour, |writer| write!(writer, "{level:>5}"))?;
-        writer.write_char(' ')?;
-        context.format_fields(writer.by_ref(), event)?;
+        let head = Text::of(Tone::Aside, time)
+            .and(Tone::Plain, " ")
+            .and(tone_of(level), format!("{level:>5}"))
+            .and(Tone::Plain, " ");
+        let mut said = String::new();
+        context.format_fields(Writer::new(&mut said), event)?;
         for span in context.event_scope().into_iter().flatten() {
             if let Some(fields) =
                 span.extensions().get::<tracing_subscriber::fmt::FormattedFields<N>>()
                 && !fields.is_empty()
             {
-                write!(writer, " {fields}")?;
+                write!(said, " {fields}")?;
             }
         }
+        let mut text = head.and(Tone::Plain, &said);
         if self.target {
             let target = event.metadata().target();
-            paint(&mut writer, DIM, |writer| write!(writer, " ({target})"))?;
+            text = text.and(Tone::Aside, format!(" ({target})"));
         }
-        writeln!(writer)
+        let mut screen = Screen { colours, ..(self.screen)() };
+        if said.contains(COMMAND) {
+            screen.width = None;
+        }
+        let mut page = Page::default();
+        page.hanging(HANG, text);
+        writer.write_str(&page.on(screen))
     }
 }
 
-fn paint(
-    writer: &mut Writer<'_>,
-    colour: &str,
-    write: impl FnOnce(&mut Writer<'_>) -> fmt::Result,
-) -> fmt::Result {
-    if !writer.has_ansi_escapes() {
-        return write(writer);
+const fn tone_of(level: tracing::Level) -> Tone {
+    match level {
+        tracing::Level::ERROR => Tone::Bad,
+        tracing::Level::WARN => Tone::Notice,
+        tracing::Level::INFO => Tone::Good,
+        tracing::Level::DEBUG => Tone::Detail,
+        tracing::Level::TRACE => Tone::Aside,
     }
-    write!(writer, "\x1b[{colour}m")?;
-    write(writer)?;
-    writer.write_str("\x1b[0m")
 }
 
 #[cfg(test)]
@@ -274,13 +342,23 @@ mod tests {
         }
     }
 
+    fn coloured() -> Screen {
+        Screen { colours: true, ..Screen::default() }
+    }
+
+    fn narrow() -> Screen {
+        Screen { width: Some(60), ..Screen::default() }
+    }
+
     fn said(options: &LogOptions, colours: bool, say: impl FnOnce()) -> String {
         let buffer = Buffer::default();
         let writer = buffer.clone();
         let make = move || writer.clone();
         match options.format {
             LogFormat::Text => {
-                tracing::subscriber::with_default(text(options, colours, make).unwrap(), say);
+                let screen = if colours { coloured } else { Screen::default };
+                let log = text(options, screen, make, Timestamp::now).unwrap();
+                tracing::subscriber::with_default(log, say);
             }
             LogFormat::Json => {
                 tracing::subscriber::with_default(json(options, make).unwrap(), say);
@@ -342,6 +420,32 @@ mod tests {
         assert!(!text.trim_end().chars().any(char::is_control), "{text}");
         let read: serde_json::Value = serde_json::from_str(&text).unwrap();
         assert!(read["cause"].as_str().unwrap().ends_with("forged\r\u{9b}1m币安"), "{read}");
+    }
+
+    #[test]
+    fn a_line_on_a_terminal_begins_with_the_time_of_the_day_and_a_new_day_with_its_date() {
+        fn clock() -> Timestamp {
+            static LINES: AtomicI64 = AtomicI64::new(0);
+            // A second before midnight, then two lines of the next day.
+            let line = LINES.fetch_add(1, Ordering::Relaxed);
+            let micros = 1_796_083_199_123_456 + line.min(1) * 1_000_000;
+            Timestamp::from_micros(micros).unwrap()
+        }
+        let buffer = Buffer::default();
+        let writer = buffer.clone();
+        let log = text(&LogOptions::default(), narrow, move || writer.clone(), clock).unwrap();
+        tracing::subscriber::with_default(log, || {
+            tracing::info!("one");
+            tracing::warn!(
+                symbol = "币安人生USDT",
+                "two that is too long for a terminal of sixty columns"
+            );
+            tracing::error!("three");
+            tracing::info!(
+                "Look at it: psql 'postgres://trading_core@localhost/db' -c \"SELECT 1\""
+            );
+        });
+        insta::assert_snapshot!(buffer.text());
     }
 
     #[test]

@@ -17,10 +17,10 @@ use crate::exchange::history::Candle;
 use crate::exchange::{self, Exchange};
 use crate::network::{Network, Pause};
 use crate::rest::{RestClient, RestError};
-use crate::telemetry::Progress;
+use crate::telemetry::{Grouped, Progress, Total, Unit};
 
 use super::error::VerifyError;
-use super::findings::{Finding, Findings, Kind, grouped};
+use super::findings::{Finding, Findings, Kind};
 use super::read::{instant, moment};
 use super::report::Report;
 
@@ -70,7 +70,8 @@ pub async fn compare(
     }
     let total = by_exchange.values().map(Vec::len).sum::<usize>();
     let total = u64::try_from(total).unwrap_or(u64::MAX);
-    let progress = Progress::start("Comparing with the exchanges", "symbols", Some(total));
+    let what = "Comparing with the exchanges";
+    let progress = Progress::start(what, Unit::Of("symbols"), Total::Known(total));
     // Each venue has its own pace: they are asked beside each other, the symbols of one after each other.
     let venues = by_exchange.len().max(1);
     let mut asking = stream::iter(by_exchange)
@@ -294,7 +295,7 @@ fn differences(
             ours.volume == Some(volume) && trades.is_none_or(|trades| trades == ours.trades);
         if !is_like {
             let counted = trades
-                .map_or_else(String::new, |trades| format!("{} trades and ", grouped(trades)));
+                .map_or_else(String::new, |trades| format!("{} trades and ", Grouped(trades)));
             let sum = ours
                 .volume
                 .map_or_else(|| "too long a sum".to_owned(), |sum| sum.normalize().to_string());
@@ -305,7 +306,7 @@ fn differences(
                 text: format!(
                     "the exchange's candle says {counted}{} traded; stored are {} trades and {sum}",
                     volume.normalize(),
-                    grouped(ours.trades)
+                    Grouped(ours.trades)
                 ),
                 ..not_compared(exchange, symbol, "")
             });

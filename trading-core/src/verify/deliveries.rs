@@ -4,9 +4,10 @@ use sqlx::postgres::PgConnection;
 use sqlx::types::chrono::{DateTime, Utc};
 
 use crate::domain::Timestamp;
+use crate::telemetry::Grouped;
 
 use super::error::VerifyError;
-use super::findings::{Finding, Kind, grouped};
+use super::findings::{Finding, Kind};
 use super::sessions::Delivery;
 use super::snapshot::Snapshot;
 
@@ -143,8 +144,8 @@ fn finding(delivery: &Delivery, missing: u64) -> Finding {
         text: format!(
             "at least {} of {} trades that came in by feed_sessions are neither stored nor in rejected_ticks: rows were \
              deleted, or wait in a spool (`trading-core spool inspect`){}",
-            grouped(missing),
-            grouped(delivery.passed_on),
+            Grouped(missing),
+            Grouped(delivery.passed_on),
             if delivery.reaches_out {
                 "; some may be of a time that was not asked for"
             } else {

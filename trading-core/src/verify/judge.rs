@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use crate::domain::Timestamp;
 use crate::exchange::IdRule;
+use crate::telemetry::Grouped;
 
 use super::away::Away;
-use super::findings::{Finding, Findings, Kind, grouped};
+use super::findings::{Finding, Findings, Kind};
 use super::gaps::{GapRow, GapStatus, Listed, unlisted};
 use super::ids::{IdRange, Ids, Present, Span, hull};
 use super::report::{Missing, SymbolReport};
@@ -334,7 +335,7 @@ impl Judge<'_> {
                 GapStatus::Repaired => (Kind::UntrueRepair, "is listed as repaired"),
             };
             let text = if is_in_doubt {
-                let (id, count) = (row.id, grouped(len(ids)));
+                let (id, count) = (row.id, Grouped(len(ids)));
                 format!(
                     "gap {id} {says}, and reaches into this time: its {count} trades may be missing here"
                 )
@@ -443,7 +444,7 @@ impl Judge<'_> {
         let evidence = self.evidence;
         for Doubled { id, at, extra } in &evidence.doubled {
             let ids = Some((id.clone(), id.clone()));
-            let text = format!("stored {} times", grouped(extra + 1));
+            let text = format!("stored {} times", Grouped(extra + 1));
             self.tell(Kind::Duplicate, *extra, ids, Some(*at), text);
         }
         let told: u64 = evidence.doubled.iter().map(|it| it.extra).sum();
@@ -478,7 +479,7 @@ impl Judge<'_> {
     /// Counts what is not told one by one.
     fn rest(&mut self, kind: Kind, count: u64) {
         if count > 0 {
-            let text = format!("{} more of the same kind", grouped(count));
+            let text = format!("{} more of the same kind", Grouped(count));
             self.tell(kind, count, None, None, text);
         }
     }
@@ -510,9 +511,9 @@ fn texts((first, last): IdRange) -> (String, String) {
 }
 
 fn trades(count: u64) -> String {
-    format!("{} {}", grouped(count), if count == 1 { "trade is" } else { "trades are" })
+    format!("{} {}", Grouped(count), if count == 1 { "trade is" } else { "trades are" })
 }
 
 fn live_rows(count: u64) -> String {
-    format!("{} live {}", grouped(count), if count == 1 { "row was" } else { "rows were" })
+    format!("{} live {}", Grouped(count), if count == 1 { "row was" } else { "rows were" })
 }

@@ -51,9 +51,9 @@ pub use report::{Missing, Quarantined, Report, Sessions, SymbolReport, Verdict};
 
 use crate::domain::{Lines, SymbolRef, Timestamp, escaped, nearest};
 use crate::exchange::{self, Exchange, IdRule};
-use crate::telemetry::Progress;
+use crate::telemetry::{Grouped, Progress, Total, Unit};
 
-use findings::{Findings, grouped};
+use findings::Findings;
 use gaps::GapRow;
 use judge::{Evidence, Window, judge};
 use read::{Day, Key};
@@ -64,7 +64,6 @@ use tally::Tally;
 
 /// Bytes of a page of PostgreSQL, as nearly every server is built; for progress only.
 const PAGE_BYTES: u64 = 8_192;
-const MIB: u64 = 1_024 * 1_024;
 /// Stored symbols that are named in place of one that is not.
 const NAMES_MAX: usize = 10;
 /// What came over a connection that ended so long ago is stored, or in a spool.
@@ -388,18 +387,18 @@ async fn first_look(
     let counting = exchange::all().into_iter().filter(|it| it.ids() == IdRule::Consecutive);
     let consecutive: Vec<&str> = counting.map(Exchange::name).collect();
     let parts = read::parts(days, scope);
-    let mib = |pages: u64| pages * PAGE_BYTES / MIB;
-    let total = parts.iter().map(|part| mib(part.pages())).sum();
-    let progress = Progress::start("Reading the ticks", "MiB", Some(total));
+    let bytes = |pages: u64| pages.saturating_mul(PAGE_BYTES);
+    let total = parts.iter().map(|part| bytes(part.pages())).sum();
+    let progress = Progress::start("Reading the ticks", Unit::Bytes, Total::Known(total));
     let consecutive = consecutive.as_slice();
     let mut reading = futures_util::stream::iter(parts)
         .map(|part| async move {
             let groups = read::part(snapshot, part, scope, consecutive).await?;
-            Ok::<_, VerifyError>((mib(part.pages()), groups))
+            Ok::<_, VerifyError>((bytes(part.pages()), groups))
         })
         .buffer_unordered(looks.max(1));
     let mut tallies: BTreeMap<Key, Tally> = BTreeMap::new();
-    while let Some((mib, groups)) = reading.try_next().await? {
+    while let Some((bytes, groups)) = reading.try_next().await? {
         for group in groups {
             if let Some(received) = group.received {
                 small.deliveries.count(&group.exchange, &group.symbol, received, group.live);
@@ -407,7 +406,7 @@ async fn first_look(
             let key = (group.exchange.clone(), group.symbol.clone());
             tallies.entry(key).or_insert_with_key(tally).add(&group);
         }
-        progress.advance(mib);
+        progress.advance(bytes);
     }
     progress.finish();
     // A symbol of which only gaps or refused trades are known has its say too.
@@ -432,7 +431,7 @@ async fn closer_looks(
     looks: usize,
 ) -> Result<Looked, VerifyError> {
     let total = u64::try_from(tallies.len()).unwrap_or(u64::MAX);
-    let progress = Progress::start("Looking closer", "symbols", Some(total));
+    let progress = Progress::start("Looking closer", Unit::Of("symbols"), Total::Known(total));
     let symbols = tallies.into_iter().map(|(key, tally)| {
         let gaps = small.gaps.remove(&key).unwrap_or_default();
         let rejected = small.rejected.remove(&key).unwrap_or_default();
@@ -497,7 +496,7 @@ fn unread_frames(quarantined: &[(String, u64)]) -> Findings {
     for (exchange, frames) in quarantined.iter().filter(|(name, _)| rule(name) == IdRule::Unique) {
         let text = format!(
             "{} frames could not be read, and ids do not tell whether trades were in them: see quarantined_frames",
-            grouped(*frames)
+            Grouped(*frames)
         );
         findings.push(finding(Kind::UnreadFrames, exchange, *frames, text));
     }

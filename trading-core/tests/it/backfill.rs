@@ -66,7 +66,7 @@ async fn open_gaps_of_any_age_are_repaired_and_the_end_says_what_came_of_each() 
     let text = String::from_utf8(output.stdout.clone()).unwrap();
     assert!(output.status.success(), "{}", told(&output));
     assert_eq!(text.matches("binance:BTCUSDT").count(), 2, "{text}");
-    let ids = format!("repaired      ids {} to {}", last - 299, last - 201);
+    let ids = format!("repaired  ids {} to {}", last - 299, last - 201);
     assert!(text.contains(&ids), "{text}");
     assert!(text.contains("gaps: 2 repaired, 0 no loss, 0 unrecoverable, 0 open"), "{text}");
     assert_eq!(place.missing(last - 300, last - 100).await, [0_u64; 0]);
@@ -179,7 +179,7 @@ async fn quarantined_frames_are_read_again_and_go_when_their_ticks_are_stored() 
     let output = backfill(&place, &["--quarantined"]).await;
     assert_eq!(output.status.code(), Some(2), "one is left: {}", told(&output));
     let text = String::from_utf8(output.stdout.clone()).unwrap();
-    assert!(text.contains("1 frames read, 1 still cannot be"), "{text}");
+    assert!(text.contains("1  frames read, 1 still cannot be"), "{text}");
     let left: Vec<String> = sqlx::query_scalar("SELECT reason FROM quarantined_frames")
         .fetch_all(place.pool())
         .await

@@ -35,6 +35,7 @@ mod spool;
 mod sqlstate;
 mod store;
 mod support;
+mod terminal;
 mod texts;
 mod tidy;
 mod verify;

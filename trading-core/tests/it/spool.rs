@@ -132,8 +132,11 @@ async fn through_an_outage_and_a_kill_everything_spooled_is_found_and_stored_onc
     spooled(&settings, 10_000).await;
     let seen = status(&settings);
     assert_eq!(seen["slots"][0]["held"], true, "{seen}");
-    let lines = answer(&settings, &["inspect", "--limit", "7"]);
+    let some = spool(&settings, &["inspect", "--limit", "7"]);
+    let lines = String::from_utf8(some.stdout).unwrap();
+    let told = String::from_utf8(some.stderr).unwrap();
     assert_eq!(lines.lines().count(), 7, "{lines}");
+    assert!(told.contains("7 of ") && told.contains("--limit N prints more"), "{told}");
     assert!(lines.lines().all(|line| line.split(' ').count() == 7), "{lines}");
     let drained = answer(&settings, &["drain"]);
     assert!(drained.starts_with("0 ticks stored"), "a running recorder's is its own: {drained}");

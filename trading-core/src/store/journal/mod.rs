@@ -17,7 +17,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::{Instant, MissedTickBehavior};
 use tracing::{debug, info, warn};
 
-use super::{Remedy, StoreError};
+use super::{Remedy, StoreError, said, with_causes};
 use crate::domain::bounds::SESSION_REFRESH;
 use crate::domain::{HeldSince, Instrument, Timestamp};
 pub use standing::{Standing, standing};
@@ -316,7 +316,7 @@ impl JournalWriter {
                 self.dropped.fetch_add(1, Ordering::Relaxed);
             } else if let Err(error) = self.write_patiently(&pool, &note).await {
                 self.dropped.fetch_add(1, Ordering::Relaxed);
-                warn!(%error, "Note dropped");
+                warn!(error = %with_causes(&error), "Note dropped");
             }
             self.remember(&note);
         }
@@ -366,7 +366,7 @@ impl JournalWriter {
                 sessions = closed,
                 "Connections of a recorder that ended without a word are closed in feed_sessions"
             ),
-            Err(error) => debug!(%error, "Connections not refreshed"),
+            Err(error) => debug!(error = %said(&error), "Connections not refreshed"),
         }
     }
 
@@ -381,7 +381,7 @@ impl JournalWriter {
             if error.remedy() != Remedy::Retry || self.failures_at_end >= ATTEMPTS_AT_END_MAX {
                 return Err(error);
             }
-            debug!(%error, "Note not written");
+            debug!(error = %with_causes(&error), "Note not written");
             tokio::time::sleep_until(Instant::now() + RETRY_DELAY).await;
         }
     }

@@ -12,6 +12,7 @@ use sqlx::{PgConnection, PgPool};
 use tokio::time::Instant;
 
 use crate::domain::{RecorderClock, Source, Tick, Timestamp};
+use crate::store::said;
 use crate::telemetry::SharedLimiter;
 
 /// 2009-01-03, the day of the first Bitcoin block: no trade of a cryptocurrency is older.
@@ -159,7 +160,7 @@ pub async fn make_days_ahead(pool: &PgPool) -> Result<Option<String>, sqlx::Erro
             Ok(()) => {}
             Err(error) if is_of_the_day(&error) => {
                 let holder = holder(&mut connection, &error).await.unwrap_or_default();
-                let (date, error_text) = (date(day), error.to_string());
+                let (date, error_text) = (date(day), said(&error).without_cure());
                 let cure = cure(&error, date);
                 told.get_or_insert(format!("{date}: {error_text}: {holder}{cure}"));
             }

@@ -12,6 +12,7 @@ use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgPool};
 
 use super::MaintenanceError;
 use crate::domain::Timestamp;
+use crate::store::said;
 
 /// Days that may be locked by somebody before the rest is left to the next time: each of them holds the writers up.
 const LOCKED_MAX: usize = 3;
@@ -128,7 +129,7 @@ pub async fn drop_old_partitions(
             Ok(false) => dropped.written_lately.push(from.date_naive()),
             Err(error) if error.as_database_error().is_some() => {
                 locked += usize::from(is_locked(&error));
-                dropped.refused.push((partition, told(&error)));
+                dropped.refused.push((partition, said(&error).to_string()));
             }
             Err(error) => return Err(error.into()),
         }
@@ -181,17 +182,6 @@ async fn drop_one(
     sqlx::query(sql).persistent(false).execute(&mut *transaction).await?;
     transaction.commit().await?;
     Ok(true)
-}
-
-/// What the database said, with its details and its hint.
-fn told(error: &sqlx::Error) -> String {
-    let refusal = error
-        .as_database_error()
-        .and_then(|error| error.try_downcast_ref::<sqlx::postgres::PgDatabaseError>());
-    let Some(refusal) = refusal else { return error.to_string() };
-    let more = [refusal.detail(), refusal.hint()];
-    let more: String = more.into_iter().flatten().map(|text| format!(" ({text})")).collect();
-    format!("{}{more}", refusal.message())
 }
 
 #[cfg(test)]

@@ -48,7 +48,7 @@ pub use known::{recall, remember};
 pub use recover::Losses;
 pub use remove::{Leaving, leaving, remove};
 pub use slot::{Foreign, SpoolNames};
-pub use survey::{SlotStatus, Status, inspect, status, written_at};
+pub use survey::{SlotStatus, Status, inspect, inspectable, status, written_at};
 
 use crate::config::{DatabaseSettings, DatabaseUrl, SpoolSettings};
 use crate::domain::Tick;

@@ -15,6 +15,10 @@ use super::slot::{self, newer};
 use super::{SpoolError, recover::Losses};
 use crate::domain::{Tick, Timestamp};
 use crate::store::folder::{Folder, is_missing};
+use crate::telemetry::{Grouped, Page, Text, Tone};
+
+/// Columns of the names on the left.
+const NAME_WIDTH: usize = 8;
 
 /// A spool.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -98,6 +102,17 @@ fn look(dir: &Folder) -> Result<(Vec<SlotStatus>, Vec<Skipped>), SpoolError> {
         }
     }
     Ok((slots, skipped))
+}
+
+/// How many ticks there are to [`inspect`].
+///
+/// # Errors
+///
+/// When the folder cannot be read.
+pub fn inspectable(dir: &Path, damaged: bool) -> Result<u64, SpoolError> {
+    let slots = status(dir, 0)?.slots;
+    let ticks = |slot: &SlotStatus| if damaged { slot.damaged_ticks } else { slot.ticks };
+    Ok(slots.iter().map(ticks).sum())
 }
 
 /// The ticks that wait, slot by slot in the order in which they are drained, up to so many of them; or those that can be
@@ -282,53 +297,72 @@ fn first_ticks(folder: &Folder, name: &str, ticks_max: usize) -> io::Result<Vec<
     Ok(ticks)
 }
 
-impl fmt::Display for Status {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "spool     {}", self.dir.display())?;
+impl Status {
+    /// For people.
+    #[must_use]
+    pub fn page(&self) -> Page {
+        let mut page = Page::default();
+        page.entry("spool", NAME_WIDTH, self.dir.display().to_string());
         let (bytes, max_bytes) = (ByteSize(self.bytes), ByteSize(self.max_bytes));
-        writeln!(
-            f,
-            "holds     {} batches, {} ticks, {bytes}; a recorder writes up to {max_bytes}",
-            self.batches, self.ticks
-        )?;
+        let (batches, ticks) = (Grouped(self.batches), Grouped(self.ticks));
+        page.entry(
+            "holds",
+            NAME_WIDTH,
+            format!(
+                "{batches} batches, {ticks} ticks, {bytes}; a recorder writes up to {max_bytes}"
+            ),
+        );
         for slot in &self.slots {
-            writeln!(f, "{slot}")?;
+            page.entry(&format!("slot {}", slot.slot), NAME_WIDTH, slot.text());
         }
         for skipped in &self.skipped {
-            writeln!(f, "skipped   {skipped}")?;
+            page.entry("skipped", NAME_WIDTH, Text::of(Tone::Notice, skipped.to_string()));
         }
-        Ok(())
+        page
     }
 }
 
-impl fmt::Display for SlotStatus {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let use_ = if self.held { "a running recorder uses it" } else { "nobody uses it" };
-        write!(f, "slot {:<4} {use_}", self.slot)?;
+impl SlotStatus {
+    fn text(&self) -> Text {
+        let mut parts = vec![
+            if self.held { "a running recorder uses it" } else { "nobody uses it" }.to_owned(),
+        ];
         if self.segments == 0 {
-            write!(f, "; empty")?;
+            parts.push("empty".to_owned());
         } else {
-            let (files, bytes) = (self.segments, ByteSize(self.bytes));
-            let (batches, ticks) = (self.batches, self.ticks);
-            write!(f, "; {batches} batches, {ticks} ticks, {bytes} in {files} files")?;
-            if let Some(database) = &self.database {
-                write!(f, ", for database {}", database.escape_debug())?;
-            }
+            let (files, bytes) = (Grouped(self.segments), ByteSize(self.bytes));
+            let (batches, ticks) = (Grouped(self.batches), Grouped(self.ticks));
+            let database = self.database.as_ref();
+            let database = database.map(|it| format!(", for database {}", it.escape_debug()));
+            let database = database.unwrap_or_default();
+            parts.push(format!(
+                "{batches} batches, {ticks} ticks, {bytes} in {files} files{database}"
+            ));
         }
-        if self.unreadable_bytes > 0 {
-            write!(f, "; {} of them cannot be read", ByteSize(self.unreadable_bytes))?;
+        let unreadable = (self.unreadable_bytes > 0)
+            .then(|| format!("{} of them cannot be read", ByteSize(self.unreadable_bytes)));
+        let received = self.oldest.as_ref().zip(self.newest.as_ref());
+        let received = received.map(|(oldest, newest)| format!("received {oldest} to {newest}"));
+        let damaged = (self.damaged > 0).then(|| {
+            format!(
+                "{} files set aside as damaged ({}, of which {} ticks can be read)",
+                Grouped(self.damaged),
+                ByteSize(self.damaged_bytes),
+                Grouped(self.damaged_ticks)
+            )
+        });
+        let bad = |text: String| Text::of(Tone::Plain, "; ").and(Tone::Bad, text);
+        let mut text = Text::from(parts.join("; "));
+        text = unreadable.map(bad).into_iter().fold(text, Text::then);
+        if let Some(received) = received {
+            text = text.and(Tone::Plain, format!("; {received}"));
         }
-        if let (Some(oldest), Some(newest)) = (&self.oldest, &self.newest) {
-            write!(f, "; received {oldest} to {newest}")?;
-        }
-        if self.damaged > 0 {
-            let bytes = ByteSize(self.damaged_bytes);
-            write!(
-                f,
-                "; {} files set aside as damaged ({bytes}, of which {} ticks can be read)",
-                self.damaged, self.damaged_ticks
-            )?;
-        }
-        Ok(())
+        damaged.map(bad).into_iter().fold(text, Text::then)
+    }
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.page().fmt(f)
     }
 }

@@ -113,6 +113,35 @@ async fn a_day_that_is_missing_and_a_right_that_is_missing_are_named_with_the_cu
 }
 
 #[tokio::test]
+async fn a_user_without_rights_is_told_by_every_command_which_grant_is_missing() {
+    // A right that helps with nothing.
+    let (database, role, url) = owned("REFERENCES").await;
+    let folder = tempfile::tempdir().unwrap();
+    let settings = settings(&Vec::new(), &url, folder.path());
+    for arguments in [
+        &["doctor", "--exchange", "okx"][..],
+        &["verify"],
+        &["replay", "--paper-trading"],
+        &["backfill", "--exchange", "okx"],
+        &["live", "--simulate"],
+        &["db", "migrate"],
+    ] {
+        let (code, told, log) = program(arguments, &settings);
+        assert_ne!(code, Some(0), "{arguments:?}: {told}{log}");
+        let all = format!("{told}{log}");
+        assert!(all.contains("permission denied for table"), "{arguments:?}: {all}");
+        assert!(all.contains("GRANT SELECT"), "{arguments:?}: {all}");
+        // Lines of PostgreSQL's own source read like those of a user's file.
+        assert!(!all.contains(" at line "), "{arguments:?}: {all}");
+    }
+    let failed = doctor(&settings, "fail");
+    let grant =
+        format!("GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {role}");
+    assert!(failed.iter().any(|it| it.contains(&grant)), "{failed:?}");
+    drop_role(&database, &role).await;
+}
+
+#[tokio::test]
 async fn what_only_reads_works_with_a_role_that_may_only_read() {
     let (database, role, url) = owned("SELECT").await;
     run(
