@@ -207,17 +207,20 @@ fn is_argument(word: &str) -> bool {
 fn walk<'a>(words: impl Iterator<Item = &'a str>) -> Result<(), String> {
     let cli = Cli::command();
     let mut at = &cli;
+    // Flags of a command are those of the commands below it too, where they are global.
+    let mut above = vec![at];
     for word in words.take_while(|word| *word != "--") {
         let word = word.trim_end_matches([',', '…']);
         if let Some(flag) = word.strip_prefix("--") {
             let flag = flag.split('=').next().unwrap_or_default();
             let has =
                 |command: &Command| command.get_arguments().any(|it| it.get_long() == Some(flag));
-            if !has(at) && !has(&cli) && flag != "help" && flag != "version" {
+            if !above.iter().any(|command| has(command)) && flag != "help" && flag != "version" {
                 return Err(format!("flag --{flag}"));
             }
         } else if let Some(next) = at.find_subcommand(word) {
             at = next;
+            above.push(at);
         } else if at.has_subcommands()
             && word.chars().all(|it| it.is_ascii_lowercase())
             && !word.is_empty()
@@ -242,7 +245,8 @@ fn name_all(command: &Command, text: &str, missing: &mut Vec<String>) {
                 .push(format!("docs/operating.md:1: {} {flag} is not named", command.get_name()));
         }
     }
-    let known: BTreeSet<&str> = command.get_subcommands().map(Command::get_name).collect();
+    let shown = command.get_subcommands().filter(|below| !below.is_hide_set());
+    let known: BTreeSet<&str> = shown.map(Command::get_name).collect();
     for name in known.into_iter().filter(|name| *name != "help") {
         if !says(name) {
             missing
