@@ -25,6 +25,7 @@ mod killed;
 mod names;
 mod paper;
 mod places;
+mod queries;
 mod recorder;
 mod recording;
 mod repair;

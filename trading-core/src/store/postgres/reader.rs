@@ -182,7 +182,7 @@ const GRANTS: &str = "\
     makers AS (SELECT relowner AS maker FROM ours \
         UNION SELECT pg_roles.oid FROM pg_roles WHERE rolname = current_user), \
     wanted (name, value) AS (VALUES ('default_transaction_read_only', 'on'), ('statement_timeout', '5min'), \
-        ('idle_in_transaction_session_timeout', '5min'), \
+        ('idle_in_transaction_session_timeout', '5min'), ('jit', 'off'), \
         ('search_path', (SELECT nspname::text FROM ticks WHERE nspname <> 'public'))), \
     has AS (SELECT split_part(unnest(setconfig), '=', 1) AS name FROM pg_db_role_setting \
         WHERE setrole = (SELECT oid FROM pg_roles WHERE rolname = $1::name) \
@@ -195,7 +195,8 @@ const GRANTS: &str = "\
         WHERE NOT has_table_privilege($1::name, oid, 'SELECT') \
     UNION ALL SELECT format('GRANT EXECUTE ON FUNCTION %s TO %I', pg_proc.oid::regprocedure, $1::name) \
         FROM pg_proc JOIN ticks ON pronamespace = relnamespace \
-        WHERE proname = 'tick_partitions' AND NOT has_function_privilege($1::name, pg_proc.oid, 'EXECUTE') \
+        WHERE proname IN ('tick_partitions', 'stored_range', 'candle_begin', 'candles', 'ticks_per_minute') \
+            AND NOT has_function_privilege($1::name, pg_proc.oid, 'EXECUTE') \
     UNION ALL SELECT format('ALTER DEFAULT PRIVILEGES FOR ROLE %I IN SCHEMA %I GRANT SELECT ON TABLES TO %I', \
         pg_get_userbyid(maker), nspname, $1::name) FROM makers, ticks \
     UNION ALL SELECT format('ALTER ROLE %I IN DATABASE %I SET %s = %L', $1::name, current_database(), name, value) \

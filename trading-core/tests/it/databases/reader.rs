@@ -107,6 +107,12 @@ async fn a_reader_of_any_name_reads_what_is_there_and_what_comes_and_changes_not
     let limit: String =
         sqlx::query_scalar("SHOW statement_timeout").fetch_one(&reader).await.unwrap();
     assert_eq!(limit, "5min");
+    let jit: String = sqlx::query_scalar("SHOW jit").fetch_one(&reader).await.unwrap();
+    assert_eq!(jit, "off");
+    reader
+        .execute("SELECT FROM candles('binance', 'BTCUSDT', '2031-01-02Z', '2031-01-03Z')")
+        .await
+        .unwrap();
     // What only reads works for it. No connection was noted that could have brought the row.
     let own = super::settings(&Vec::new(), said(&told, "url"), folder.path());
     for (arguments, expected) in [(&["verify"][..], 2), (&["replay", "--paper-trading"], 0)] {
