@@ -4,7 +4,9 @@
 //! index. That sees into functions, where no plan is shown, and no clock is asked.
 
 mod answers;
+mod docs;
 mod pruning;
+mod text;
 
 use std::collections::BTreeSet;
 
