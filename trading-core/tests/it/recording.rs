@@ -90,4 +90,4 @@ fn a_spool_that_grows_is_recording_while_the_database_is_away() {
 }
 
 /// The database of `live --simulate`.
-const SIMULATED: &[&str] = &[];
+const SIMULATED: &[&str] = &["--simulated"];
