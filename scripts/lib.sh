@@ -96,8 +96,8 @@ logged() {
     stop_heartbeat
     if [ "$code" -ne 0 ]; then
         tail -n 15 -- "$log" | sed 's/^/    /' >&2
-        ! grep -qiE 'resolv|connect|unreachable|timed out|network' "$log" ||
-            say "if the network is the cause: this step needs it; apt, cargo and pip take a proxy from HTTPS_PROXY and HTTP_PROXY"
+        ! grep -qiE 'resolv|could not connect|cannot initiate the connection|unreachable|timed out' "$log" ||
+            say "this step needs the network, which seems to be missing; behind a proxy cargo and pip take HTTPS_PROXY, and apt its Acquire::http::Proxy"
         fail "$what: failed after $(lasted $((SECONDS - start))); all that it said is in $log"
     fi
     rm -f -- "$log"
