@@ -39,10 +39,19 @@ fn ticks(ids: std::ops::Range<u64>) -> Vec<Tick> {
 
 /// Any tick that there can be; its instruments are few, as those of a process are.
 pub(super) fn any_tick() -> impl Strategy<Value = Tick> {
-    let instrument = (0..3_usize, 0..4_usize).prop_map(|(exchange, symbol)| {
-        let exchange = ["binance", "okx", "coinbase"][exchange];
-        // The same letters, parted in two ways, are two symbols.
-        let symbol = ["BTC-USDT", "ETHUSD", "BNB-USD", "BN-BUSD"][symbol];
+    let instrument = (0..3_usize, 0..8_usize).prop_map(|(exchange, symbol)| {
+        let exchange = ["binance", "okx", "kraken"][exchange];
+        // The same letters, parted in two ways, are two symbols; so are a small letter and its capital.
+        let symbol = [
+            "BTC-USDT",
+            "ETHUSD",
+            "BNB-USD",
+            "BN-BUSD",
+            "币安人生-USDT",
+            "AAPLx/USD",
+            "AAPLX/USD",
+            "ETH2.S/ETH",
+        ][symbol];
         Instrument::intern(exchange, &symbol.parse().unwrap()).unwrap()
     });
     let id = prop_oneof![
