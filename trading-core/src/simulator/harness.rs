@@ -86,7 +86,7 @@ impl Client {
     pub(super) fn rest(&self, path: &str) -> Reply {
         let (path, query) = path.split_once('?').unwrap_or((path, ""));
         let path: Vec<&str> = path.split('/').collect();
-        rest(&self.market, self.venue, &path, &Query::parse(query), self.now)
+        rest(&self.market, self.venue, &path, &Query::parse(query), self.now, None)
     }
 
     /// A REST answer's body as JSON.

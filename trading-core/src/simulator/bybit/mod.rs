@@ -1,5 +1,5 @@
 //! Bybit v5 spot as a client sees it: `publicTrade` in batches, JSON pings from the client, and a REST history
-//! that goes back sixty trades and no further.
+//! that goes back sixty trades and no further, unless it is told to show more.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -16,6 +16,8 @@ const MINUTE_US: i64 = 60 * 1_000_000;
 const IDLE_US: i64 = 10 * MINUTE_US;
 /// Topics in one request at most, on the spot market.
 const ARGS_MAX: usize = 10;
+/// What the real venue shows of a symbol's newest trades.
+const TRADES_MAX: u64 = 60;
 /// Trades in one message at most.
 const MESSAGE_TRADES: u64 = 1_024;
 
@@ -172,8 +174,14 @@ fn sequence(listing: &Listing, id: u64) -> u64 {
     listing.order(id).map_or(0, |order| order.number * 17)
 }
 
-/// Answers a REST request.
-pub(super) fn rest(market: &Market, path: &[&str], query: &Query, now: Timestamp) -> Reply {
+/// Answers a REST request. With `history` so many of a symbol's newest trades are shown, however few are asked for.
+pub(super) fn rest(
+    market: &Market,
+    path: &[&str],
+    query: &Query,
+    now: Timestamp,
+    history: Option<usize>,
+) -> Reply {
     let ["v5", "market", route, ..] = path else { return Reply::not_found() };
     let is_spot = query.get("category") == Some("spot");
     match *route {
@@ -188,7 +196,7 @@ pub(super) fn rest(market: &Market, path: &[&str], query: &Query, now: Timestamp
             let name = query.get("symbol").unwrap_or("");
             match market.spelled(Venue::Bybit, name).filter(|_| is_spot) {
                 Some(listing) if *route == "kline" => candles(listing, query, now),
-                Some(listing) => trades(listing, query, now),
+                Some(listing) => trades(listing, query, now, history),
                 None => error("Not supported symbols", now),
             }
         }
@@ -210,9 +218,11 @@ fn error(message: &str, now: Timestamp) -> Reply {
     ))
 }
 
-fn trades(listing: &Listing, query: &Query, now: Timestamp) -> Reply {
-    let limit = query.number("limit").unwrap_or(60).clamp(1, 60);
-    let limit = usize::try_from(limit).unwrap_or(0);
+fn trades(listing: &Listing, query: &Query, now: Timestamp, history: Option<usize>) -> Reply {
+    let limit = history.unwrap_or_else(|| {
+        let limit = query.number("limit").unwrap_or(TRADES_MAX).clamp(1, TRADES_MAX);
+        usize::try_from(limit).unwrap_or(0)
+    });
     let latest = listing.latest(now).unwrap_or(0);
     let mut list = String::new();
     for trade in listing.trades(listing.first_id()..=latest).rev().take(limit) {

@@ -89,6 +89,18 @@ fn the_history_is_sixty_trades_and_no_more() {
 }
 
 #[test]
+fn the_history_is_as_long_as_it_is_told_to_be_whatever_is_asked_for() {
+    let client = Client::open(Venue::Bybit, "v5/public/spot", "");
+    let query = Query::parse("category=spot&symbol=BTCUSDT&limit=60");
+    let path = ["v5", "market", "recent-trade"];
+    let page = rest(&client.market, &path, &query, client.now, Some(500));
+    let page: Value = serde_json::from_str(&page.body).unwrap();
+    let list = page["result"]["list"].as_array().unwrap();
+    assert_eq!(list.len(), 500);
+    assert_eq!(list[499]["execId"], (client.newest("BTCUSDT").id - 499).to_string());
+}
+
+#[test]
 fn candles_are_newest_first_between_two_times() {
     let client = Client::open(Venue::Bybit, "v5/public/spot", "");
     let minute = client.now.minute().as_millis();

@@ -7,8 +7,9 @@ use std::ops::RangeInclusive;
 
 use rust_decimal::Decimal;
 
+use super::fair::{DOLLAR, Fair, LEVEL_DIGITS};
 use super::noise;
-use super::timetable::Timetable;
+use super::timetable::{Moment, Timetable};
 use super::venue::{Digits, Venue};
 use crate::domain::{Side, Symbol, Timestamp};
 
@@ -47,62 +48,13 @@ pub struct Listing {
     timetable: Timetable,
     stream: u64,
     first_id: u64,
-    base_ticks: i64,
+    fair: Fair,
     price_scale: u32,
     typical_lots: u64,
     lot_scale: u32,
     /// Of 2^32 ids that begin no order, so many are never issued.
     unissued: u64,
 }
-
-/// Well-known bases: their price in ten-billionths of a dollar.
-const PRICES: [(&str, u64); 24] = [
-    ("BTC", 952_345_000_000_000),
-    ("ETH", 34_251_200_000_000),
-    ("SOL", 1_892_300_000_000),
-    ("BNB", 6_543_000_000_000),
-    ("XRP", 23_456_000_000),
-    ("DOGE", 3_214_000_000),
-    ("ADA", 8_942_000_000),
-    ("AVAX", 372_100_000_000),
-    ("LINK", 221_500_000_000),
-    ("DOT", 68_920_000_000),
-    ("LTC", 1_043_000_000_000),
-    ("BCH", 4_621_000_000_000),
-    ("TRX", 2_514_000_000),
-    ("UNI", 132_700_000_000),
-    ("ATOM", 65_310_000_000),
-    ("XLM", 3_921_000_000),
-    ("ETC", 261_400_000_000),
-    ("NEAR", 52_130_000_000),
-    ("AAVE", 3_127_000_000_000),
-    ("SUI", 41_250_000_000),
-    ("APT", 91_400_000_000),
-    ("SHIB", 224_500),
-    ("PEPE", 183_200),
-    ("TON", 54_700_000_000),
-];
-
-/// Quotes that are no dollar: their price in ten-billionths of a dollar.
-const QUOTE_PRICES: [(&str, u64); 15] = [
-    ("EUR", 10_830_000_000),
-    ("GBP", 12_710_000_000),
-    ("JPY", 64_500_000),
-    ("AUD", 6_530_000_000),
-    ("CAD", 7_010_000_000),
-    ("CHF", 11_320_000_000),
-    ("BRL", 1_650_000_000),
-    ("TRY", 284_000_000),
-    ("KRW", 6_880_000),
-    ("SGD", 7_420_000_000),
-    ("BTC", 952_345_000_000_000),
-    ("ETH", 34_251_200_000_000),
-    ("BNB", 6_543_000_000_000),
-    ("SOL", 1_892_300_000_000),
-    ("XRP", 23_456_000_000),
-];
-
-const DOLLAR: u64 = 10_000_000_000;
 
 /// Trades per block of [`MASKS`], and orders in each.
 const BLOCK: u64 = 16;
@@ -120,16 +72,10 @@ const MASKS: [u16; 8] = [
 ];
 
 /// Streams of one listing; each has its own values.
-const PRICE: u64 = 1;
 const SIDE: u64 = 2;
 const QUANTITY: u64 = 3;
 const PATTERN: u64 = 4;
 const ISSUED: u64 = 10;
-
-/// The bases that every venue lists.
-pub(super) fn well_known_bases() -> impl Iterator<Item = &'static str> {
-    PRICES.iter().map(|(base, _)| *base)
-}
 
 impl Listing {
     /// `unissued` is the share of ids that are never issued, in millionths; at most a tenth.
@@ -141,14 +87,16 @@ impl Listing {
         unissued: u32,
     ) -> Self {
         let stream = noise::stream(seed, &[venue.name(), symbol.as_str()]);
-        let level = level(seed, symbol);
-        let integer_digits = level.checked_div(DOLLAR).and_then(u64::checked_ilog10);
-        let (price_scale, base_ticks) = ticks(venue, level);
+        let mut integer_digits = None;
+        let (fair, price_scale) = Fair::new(seed, symbol, stream, |level| {
+            integer_digits = (level / 10_u128.pow(LEVEL_DIGITS)).checked_ilog10();
+            price_scale(venue, level)
+        });
         let (beyond, lot_max) = venue.lot_decimals();
         let lot_scale = integer_digits.map_or(0, |digits| digits + 1 + beyond).min(lot_max);
-        // A trade is worth about 500 of the quote's dollars.
-        let worth = 500 * u128::from(level_of_quote(symbol.quote()));
-        let lots = worth * u128::from(10_u64.pow(lot_scale)) / u128::from(usd(seed, symbol.base()));
+        // A trade is worth about 500 dollars.
+        let worth = 500 * u128::from(DOLLAR);
+        let lots = worth * u128::from(10_u64.pow(lot_scale)) / u128::from(fair.base_level());
         Self {
             venue,
             symbol: symbol.clone(),
@@ -156,7 +104,7 @@ impl Listing {
             timetable: timetable.for_stream(stream, venue.resolution_us()),
             stream,
             first_id: venue.first_id(noise::hash(stream, 0) >> 48),
-            base_ticks,
+            fair,
             price_scale,
             typical_lots: u64::try_from(lots).unwrap_or(u64::MAX).clamp(1, 1 << 40),
             lot_scale,
@@ -242,12 +190,13 @@ impl Listing {
         } else {
             Side::Sell
         };
+        let traded = self.timetable.moment(head)?;
         Some(Trade {
             id,
-            price: self.price(head, side),
+            price: self.price(traded, side),
             quantity: self.quantity(n),
             side,
-            at: self.timetable.at(head)?,
+            at: self.timetable.shown(traded)?,
         })
     }
 
@@ -325,11 +274,10 @@ impl Listing {
         usize::try_from(pattern).ok().and_then(|place| MASKS.get(place)).copied().unwrap_or(1)
     }
 
-    fn price(&self, head: u64, side: Side) -> Decimal {
-        // The path never passes 35 % of the level; a buyer pays one tick more than a seller gets.
-        let path = noise::fractal(self.stream.wrapping_add(PRICE), head, self.base_ticks / 20 * 7);
-        let ticks = self.base_ticks + path + i64::from(side == Side::Buy);
-        written(ticks, self.price_scale, self.venue.price_digits())
+    fn price(&self, traded: Moment, side: Side) -> Decimal {
+        // A buyer pays one step more than a seller gets.
+        let steps = self.fair.steps(traded.micros()) + i64::from(side == Side::Buy);
+        written(steps, self.price_scale, self.venue.price_digits())
     }
 
     fn quantity(&self, n: u64) -> Decimal {
@@ -367,41 +315,17 @@ fn written(steps: i64, scale: u32, digits: Digits) -> Decimal {
     }
 }
 
-/// Ten-billionths of a dollar that one unit of a base costs; from its name where it is not well known.
-fn usd(seed: u64, base: &str) -> u64 {
-    let listed = PRICES.iter().chain(&QUOTE_PRICES).find(|(name, _)| *name == base);
-    listed.map_or_else(
-        || {
-            if base.starts_with("USD") || base.ends_with("USD") || base == "DAI" {
-                return DOLLAR;
-            }
-            let hashed = noise::stream(seed, &["price", base]);
-            // From 0.0001 to 1000 dollars, each power of ten as likely as another.
-            let power = u32::try_from(hashed % 7).unwrap_or(0);
-            (1 + (hashed >> 8) % 9) * 1_000_000 * 10_u64.pow(power) + (hashed >> 32) % 1_000_000
-        },
-        |(_, price)| *price,
-    )
-}
-
-fn level_of_quote(quote: &str) -> u64 {
-    QUOTE_PRICES.iter().find(|(name, _)| *name == quote).map_or(DOLLAR, |(_, price)| *price)
-}
-
-/// The price's level in ten-billionths of the quote.
-fn level(seed: u64, symbol: &Symbol) -> u64 {
-    let level = u128::from(usd(seed, symbol.base())) * u128::from(DOLLAR)
-        / u128::from(level_of_quote(symbol.quote()));
-    u64::try_from(level).unwrap_or(u64::MAX).max(1)
-}
-
-/// The price's scale and its level in steps: at least a hundred steps, whatever the venue's rules say.
-fn ticks(venue: Venue, level: u64) -> (u32, i64) {
-    // A level of 10^10 is one: it has one digit in front of the point.
-    let digits_below_ten = level.ilog10();
-    let scale = (venue.significant_digits() + 9)
-        .saturating_sub(digits_below_ten)
-        .min(venue.price_decimals_max());
-    let steps = level / 10_u64.pow(10 - scale.min(10));
-    (scale, steps.clamp(100, 1 << 31).cast_signed())
+/// Digits after the point of a price's step, by the price's level: as many as the venues have of such prices, and a
+/// hundred steps at least, whatever the venue's rules say.
+fn price_scale(venue: Venue, level: u128) -> u32 {
+    let digits = level.checked_ilog10().unwrap_or(0);
+    let significant = match digits.saturating_sub(LEVEL_DIGITS) {
+        4.. => venue.significant_digits(),
+        3 => 6,
+        1 => 4,
+        0 | 2 => 5,
+    };
+    let usual = (significant + LEVEL_DIGITS - 1).saturating_sub(digits);
+    let least = (LEVEL_DIGITS + 2).saturating_sub(digits);
+    usual.min(venue.price_decimals_max()).max(least)
 }

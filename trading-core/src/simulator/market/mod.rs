@@ -1,10 +1,12 @@
-//! The pure market: trade n of a symbol on an exchange is a function of the seed and n, and nothing else.
+//! The pure market: trade n of a symbol on an exchange is a function of the options and n, and nothing else.
 //!
 //! So any past trade can be served again, a restarted simulator goes on where the exchange would be, and a stored
-//! table can be checked against the truth without a log. Time is an argument everywhere; there is no state. What
-//! depends on the rate and the bursts is only when a trade happens, never what it is.
+//! table can be checked against the truth without a log. Time is an argument everywhere; there is no state. The rate
+//! and the bursts decide when a trade happens, and so its price, which follows what all venues agree on at that time;
+//! its quantity and its side depend on the seed and n alone.
 
 mod candle;
+mod fair;
 mod listing;
 mod noise;
 mod timetable;
@@ -16,15 +18,19 @@ use std::sync::Arc;
 use rust_decimal::Decimal;
 use rust_decimal::prelude::ToPrimitive;
 
-use self::listing::well_known_bases;
+use self::fair::well_known_bases;
 pub(super) use self::noise::{hash, stream};
 use self::timetable::Timetable;
 use crate::domain::{Symbol, Timestamp};
 
 pub use self::candle::Candle;
 pub use self::listing::{Listing, TakerOrder, Trade};
-pub use self::timetable::Bursts;
+pub use self::timetable::{Bursts, Closure};
 pub use self::venue::{UnknownVenue, Venue};
+
+/// Raised when the same options begin to give other trades: what was stored from an older market does not agree with
+/// this one. Version 1 had a price of its own for each venue.
+pub const MARKET_VERSION: u32 = 2;
 
 /// Which market.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,12 +45,15 @@ pub struct MarketOptions {
     pub symbols: Vec<Symbol>,
     /// The share of ids that are never issued, from 0 to 0.1: no trade has them, on the WebSocket or in the history.
     pub unissued: Decimal,
+    /// When the market stood still, oldest first, in whole milliseconds.
+    pub closures: Vec<Closure>,
 }
 
 impl Default for MarketOptions {
     fn default() -> Self {
         let (rate, unissued) = (Decimal::TEN, Decimal::ZERO);
-        Self { seed: 1, rate, bursts: None, symbols: Vec::new(), unissued }
+        let (symbols, closures) = (Vec::new(), Vec::new());
+        Self { seed: 1, rate, bursts: None, symbols, unissued, closures }
     }
 }
 
@@ -67,6 +76,9 @@ pub enum MarketError {
     /// Too many ids are never issued.
     #[error("unissued = {0}: a share of 0 to 0.1 of the ids is never issued")]
     Unissued(Decimal),
+    /// The closures do not follow each other.
+    #[error("the market's closures do not follow each other, or are not in whole milliseconds")]
+    Closures,
 }
 
 /// The market of all simulated exchanges.
@@ -93,7 +105,8 @@ impl Market {
             .filter(|share| (Decimal::ZERO..=Decimal::new(1, 1)).contains(share))
             .and_then(|share| (share * Decimal::from(1_000_000)).to_u32())
             .ok_or(MarketError::Unissued(options.unissued))?;
-        let timetable = Timetable::new(period_ns, options.bursts);
+        let timetable = Timetable::new(period_ns, options.bursts, &options.closures)
+            .ok_or(MarketError::Closures)?;
         let mut listings = BTreeMap::new();
         for venue in Venue::ALL {
             let added = options.symbols.iter().map(|symbol| venue.listed(symbol));

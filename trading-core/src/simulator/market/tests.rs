@@ -71,13 +71,14 @@ proptest! {
 }
 
 #[test]
-fn a_trade_depends_on_the_seed_and_its_place_but_not_on_the_rate() {
+fn a_trade_is_a_function_of_the_options_and_its_place() {
     let symbol: Symbol = "BTCUSDT".parse().unwrap();
     let (slow, fast) = (market(Decimal::ONE, None), market(Decimal::ONE_HUNDRED, None));
     let id = slow.listing(Venue::Binance, "BTCUSDT").unwrap().first_id() + 123_456_789;
     let (one, other) =
         (slow.trade("binance", &symbol, id).unwrap(), fast.trade("binance", &symbol, id).unwrap());
-    assert_eq!((one.price, one.quantity, one.side), (other.price, other.quantity, other.side));
+    // The rate decides the time, and so the price, which is that of the time.
+    assert_eq!((one.quantity, one.side), (other.quantity, other.side));
     assert_eq!(market(Decimal::ONE, None).trade("binance", &symbol, id), Some(one));
     let seeded = Market::new(&MarketOptions { seed: 43, ..MarketOptions::default() }).unwrap();
     assert_ne!(
@@ -87,7 +88,9 @@ fn a_trade_depends_on_the_seed_and_its_place_but_not_on_the_rate() {
 }
 
 #[test]
-fn the_truth_is_the_same_on_every_machine_and_in_every_version() {
+fn the_truth_is_the_same_on_every_machine_and_in_every_release_of_a_market_version() {
+    // Where this changes, raise it.
+    assert_eq!(MARKET_VERSION, 2);
     let market = market(Decimal::TEN, None);
     let lines: Vec<String> = [("binance", "BTCUSDT"), ("kraken", "BTCUSD"), ("okx", "FOOUSDT")]
         .into_iter()
@@ -105,9 +108,9 @@ fn the_truth_is_the_same_on_every_machine_and_in_every_version() {
         })
         .collect();
     insta::assert_snapshot!(lines.join("\n"), @r"
-    517961669 90526.71000000 0.01587000 buy 2020-01-02T03:46:40.163000Z
-    6996268 109943.6 0.00003121 sell 2020-01-02T03:46:40.076661Z
-    114728214 0.000881848 1785809 sell 2020-01-02T03:46:40.150000Z
+    517961669 118382.86000000 0.01587000 buy 2020-01-02T03:46:40.163000Z
+    6996268 118394.8 0.00003121 sell 2020-01-02T03:46:40.076661Z
+    114728214 1.20539 1631 sell 2020-01-02T03:46:40.150000Z
     ");
 }
 
@@ -150,6 +153,14 @@ fn what_cannot_be_is_refused() {
         Market::new(&MarketOptions { rate, bursts, ..MarketOptions::default() }).map(|_| ())
     };
     assert_eq!(with(Decimal::ZERO, None), Err(MarketError::Rate(Decimal::ZERO)));
+    let closed =
+        |closures| Market::new(&MarketOptions { closures, ..MarketOptions::default() }).map(|_| ());
+    let at = |text: &str| Timestamp::from_rfc3339(text).unwrap();
+    let (from, to) = (at("2026-01-01T00:00:00Z"), at("2026-01-02T00:00:00Z"));
+    assert_eq!(closed(vec![Closure { from: to, to: from }]), Err(MarketError::Closures));
+    assert_eq!(closed(vec![Closure { from, to }; 2]), Err(MarketError::Closures));
+    let to = to.plus_micros(1);
+    assert_eq!(closed(vec![Closure { from, to }]), Err(MarketError::Closures));
     let bursts = Bursts { every: 10, trades: 10, within: Duration::ZERO };
     assert_eq!(
         with(Decimal::ONE, Some(bursts)),
@@ -231,4 +242,149 @@ fn a_candle_without_trades_has_the_last_price_before_it() {
     assert_eq!([candle.open, candle.high, candle.low, candle.close], [trade.price; 4]);
     let before = Timestamp::from_rfc3339("2019-12-31T23:59:00Z").unwrap();
     assert_eq!(listing.candle(before, now), None);
+}
+
+/// One pair of names for each well-known base and venue, all against a dollar of some kind.
+fn dollar_pairs(base: &str) -> [(Venue, String); 8] {
+    [
+        (Venue::Binance, format!("{base}USDT")),
+        (Venue::Binance, format!("{base}USDC")),
+        (Venue::Coinbase, format!("{base}USD")),
+        (Venue::Coinbase, format!("{base}USDT")),
+        (Venue::Kraken, format!("{base}USD")),
+        (Venue::Okx, format!("{base}USDT")),
+        (Venue::Bybit, format!("{base}USDT")),
+        (Venue::Bybit, format!("{base}USDC")),
+    ]
+}
+
+/// The last trade of a symbol at a time.
+fn last_trade(market: &Market, venue: Venue, symbol: &str, at: Timestamp) -> (Trade, Decimal) {
+    let listing = market.listing(venue, symbol).unwrap();
+    (listing.trade(listing.latest(at).unwrap()).unwrap(), listing.tick_size())
+}
+
+/// Basis points of one price.
+fn basis_points(price: Decimal, number: i64) -> Decimal {
+    price * Decimal::new(number, 4)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn prop_venues_agree_on_a_price_within_what_arbitrage_allows(
+        seed: u64, base in 0..24_usize, seconds in 0..600_000_000_i64,
+    ) {
+        let market = Market::new(&MarketOptions { seed, ..MarketOptions::default() }).unwrap();
+        let base = well_known_bases().nth(base).unwrap();
+        let at = Timestamp::from_rfc3339("2020-06-01T00:00:00Z").unwrap();
+        let at = at.plus_micros(seconds * 1_000_000);
+        let trades = dollar_pairs(base).map(|(venue, symbol)| last_trade(&market, venue, &symbol, at));
+        for (one, one_step) in &trades {
+            for (other, other_step) in &trades {
+                prop_assert!((one.at.as_micros() - other.at.as_micros()).abs() <= 1_000_000);
+                let allowed = basis_points(one.price, 18) + (*one_step).max(*other_step) * Decimal::TWO;
+                let apart = (one.price - other.price).abs();
+                prop_assert!(apart <= allowed, "{base} {} {}", one.price, other.price);
+            }
+        }
+    }
+
+    #[test]
+    fn prop_a_price_moves_on_and_never_jumps(seed: u64, seconds in 0..600_000_000_i64) {
+        let market = Market::new(&MarketOptions { seed, ..MarketOptions::default() }).unwrap();
+        let at = Timestamp::from_rfc3339("2020-06-01T00:00:00Z").unwrap();
+        let at = at.plus_micros(seconds * 1_000_000);
+        for (venue, symbol) in [(Venue::Binance, "SOLUSDT"), (Venue::Kraken, "BTCUSD")] {
+            let (before, step) = last_trade(&market, venue, symbol, at);
+            let (after, _) = last_trade(&market, venue, symbol, at.plus_micros(1_000_000));
+            let allowed = basis_points(before.price, 10) + step * Decimal::TWO;
+            prop_assert!((after.price - before.price).abs() <= allowed, "{before:?} {after:?}");
+        }
+    }
+
+    #[test]
+    fn prop_a_cross_is_worth_what_its_two_sides_are(seed: u64, seconds in 0..600_000_000_i64) {
+        let market = Market::new(&MarketOptions { seed, ..MarketOptions::default() }).unwrap();
+        let at = Timestamp::from_rfc3339("2020-06-01T00:00:00Z").unwrap();
+        let at = at.plus_micros(seconds * 1_000_000);
+        for venue in [Venue::Binance, Venue::Okx, Venue::Bybit] {
+            let price = |symbol: &str| last_trade(&market, venue, symbol, at);
+            for (base, cross) in [("ETH", "ETHBTC"), ("SOL", "SOLBTC"), ("SHIB", "SHIBBTC")] {
+                let (direct, step) = price(cross);
+                let (dollars, dollar_step) = price(&format!("{base}USDT"));
+                let bitcoin = price("BTCUSDT").0.price;
+                let implied = dollars.price / bitcoin;
+                let allowed = basis_points(implied, 25) + step * Decimal::TWO
+                    + dollar_step * Decimal::TWO / bitcoin;
+                prop_assert!((direct.price - implied).abs() <= allowed, "{venue:?} {cross} {} {implied}", direct.price);
+            }
+        }
+    }
+
+    #[test]
+    fn prop_a_closure_moves_what_comes_after_it_and_changes_nothing_else(
+        rate in prop_oneof![Just(1_u32), Just(10), Just(3_333)],
+        closed_ms in 1..100_000_000_i64,
+        again_ms in 1..100_000_000_i64,
+        open_ms in 0..10_000_i64,
+        near in 0..40_u64,
+    ) {
+        let whole = market(rate.into(), None);
+        let first = Timestamp::from_rfc3339("2026-03-01T12:00:00Z").unwrap();
+        let reopened = first.plus_micros(closed_ms * 1_000);
+        let second = reopened.plus_micros(open_ms * 1_000);
+        let closures = vec![
+            Closure { from: first, to: reopened },
+            Closure { from: second, to: second.plus_micros(again_ms * 1_000) },
+        ];
+        let options = MarketOptions {
+            seed: 42,
+            rate: rate.into(),
+            symbols: vec!["FOO-USDT".parse().unwrap()],
+            closures,
+            ..MarketOptions::default()
+        };
+        let closed = Market::new(&options).unwrap();
+        for (venue, symbol) in [(Venue::Binance, "BTCUSDT"), (Venue::Kraken, "ETHUSD")] {
+            let (whole, closed) =
+                (whole.listing(venue, symbol).unwrap(), closed.listing(venue, symbol).unwrap());
+            let last = whole.due(first).unwrap();
+            prop_assert_eq!(closed.due(first), Some(last));
+            prop_assert_eq!(closed.due(reopened), Some(last));
+            for id in (last - 20 + near)..(last + 20 + near) {
+                let (was, is) = (whole.trade(id).unwrap(), closed.trade(id).unwrap());
+                let moved = is.at.as_micros() - was.at.as_micros();
+                let by = if was.at <= first { 0 } else if was.at.as_micros() - first.as_micros() <= open_ms * 1_000 {
+                    closed_ms * 1_000
+                } else {
+                    (closed_ms + again_ms) * 1_000
+                };
+                prop_assert_eq!(moved, by);
+                prop_assert_eq!(Trade { at: was.at, ..is }, was);
+                prop_assert_eq!(closed.at(closed.due(is.at).unwrap()), Some(is.at));
+                prop_assert!(closed.due(is.at).unwrap() >= id);
+                prop_assert!(closed.at(closed.first_since(is.at)).unwrap() == is.at);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_first_hour_has_candles_to_look_at() {
+    let market = market(Decimal::TEN, None);
+    let listing = market.listing(Venue::Coinbase, "BTCUSD").unwrap();
+    let noon = Timestamp::from_rfc3339("2026-11-28T12:00:00Z").unwrap();
+    let now = noon.plus_micros(3_600_000_000);
+    let candles: Vec<Candle> = listing.candles(noon, now.plus_micros(-1), now).collect();
+    assert_eq!(candles.len(), 60);
+    let high = candles.iter().map(|candle| candle.high).max().unwrap();
+    let low = candles.iter().map(|candle| candle.low).min().unwrap();
+    let ranges = candles.iter().map(|candle| candle.high - candle.low).sum::<Decimal>();
+    // Some tenths of a percent in the hour, some basis points in a minute.
+    let moved = high / low - Decimal::ONE;
+    assert!((Decimal::new(2, 3)..Decimal::new(3, 2)).contains(&moved), "{moved}");
+    let minute = ranges / Decimal::from(60) / low;
+    assert!((Decimal::new(3, 4)..Decimal::new(3, 3)).contains(&minute), "{minute}");
 }

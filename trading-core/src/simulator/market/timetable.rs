@@ -2,8 +2,10 @@
 //!
 //! Counted from a fixed origin, so that a simulator that was restarted goes on where the exchange would be by
 //! now. Trades are spread evenly with a jitter inside their own slot, and may be bunched: of every so many
-//! trades the last few arrive together.
+//! trades the last few arrive together. Between two openings the market may have been closed: then its trades
+//! go on where they had stood, and no id is left out.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::noise;
@@ -25,26 +27,75 @@ pub struct Bursts {
     pub within: Duration,
 }
 
+/// A time in which the whole market stood still.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Closure {
+    /// The last moment at which there were trades.
+    pub from: Timestamp,
+    /// The moment after which they go on.
+    pub to: Timestamp,
+}
+
+/// When a trade happens by the market's own clock, which stands still while the market is closed: in microseconds from
+/// the origin, in the venue's resolution.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Moment(u64);
+
+impl Moment {
+    pub(super) const fn micros(self) -> u64 {
+        self.0
+    }
+}
+
+/// Where the market went on after it was closed.
+#[derive(Debug, Clone, Copy)]
+struct Opening {
+    /// The last moment before.
+    after: Moment,
+    /// How long the market has been closed by then in all.
+    closed_us: u64,
+}
+
 /// When the trades of one symbol happen.
 #[derive(Debug, Clone)]
 pub(super) struct Timetable {
     period_ns: u64,
     bursts: Option<Bursts>,
+    openings: Arc<[Opening]>,
     resolution_us: u64,
     stream: u64,
     phase_ns: u64,
 }
 
 impl Timetable {
-    /// A trade every `period_ns` on average; not zero.
-    pub(super) fn new(period_ns: u64, bursts: Option<Bursts>) -> Self {
-        Self {
+    /// A trade every `period_ns` on average; not zero. `None` where a closure does not follow the one before it, or
+    /// is not in whole milliseconds.
+    pub(super) fn new(
+        period_ns: u64,
+        bursts: Option<Bursts>,
+        closures: &[Closure],
+    ) -> Option<Self> {
+        let mut closed_us = 0;
+        let mut reopened_us = 0;
+        let openings = closures.iter().map(|closure| {
+            let (from, to) = (since_origin(closure.from)?, since_origin(closure.to)?);
+            // Every venue's resolution divides a millisecond, so that no trade is rounded over the edge.
+            if from < reopened_us || to <= from || from % 1_000 != 0 || to % 1_000 != 0 {
+                return None;
+            }
+            reopened_us = to;
+            let after = Moment(from - closed_us);
+            closed_us += to - from;
+            Some(Opening { after, closed_us })
+        });
+        Some(Self {
+            openings: openings.collect::<Option<_>>()?,
             period_ns: period_ns.max(1),
             bursts: bursts.filter(|bursts| (1..bursts.every).contains(&bursts.trades)),
             resolution_us: 1,
             stream: 0,
             phase_ns: 0,
-        }
+        })
     }
 
     /// The same table for one symbol: its own phase and jitter, and its venue's resolution.
@@ -55,15 +106,52 @@ impl Timetable {
 
     /// When trade `n` happens, rounded down to the venue's resolution; `None` beyond the year 2500 or so.
     pub(super) fn at(&self, n: u64) -> Option<Timestamp> {
-        let us = ORIGIN_US.checked_add(self.since_origin_ns(n)? / 1_000)?;
-        let rounded = us - us % self.resolution_us;
-        Timestamp::from_micros(i64::try_from(rounded).ok()?).ok()
+        self.shown(self.moment(n)?)
+    }
+
+    /// When trade `n` happens by the market's own clock.
+    pub(super) fn moment(&self, n: u64) -> Option<Moment> {
+        let us = self.since_origin_ns(n)? / 1_000;
+        Some(Moment(us - us % self.resolution_us))
+    }
+
+    /// What everybody's clock shows at a moment of the market's.
+    pub(super) fn shown(&self, moment: Moment) -> Option<Timestamp> {
+        let us = ORIGIN_US.checked_add(moment.0)?.checked_add(self.closed_before(moment))?;
+        Timestamp::from_micros(i64::try_from(us).ok()?).ok()
+    }
+
+    /// How long the market had been closed before a moment of its own, in microseconds.
+    fn closed_before(&self, moment: Moment) -> u64 {
+        // Most often nothing was closed, or the moment is after the last opening.
+        match self.openings.last() {
+            None => 0,
+            Some(last) if last.after < moment => last.closed_us,
+            Some(_) => {
+                let openings = self.openings.partition_point(|opening| opening.after < moment);
+                self.closed_after(openings)
+            }
+        }
+    }
+
+    /// How long the market had been closed after so many openings.
+    fn closed_after(&self, openings: usize) -> u64 {
+        let last = openings.checked_sub(1).and_then(|place| self.openings.get(place));
+        last.map_or(0, |opening| opening.closed_us)
+    }
+
+    /// The market's own time at a time of everybody's clock, in microseconds; while it is closed, when it closed.
+    fn own_time(&self, shown_us: u64) -> u64 {
+        let is_past = |it: &Opening| it.after.0 + it.closed_us < shown_us;
+        let openings = self.openings.partition_point(is_past);
+        let open = shown_us.saturating_sub(self.closed_after(openings));
+        self.openings.get(openings).map_or(open, |next| open.min(next.after.0))
     }
 
     /// The newest trade that is not later than `now`, where each trade has the time of its `head`.
     pub(super) fn latest(&self, now: Timestamp, head: impl Fn(u64) -> u64) -> Option<u64> {
         let due = |n: u64| self.at(head(n)).is_some_and(|at| at <= now);
-        let elapsed_us = now.as_micros().cast_unsigned().checked_sub(ORIGIN_US)?;
+        let elapsed_us = self.own_time(since_origin(now)?);
         let cycle = self.bursts.map_or(1, |bursts| bursts.every);
         let cycle_ns = u128::from(cycle) * u128::from(self.period_ns);
         let cycles = u64::try_from(u128::from(elapsed_us) * 1_000 / cycle_ns).ok()?;
@@ -112,4 +200,8 @@ impl Timetable {
     fn jitter(&self, n: u64, slot_ns: u64) -> u64 {
         noise::hash(self.stream, n) % slot_ns.max(1)
     }
+}
+
+fn since_origin(time: Timestamp) -> Option<u64> {
+    u64::try_from(time.as_micros()).ok()?.checked_sub(ORIGIN_US)
 }

@@ -28,7 +28,7 @@ use tracing::{debug, info};
 use super::faults::{Admission, FaultsHandle, RestFault, Switches};
 use super::journal::{Entry, Kind};
 use super::limits::{self, Limiter, RestLimits};
-use super::market::{Bursts, Market, MarketError, MarketOptions, Venue};
+use super::market::{Bursts, Closure, Market, MarketError, MarketOptions, Venue};
 use super::outbox::{Frame, Outbox};
 use super::reply::{Query, Reply};
 use super::session::{Protocol, Session, Turned};
@@ -59,7 +59,9 @@ impl Clock {
         Self(Arc::new(now))
     }
 
-    pub(super) fn now(&self) -> Timestamp {
+    /// The time.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
         (self.0)()
     }
 }
@@ -92,6 +94,11 @@ pub struct SimulatorOptions {
     pub symbols: Vec<Symbol>,
     /// The share of ids that are never issued, from 0 to 0.1: no trade has them.
     pub unissued: Decimal,
+    /// When the market stood still, oldest first, in whole milliseconds.
+    pub closures: Vec<Closure>,
+    /// How many of a symbol's newest trades Bybit's REST side shows, however few are asked for; `None`: as many as are
+    /// asked for and sixty at most, as the real one.
+    pub bybit_history: Option<usize>,
     /// How often the REST sides may be asked.
     pub rest_limits: RestLimits,
     /// Faults that are on from the start.
@@ -102,7 +109,8 @@ pub struct SimulatorOptions {
 
 impl Default for SimulatorOptions {
     fn default() -> Self {
-        let MarketOptions { seed, rate, bursts, symbols, unissued } = MarketOptions::default();
+        let market = MarketOptions::default();
+        let MarketOptions { seed, rate, bursts, symbols, unissued, closures } = market;
         Self {
             port: 0,
             seed,
@@ -110,6 +118,8 @@ impl Default for SimulatorOptions {
             bursts,
             symbols,
             unissued,
+            closures,
+            bybit_history: None,
             rest_limits: RestLimits::default(),
             faults: Switches::default(),
             clock: Clock::default(),
@@ -149,6 +159,7 @@ pub struct Simulator {
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) market: Market,
+    bybit_history: Option<usize>,
     pub(super) faults: FaultsHandle,
     pub(super) clock: Clock,
     limits: Limiter,
@@ -163,13 +174,16 @@ impl Simulator {
     ///
     /// When the market is not possible, or the port cannot be used.
     pub async fn bind(options: SimulatorOptions) -> Result<Self, SimulatorError> {
-        let SimulatorOptions { port, seed, rate, bursts, symbols, unissued, .. } = options;
-        let market = Market::new(&MarketOptions { seed, rate, bursts, symbols, unissued })?;
+        let SimulatorOptions { port, seed, rate, bursts, symbols, unissued, closures, .. } =
+            options;
+        let market =
+            Market::new(&MarketOptions { seed, rate, bursts, symbols, unissued, closures })?;
         let failed = |source| SimulatorError::Bind { port, source };
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         let shared = Shared {
             market,
+            bybit_history: options.bybit_history,
             faults: FaultsHandle::new(seed, options.faults),
             clock: options.clock,
             limits: Limiter::new(options.rest_limits),
@@ -318,10 +332,10 @@ async fn ask(
     }
     // A day of candles is a million trades: not on the threads that serve the sockets.
     let path: Vec<String> = path.iter().map(|segment| (*segment).to_owned()).collect();
-    let market = shared.market.clone();
+    let (market, bybit_history) = (shared.market.clone(), shared.bybit_history);
     let answer = spawn_blocking(move || {
         let path: Vec<&str> = path.iter().map(String::as_str).collect();
-        rest(&market, venue, &path, &query, now)
+        rest(&market, venue, &path, &query, now, bybit_history)
     });
     answer.await.unwrap_or_else(|_| unavailable())
 }
@@ -336,13 +350,14 @@ pub(super) fn rest(
     path: &[&str],
     query: &Query,
     now: Timestamp,
+    bybit_history: Option<usize>,
 ) -> Reply {
     match venue {
         Venue::Binance => binance::rest(market, path, query, now),
         Venue::Coinbase => coinbase::rest(market, path, query, now),
         Venue::Kraken => kraken::rest(market, path, query, now),
         Venue::Okx => okx::rest(market, path, query, now),
-        Venue::Bybit => bybit::rest(market, path, query, now),
+        Venue::Bybit => bybit::rest(market, path, query, now, bybit_history),
     }
 }
 
