@@ -19,8 +19,8 @@ use crate::config::Settings;
 use crate::domain::{Instrument, RecorderClock, TradeId};
 use crate::exchange::IdRule;
 use crate::store::postgres::{
-    DatabaseName, LastStored, MaintenanceError, Origin, OriginError, claim, days, in_doubt_since,
-    is_away, last_stored, list_time_until_now, migrate, upsert_instruments,
+    DatabaseName, LastStored, MaintenanceError, Origin, OriginError, carried, claim, days,
+    in_doubt_since, is_away, last_stored, list_time_until_now, migrate, upsert_instruments,
 };
 use crate::store::spool::{self, Spool, SpoolNames};
 use crate::telemetry::SharedLimiter;
@@ -243,6 +243,7 @@ async fn doubt(
     stored: &mut Vec<LastStored>,
 ) -> Result<(), sqlx::Error> {
     let mut since = FxHashMap::default();
+    let carried = carried(pool).await?;
     for &(instrument, _, ids) in instruments {
         let exchange = instrument.exchange();
         if !since.contains_key(exchange) {
@@ -262,6 +263,10 @@ async fn doubt(
                 exchange_at: *since,
                 until: *since,
                 missing: Vec::new(),
+                is_carried: carried.contains(&(
+                    instrument.exchange().to_owned(),
+                    instrument.symbol().as_str().to_owned(),
+                )),
             }),
             None => list_time_until_now(pool, instrument, *since).await?,
         }

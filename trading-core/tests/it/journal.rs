@@ -439,6 +439,7 @@ async fn recording_goes_on_at_the_newest_trade_by_time_then_by_number_over_many_
         exchange_at: tick.exchange_at,
         until: tick.exchange_at,
         missing: Vec::new(),
+        is_carried: false,
     });
     assert_eq!(found, expected);
 }

@@ -91,7 +91,11 @@ impl Sequence {
     ) -> Self {
         let now = Instant::now();
         let seen = stored.into_iter().map(|last| {
-            let mut seen = Seen { away: Some(GapCause::NotRunning), ..Seen::default() };
+            let away = match last.is_carried {
+                true => GapCause::NotStoredYet,
+                false => GapCause::NotRunning,
+            };
+            let mut seen = Seen { away: Some(away), ..Seen::default() };
             match (rule, last.trade_id.number()) {
                 (IdRule::Consecutive, Some(id)) => {
                     seen.count.resume(id, last.exchange_at, last.missing.iter().copied(), now);

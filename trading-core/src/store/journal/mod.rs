@@ -143,6 +143,8 @@ pub enum GapCause {
     Jumped,
     /// It was traded between the last stored trade and the first after the start.
     NotRunning,
+    /// The same, while another recorder carried the symbol or had just ended: what it took may come yet.
+    NotStoredYet,
     /// It was traded while no connection brought it.
     NoConnection,
     /// The exchange named a last trade that never came.
@@ -158,6 +160,9 @@ impl GapCause {
         match self {
             Self::Jumped => "the ids jumped",
             Self::NotRunning => "the recorder was not running",
+            Self::NotStoredYet => {
+                "not stored when this recorder started, while another one recorded or just before"
+            }
             Self::NoConnection => "no connection",
             Self::NamedLater => "a heartbeat named a later id",
             Self::JumpedOften => "the ids jumped again and again",

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use sqlx::PgPool;
 use sqlx::types::chrono::{DateTime, Utc};
 
@@ -40,6 +40,8 @@ pub struct LastStored {
     pub until: Timestamp,
     /// Ids that are listed as missing, in order: the first and the last of each range.
     pub missing: Vec<(u64, u64)>,
+    /// Whether a recorder carries it, or did less than a minute ago: what it has may not be stored yet.
+    pub is_carried: bool,
 }
 
 /// A stored trade, and when it was made: no later than it was received.
@@ -75,7 +77,28 @@ pub async fn last_stored(
             end_of(instrument, &rows, missing)
         }));
     }
+    let carried = carried(pool).await?;
+    for last in &mut found {
+        let (exchange, symbol) = (last.instrument.exchange(), last.instrument.symbol().as_str());
+        last.is_carried = carried.contains(&(exchange.to_owned(), symbol.to_owned()));
+    }
     Ok(found)
+}
+
+/// The exchanges and symbols that recorders carry which have given a sign of life within a minute.
+///
+/// # Errors
+///
+/// When the server cannot be reached or refuses.
+pub async fn carried(pool: &PgPool) -> Result<FxHashSet<(String, String)>, sqlx::Error> {
+    let rows: Vec<(String, String)> = sqlx::query_as(
+        "SELECT DISTINCT exchange, unnest(symbols) FROM feed_sessions \
+         WHERE ended_at IS NULL AND seen_at > now() - $1",
+    )
+    .bind(SESSION_DEAD)
+    .fetch_all(pool)
+    .await?;
+    Ok(rows.into_iter().collect())
 }
 
 /// The newest rows of each symbol; those in the database's future too, or not. From the newest days back, a few at a time:
@@ -231,6 +254,7 @@ fn end_of(
         exchange_at: at.unwrap_or(youngest.at),
         until: youngest.at,
         missing,
+        is_carried: false,
     })
 }
 
@@ -281,12 +305,17 @@ pub async fn list_time_until_now(
 ) -> Result<(), sqlx::Error> {
     sqlx::query(
         "INSERT INTO tick_gaps (exchange, symbol, from_time, to_time, cause) \
-         SELECT $1, $2, least($3, now()), now(), $4 ON CONFLICT DO NOTHING",
+         SELECT $1, $2, least($3, now()), now(), \
+             CASE WHEN EXISTS (SELECT FROM feed_sessions WHERE exchange = $1 AND $2 = ANY (symbols) \
+                 AND ended_at IS NULL AND seen_at > now() - $5) THEN $6 ELSE $4 END \
+         ON CONFLICT DO NOTHING",
     )
     .bind(instrument.exchange())
     .bind(instrument.symbol().as_str())
     .bind(from.to_datetime())
     .bind(GapCause::NotRunning.as_str())
+    .bind(SESSION_DEAD)
+    .bind(GapCause::NotStoredYet.as_str())
     .execute(pool)
     .await
     .map(|_done| ())

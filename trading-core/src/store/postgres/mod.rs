@@ -62,7 +62,9 @@ pub use gaps::{
     database_time, exchanges_with_work, list_gaps, release_held, remove_doubles, retry_delay,
     waiting_gaps,
 };
-pub use latest::{LastStored, in_doubt_since, last_stored, list_time_until_now, not_stored_for};
+pub use latest::{
+    LastStored, carried, in_doubt_since, last_stored, list_time_until_now, not_stored_for,
+};
 pub use maintenance::{MaintenanceError, Schema, schema, upsert_instruments};
 pub use migrate::{LockHolder, lock_holder, migrate, migrate_within};
 pub use origin::{DatabaseName, Origin, OriginError, claim, database_name, origin};

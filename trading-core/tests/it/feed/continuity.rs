@@ -28,6 +28,7 @@ fn stored(exchange: &dyn Exchange, id: u64, at: &str) -> Vec<LastStored> {
         exchange_at: at,
         until: at,
         missing: Vec::new(),
+        is_carried: false,
     }]
 }
 

@@ -43,7 +43,8 @@ fn gap(ids: Option<(u64, u64)>, from: i64, to: i64, cause: GapCause, seen_at: i6
 fn stored(id: u64, second: i64) -> LastStored {
     let trade_id = TradeId::Number(id);
     let (exchange_at, until) = (at(second), at(second));
-    LastStored { instrument: bitcoin(), trade_id, exchange_at, until, missing: Vec::new() }
+    let (instrument, missing) = (bitcoin(), Vec::new());
+    LastStored { instrument, trade_id, exchange_at, until, missing, is_carried: false }
 }
 
 /// A sequence at a time of its own.
@@ -284,6 +285,18 @@ fn recording_goes_on_where_the_store_ends() {
     assert_eq!(world.wait(GRACE, 9), [missing]);
     world.pass([107], 8);
     assert_eq!(world.wait(GRACE, 9), [gap(Some((106, 106)), 7, 8, GapCause::Jumped, 8)]);
+}
+
+#[test]
+fn what_another_recorder_may_still_hold_was_not_missed_by_a_recorder_that_did_not_run() {
+    for rule in [IdRule::Consecutive, IdRule::Unique] {
+        let last = LastStored { is_carried: true, ..stored(100, 1) };
+        let mut world = World::new(rule, &[last]);
+        let told = world.admit(&mut vec![tick(105, 7)]).gaps;
+        let told = [told, world.wait(GRACE, 9)].concat();
+        let causes: Vec<_> = told.iter().map(|gap| gap.cause).collect();
+        assert_eq!(causes, [GapCause::NotStoredYet], "{rule:?}");
+    }
 }
 
 #[test]
