@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use rustc_hash::FxHashSet;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
@@ -176,7 +177,14 @@ impl Feed {
     }
 
     /// Lists gaps, and says so.
-    fn report(&self, gaps: impl IntoIterator<Item = GapRecord>) {
+    fn report(&self, gaps: Vec<GapRecord>) {
+        if let [first, rest @ ..] = gaps.as_slice()
+            && rest.iter().any(|gap| gap.instrument != first.instrument)
+            && gaps.iter().all(|gap| gap.ids.is_some() && gap.cause == first.cause)
+        {
+            self.report_together(first.cause, &gaps);
+            return;
+        }
         for gap in gaps {
             self.context.journal.gap(gap);
             if let Some(unsaid) = self.gaps_said.admit(Instant::now()) {
@@ -194,6 +202,26 @@ impl Feed {
                     ),
                 }
             }
+        }
+    }
+}
+
+impl Feed {
+    /// Lists gaps that show at once and for one reason, as after a start, and says so in one line.
+    fn report_together(&self, cause: GapCause, gaps: &[GapRecord]) {
+        for gap in gaps {
+            self.context.journal.gap(*gap);
+        }
+        if let Some(unsaid) = self.gaps_said.admit(Instant::now()) {
+            let symbols: FxHashSet<Instrument> = gaps.iter().map(|gap| gap.instrument).collect();
+            let count = |(first, last): (u64, u64)| last.saturating_sub(first).saturating_add(1);
+            let trades: u64 = gaps.iter().filter_map(|gap| gap.ids).map(count).sum();
+            warn!(
+                "Gap: {} is missing {trades} trades of {} symbols: {}{unsaid}",
+                self.context.exchange.name(),
+                symbols.len(),
+                cause.as_str()
+            );
         }
     }
 }

@@ -144,6 +144,7 @@ async fn attend(
         match worker.step().await {
             Ok(true) => {}
             Ok(false) => {
+                worker.tell();
                 let called = async {
                     while woken.changed().await.is_ok() {
                         if woken.borrow().iter().any(|name| name == worker.exchange()) {

@@ -153,6 +153,7 @@ pub async fn repair_all(
             if worker.step().await? {
                 continue;
             }
+            worker.tell();
             if waiting_gaps(&context.pool, scope, SOON).await? == 0 {
                 break;
             }
@@ -196,6 +197,11 @@ impl Worker {
         self.scope.exchange
     }
 
+    /// No gap is due: what came of those before is said.
+    pub(super) fn tell(&self) {
+        self.says.tell();
+    }
+
     /// Works on a gap; `false`: there is none that is due, or we are stopped.
     pub(super) async fn step(&self) -> Result<bool, sqlx::Error> {
         let claim = async {
@@ -208,10 +214,12 @@ impl Worker {
             _ => return Ok(false),
         };
         debug!(%gap, attempts = gap.attempts, "Working on a gap");
+        self.says.begin();
         let worked = match gap.ids {
             Some(ids) => self.fill_ids(&gap, ids).await,
             None => self.fill_time(&gap).await,
         };
+        self.says.end();
         match worked {
             Ok(()) | Err(Setback::Lost) => {}
             Err(Setback::Stopped) => {
