@@ -6,20 +6,25 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rust_decimal::Decimal;
+use rust_decimal::prelude::ToPrimitive as _;
 use sqlx::postgres::PgPool;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::database::Database;
 use super::ground::Ground;
+use super::identity::identity;
+use super::market_hours::{HoursError, MarketHours};
 use super::mixed::Mixed;
 use super::recorder::{Outcome, Recorder, Venue, VenueError, venues};
 use super::signals::StopSignals;
 use super::tasks::Tasks;
 use crate::config::{DatabaseUrl, ServerUrlError, Settings};
+use crate::domain::Timestamp;
 use crate::paper::{self, PgStore, SummaryHandle};
 use crate::pipeline::{Onlooker, tap};
-use crate::simulator::{Simulator, SimulatorError, SimulatorOptions};
+use crate::simulator::{MARKET_VERSION, Simulator, SimulatorError, SimulatorOptions};
 use crate::store::embedded::{Cluster, EmbeddedError, Options, command};
 use crate::store::postgres::{MaintenanceError, Origin, OriginError, Pooler, refusal};
 use crate::store::spool::{self, Found, Spool, SpoolError, SpoolNames};
@@ -31,6 +36,9 @@ const GUARD_INTERVAL: Duration = Duration::from_secs(2);
 const CLOSE_MAX: Duration = Duration::from_secs(5);
 /// How long paper trading waits for the spool of an earlier run to be stored.
 const DRAIN_MAX: Duration = Duration::from_secs(60);
+
+/// The most that Bybit's REST side shows of a symbol in a demonstration.
+const BYBIT_HISTORY_MAX: usize = 20_000;
 
 /// What `live` is asked to do beside recording.
 #[derive(Debug, Clone)]
@@ -55,6 +63,9 @@ pub enum LiveError {
     /// The simulated exchanges cannot be served.
     #[error(transparent)]
     Simulator(#[from] SimulatorError),
+    /// The simulated market's hours cannot be kept.
+    #[error(transparent)]
+    Hours(#[from] HoursError),
     /// The embedded database does not run.
     #[error(transparent)]
     Embedded(#[from] EmbeddedError),
@@ -178,11 +189,13 @@ struct Started {
 
 async fn start(settings: &Settings, options: &LiveOptions) -> Result<Started, LiveError> {
     tell_places(settings).await;
-    let world = World::build(settings, options).await?;
-    let database = match Database::open(settings, options.pg_bin.clone()).await {
-        Ok(database) => database,
+    // What cannot be recorded at all is said before anything is started.
+    venues(settings, None)?;
+    let database = Database::open(settings, options.pg_bin.clone()).await?;
+    let world = match World::build(settings, options).await {
+        Ok(world) => world,
         Err(error) => {
-            world.end().await;
+            database.close().await;
             return Err(error);
         }
     };
@@ -216,6 +229,9 @@ async fn start_recorder(
     let mut recorder = Recorder::start(settings, &world.venues, ground, onlookers, feeds);
     if let Some(task) = paper {
         recorder.join("paper trading", task);
+    }
+    if let Some(close) = world.close.clone() {
+        recorder.close_first(close);
     }
     Ok((pool, recorder))
 }
@@ -386,17 +402,22 @@ struct World {
     origin: Origin,
     simulator: Tasks,
     stop: CancellationToken,
+    /// Closes the simulated market, while its exchanges are served still.
+    close: Option<CancellationToken>,
 }
 
 impl World {
     async fn build(settings: &Settings, options: &LiveOptions) -> Result<Self, LiveError> {
         let stop = CancellationToken::new();
         let mut tasks = Tasks::default();
-        let Some(simulated) = options.simulate.clone() else {
+        let Some(mut simulated) = options.simulate.clone() else {
             let venues = venues(settings, None)?;
-            return Ok(Self { venues, origin: Origin::Exchanges, simulator: tasks, stop });
+            let origin = Origin::Exchanges;
+            return Ok(Self { venues, origin, simulator: tasks, stop, close: None });
         };
         let (seed, rate) = (simulated.seed, simulated.rate);
+        simulated.bybit_history = Some(bybit_history(rate));
+        let hours = Self::open_market(settings, &mut simulated)?;
         let simulator = Simulator::bind(simulated).await?;
         let address: SocketAddr = simulator.address();
         info!(
@@ -409,8 +430,37 @@ impl World {
                 error!(%error, "The simulated exchanges have ended");
             }
         });
-        let origin = Origin::Simulated(format!("seed {seed}, rate {rate}"));
-        Ok(Self { venues, origin, simulator: tasks, stop })
+        let close = hours.map(|hours| {
+            let close = stop.child_token();
+            tasks.spawn("market hours", hours.run(close.clone()));
+            close
+        });
+        let origin =
+            Origin::Simulated(format!("seed {seed}, rate {rate}, market {MARKET_VERSION}"));
+        Ok(Self { venues, origin, simulator: tasks, stop, close })
+    }
+
+    /// Opens the market of the embedded database, which stands still while nobody records it. With any other database,
+    /// which recorders on several machines may share, it is always open.
+    fn open_market(
+        settings: &Settings,
+        simulated: &mut SimulatorOptions,
+    ) -> Result<Option<MarketHours>, LiveError> {
+        if settings.database.url != DatabaseUrl::Embedded {
+            return Ok(None);
+        }
+        let folder = Options::new(&settings.database, None).folder()?;
+        let now = Timestamp::now();
+        let (hours, closures) = MarketHours::open(&folder, &identity(now), now)?;
+        if let Some(last) = closures.last().filter(|last| last.to > now) {
+            let (from, to) = (last.from, last.to);
+            info!(
+                "The simulated market goes on where it stood at {from}, at {to}: while nobody records it, it is closed"
+            );
+        }
+        simulated.clock = hours.clock();
+        simulated.closures = closures;
+        Ok(Some(hours))
     }
 
     /// Ends the simulated exchanges.
@@ -418,4 +468,11 @@ impl World {
         self.stop.cancel();
         while self.simulator.join_next().await.is_some() {}
     }
+}
+
+/// Trades that Bybit's REST side shows in a demonstration, where the real one has sixty: ten minutes of a symbol, so that
+/// what a killed run had in memory only is fetched again.
+fn bybit_history(rate: Decimal) -> usize {
+    let trades = rate.checked_mul(Decimal::from(600)).and_then(|trades| trades.to_usize());
+    trades.unwrap_or(BYBIT_HISTORY_MAX).clamp(1_000, BYBIT_HISTORY_MAX)
 }

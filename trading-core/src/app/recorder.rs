@@ -36,6 +36,11 @@ use crate::store::spool::{Losses, Spool};
 /// How long the database may take to note at the end that all is stored.
 const NOTE_MAX: Duration = Duration::from_secs(2);
 
+/// What a simulated exchange has sent has come when nothing more does for so long.
+const QUIET_LOOK: Duration = Duration::from_millis(50);
+/// How often that is looked at.
+const QUIET_LOOKS: usize = 10;
+
 /// Why a run ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
@@ -255,6 +260,8 @@ pub struct Recorder {
     /// Raised at two thirds of the deadline: what is not stored goes to the spool.
     hurry: CancellationToken,
     stop_deadline: Duration,
+    /// Raised before the feeds are stopped.
+    close_first: Option<CancellationToken>,
 }
 
 impl Recorder {
@@ -331,7 +338,14 @@ impl Recorder {
         let upkeep = upkeep::run(pool, retention, upkeep_clock, feeds.clone());
         tasks.spawn("upkeep", ready.then(feeds.clone(), upkeep));
         let stop_deadline = settings.pipeline.stop_deadline;
-        Self { tasks, feeds, ledger, spool, noted, hurry, stop_deadline }
+        let close_first = None;
+        Self { tasks, feeds, ledger, spool, noted, hurry, stop_deadline, close_first }
+    }
+
+    /// Raises this at the stop, before the feeds are stopped: whoever makes the trades makes no more of them then, and
+    /// what is on its way is waited for.
+    pub fn close_first(&mut self, close: CancellationToken) {
+        self.close_first = Some(close);
     }
 
     /// Adds a task that ends by itself when its input does; it is waited for at the stop.
@@ -410,6 +424,10 @@ impl Recorder {
 
     /// Whether everything ended before the deadline and without a second signal.
     async fn stop(&mut self, signals: &mut StopSignals) -> bool {
+        if let Some(close) = self.close_first.take() {
+            close.cancel();
+            self.until_quiet().await;
+        }
         self.feeds.cancel();
         let now = Instant::now();
         let deadline = now + self.stop_deadline;
@@ -417,6 +435,18 @@ impl Recorder {
         let in_time = self.drain(signals, hurry_at, deadline).await;
         self.tasks.abort().await;
         in_time
+    }
+
+    /// Waits until nothing more comes, for half a second at the most.
+    async fn until_quiet(&self) {
+        let mut received = None;
+        for _ in 0..QUIET_LOOKS {
+            let before = received.replace(self.ledger.read().received);
+            if before == received {
+                return;
+            }
+            tokio::time::sleep(QUIET_LOOK).await;
+        }
     }
 
     async fn drain(

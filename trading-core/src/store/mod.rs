@@ -6,7 +6,7 @@
 
 pub mod embedded;
 mod error;
-mod folder;
+pub(crate) mod folder;
 pub mod journal;
 mod password;
 pub mod postgres;

@@ -23,6 +23,7 @@ mod install;
 mod journal;
 mod killed;
 mod names;
+mod market;
 mod paper;
 mod places;
 mod queries;

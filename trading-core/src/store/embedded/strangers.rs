@@ -5,8 +5,9 @@ use std::path::Path;
 
 use super::EmbeddedError;
 
-/// Names in the directory that are no stranger's: ours, the spool's beside us, and a mounted disk's.
-const KNOWN: [&str; 13] = [
+/// Names in the directory that are no stranger's: ours, the simulated market's, the spool's beside us, and a mounted
+/// disk's.
+const KNOWN: [&str; 15] = [
     "postgres",
     super::SIMULATED,
     "run",
@@ -18,6 +19,8 @@ const KNOWN: [&str; 13] = [
     "change.lock",
     "users.lock",
     "keep-running",
+    "market-hours",
+    "market-hours.lock",
     "spool",
     "lost+found",
 ];

@@ -1,0 +1,99 @@
+//! A demonstration that is started again loses nothing, however it ended: its market stands still while nobody records it.
+
+use std::path::Path;
+
+use nix::sys::signal::Signal;
+use sqlx::PgPool;
+use tokio::time::{Instant, sleep};
+use trading_core::domain::Timestamp;
+use trading_core::simulator::{Closure, Market, MarketOptions};
+use trading_core::store::embedded::Cluster;
+
+use crate::recorder::{grown, setting};
+use crate::support::postgres::{Scratch, connect};
+use crate::support::process::Program;
+use crate::support::truth::stored;
+
+/// Longer than anything is waited for; reached only when something is broken.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(90);
+
+/// When the market was closed, and until when a recorder keeps it open, as the data directory says.
+fn hours(folder: &Path) -> (Vec<Closure>, Timestamp) {
+    let text = std::fs::read_to_string(folder.join("market-hours")).unwrap();
+    let time = |text: &str| Timestamp::from_rfc3339(text).unwrap();
+    let lines = text.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+    let closed = lines.clone().filter(|words| words[0] == "closed");
+    let open = lines.filter(|words| words[0] == "open").map(|words| time(words[2])).max();
+    (
+        closed.map(|words| Closure { from: time(words[1]), to: time(words[2]) }).collect(),
+        open.unwrap(),
+    )
+}
+
+/// The market has closed by itself, or was closed.
+async fn closed(folder: &Path) {
+    let (_, until) = hours(folder);
+    while Timestamp::now() <= until {
+        sleep(std::time::Duration::from_millis(100)).await;
+    }
+}
+
+/// Every trade between the first and the last that are stored of a symbol is there, as the market of these hours has it,
+/// at every exchange; and no gap is open.
+async fn whole(pool: &PgPool, folder: &Path, program: &Program) {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let (rate, (closures, _)) = (5.into(), hours(folder));
+        let market =
+            Market::new(&MarketOptions { seed: 42, rate, closures, ..MarketOptions::default() });
+        let symbols = stored(pool, &market.unwrap()).await;
+        assert_eq!(symbols.len(), 50);
+        let missing: usize = symbols.values().map(|stored| stored.missing().len()).sum();
+        let open: i64 =
+            sqlx::query_scalar("SELECT count(*) FROM tick_gaps WHERE status <> 'repaired'")
+                .fetch_one(pool)
+                .await
+                .unwrap();
+        if (missing, open) == (0, 0) {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{missing} missing, {open} open\n{}", program.log());
+        sleep(std::time::Duration::from_millis(500)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_simulated_run_goes_on_where_the_one_before_stood_also_after_a_kill() {
+    let scratch = Scratch::simulated();
+    let cluster = Cluster::start(&scratch.options()).await.unwrap();
+    let pool = connect(&cluster.url(), 2).await;
+    let folder = tempfile::tempdir().unwrap();
+    let settings = [
+        setting("DATABASE__DATA_DIR", scratch.path().display()),
+        setting("SIMULATE__RATE", "5"),
+        setting("BATCH__MAX_TIME", "1s"),
+    ];
+    let start = || Program::start(folder.path(), &["live", "--simulate"], &settings);
+
+    let mut first = start();
+    grown(&pool, 100).await;
+    first.signal(Signal::SIGKILL);
+    first.gone().await;
+    closed(&scratch.home()).await;
+
+    let mut second = start();
+    second.logged("The simulated market goes on where it stood").await;
+    grown(&pool, 100).await;
+    whole(&pool, &scratch.home(), &second).await;
+    assert!(second.stop().await.success(), "{}", second.log());
+    closed(&scratch.home()).await;
+
+    let mut third = start();
+    third.logged("The simulated market goes on where it stood").await;
+    grown(&pool, 100).await;
+    whole(&pool, &scratch.home(), &third).await;
+    assert!(third.stop().await.success(), "{}", third.log());
+    assert_eq!(hours(&scratch.home()).0.len(), 2);
+    pool.close().await;
+    cluster.stop().await.unwrap();
+}
