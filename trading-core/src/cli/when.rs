@@ -17,7 +17,7 @@ pub enum When {
 /// A text that is no moment.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "write 2026-01-31T12:00:00Z, 2026-01-31 (its first moment in UTC), or an age as 90s, 2h or 7d"
+    "write 2026-01-31T12:00:00Z, 2026-01-31 (its first moment in UTC), an age as 90s, 2h or 7d, or now"
 )]
 pub struct WhenError;
 
@@ -25,6 +25,9 @@ impl FromStr for When {
     type Err = WhenError;
 
     fn from_str(text: &str) -> Result<Self, WhenError> {
+        if text == "now" {
+            return Ok(Self::Ago(Duration::ZERO));
+        }
         if let Ok(at) = Timestamp::from_rfc3339(text) {
             return Ok(Self::At(at));
         }
@@ -63,6 +66,7 @@ mod tests {
             ("2026-02-03", "2026-02-03T00:00:00.000000Z"),
             ("2h", "2026-03-01T10:00:00.000000Z"),
             ("90000d", "1970-01-01T00:00:00.000000Z"),
+            ("now", "2026-03-01T12:00:00.000000Z"),
         ];
         for (text, meant) in expected {
             assert_eq!(instant(text).as_deref(), Ok(meant), "{text}");

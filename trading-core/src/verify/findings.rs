@@ -95,9 +95,7 @@ impl Kind {
                 "symbol not compared with its exchange",
                 "symbols not compared with their exchange",
             ),
-            Self::NothingStored => {
-                ("question without an answer: nothing is stored", "questions without an answer")
-            }
+            Self::NothingStored => ("question without an answer", "questions without an answer"),
             Self::ReceivedNotStored => {
                 ("trade received and not stored", "trades received and not stored")
             }

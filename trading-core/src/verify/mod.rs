@@ -247,10 +247,13 @@ async fn nothing_stored(
     };
     if !is_stored(&|_| true) {
         let mut look = snapshot.look().await?;
-        let text = if tables::is_any_newer(&mut look, scope).await? {
-            "nothing is stored of what was asked for that is old enough to be judged: what is stored is newer"
-        } else {
-            "nothing is stored of what was asked for"
+        let text = match (tables::is_any_newer(&mut look, scope).await?, scope.settle_seconds) {
+            (true, Some(seconds)) => format!(
+                "what is stored of it is younger than {seconds} s, and some of it may still be on its way: ask again in \
+                 {seconds} s, or judge what is there with --to now"
+            ),
+            (true, None) => "what is stored of it is newer than what was asked for".to_owned(),
+            (false, _) => "nothing is stored of what was asked for".to_owned(),
         };
         let stored = match scope.symbols.as_slice() {
             [] => Vec::new(),
@@ -261,7 +264,7 @@ async fn nothing_stored(
         });
         let there: Vec<String> = there.take(NAMES_MAX).collect();
         let text = match there.as_slice() {
-            [] => text.to_owned(),
+            [] => text,
             there => format!("{text} ({})", there.join("; ")),
         };
         findings.push(finding(Kind::NothingStored, "", 1, text));

@@ -112,9 +112,12 @@ async fn the_newest_minute_is_left_out_only_while_somebody_records() {
 
     super::run(&database.pool, "UPDATE feed_sessions SET ended_at = NULL, reason = NULL").await;
     let told = text(&verify(&database.url, &[]).stdout);
-    assert!(told.contains("nothing is stored") && told.contains("newest 60 s"), "{told}");
+    assert!(told.contains("younger than 60 s") && told.contains("newest 60 s"), "{told}");
+    assert!(!told.contains("nothing is stored"), "there is something: {told}");
     assert!(told.lines().last().unwrap().starts_with("NOTHING TO JUDGE: 0 trades"), "{told}");
-    assert!(told.contains("old enough") && told.contains("Without a trade"), "{told}");
+    assert!(told.contains("with --to now") && told.contains("Without a trade"), "{told}");
+    let told = text(&verify(&database.url, &["--to", "now"]).stdout);
+    assert!(told.lines().last().unwrap().starts_with("COMPLETE: 3 trades"), "{told}");
     let young = verify(&database.url, &["--json"]);
     let report: Value = serde_json::from_slice(&young.stdout).unwrap();
     let said = (&report["verdict"], &report["complete"], young.status.code());
