@@ -203,16 +203,19 @@ need_postgres() {
     have_postgres || fail "postgresql is installed, but its initdb, postgres and psql are not found"
 }
 
-# What some tests need beside a server: another clock, a connection pooler, and a reader of scripts.
+# What some tests need beside a server: another clock, a connection pooler, the shells that complete, and a reader of
+# scripts.
 need_tools() {
     local missing=()
     # The library, not only the program: tests put it into a child's LD_PRELOAD.
     compgen -G "/usr/lib/*/faketime/libfaketimeMT.so.1" >/dev/null ||
         [ -e /usr/lib/faketime/libfaketimeMT.so.1 ] || missing+=(faketime)
     command -v pgbouncer >/dev/null || [ -x /usr/sbin/pgbouncer ] || missing+=(pgbouncer)
+    command -v zsh >/dev/null || missing+=(zsh)
+    command -v fish >/dev/null || missing+=(fish)
     command -v shellcheck >/dev/null || missing+=(shellcheck)
     [ "${#missing[@]}" -gt 0 ] || return 0
-    apt_install "what tests of clocks, of connection poolers and of scripts need" "${missing[@]}"
+    apt_install "what tests of clocks, connection poolers, completion and scripts need" "${missing[@]}"
 }
 
 need_cargo_deny() {

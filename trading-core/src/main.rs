@@ -2,15 +2,13 @@
 
 mod commands;
 
-use std::collections::BTreeMap;
 use std::os::unix::process::CommandExt as _;
 
-use serde_json::json;
-use trading_core::cli::{self, Cli, Command, ConfigCommand, ExitCode};
-use trading_core::config::{self, ConfigError, Loaded, Settings};
+use trading_core::cli::{Cli, Command, ExitCode};
+use trading_core::config;
 use trading_core::store::embedded::stop_servers_when_killed;
 use trading_core::store::postgres::SESSION_OPTIONS;
-use trading_core::{exchange, output, paper, telemetry};
+use trading_core::{output, telemetry};
 
 fn main() -> std::process::ExitCode {
     run().into()
@@ -25,6 +23,10 @@ fn run() -> ExitCode {
         Err(code) => return code,
     };
     let environment = config::environment();
+    // Nothing may be said beside the answer: the line under the cursor would be torn.
+    if let Command::Complete { shell, words } = &cli.command {
+        return commands::complete(*shell, words, &environment);
+    }
     if let Err(error) = telemetry::start_logs(&cli.log_options(&environment)) {
         output::complain(&error);
         return ExitCode::Usage;
@@ -34,8 +36,9 @@ fn run() -> ExitCode {
         stop_servers_when_killed(program);
     }
     match &cli.command {
-        Command::Config(command) => configuration(&cli, command, &environment),
-        Command::Completions { shell } => output::result(&cli::completions(*shell)),
+        Command::Config(command) => commands::config(&cli, command, &environment),
+        Command::Completions { shell } => commands::completions(*shell),
+        Command::Complete { shell, words } => commands::complete(*shell, words, &environment),
         Command::Live(arguments) => commands::live(&cli, arguments, &environment),
         Command::Backfill(arguments) => commands::backfill(&cli, arguments, &environment),
         Command::Simulate(arguments) => commands::simulate(&cli, arguments, &environment),
@@ -62,69 +65,4 @@ fn without_session_options() -> Option<ExitCode> {
     // Returns only when this process could not be replaced.
     output::complain(&command.exec());
     Some(ExitCode::Failed)
-}
-
-/// The settings, checked by the configuration and by the rooms that know more of them.
-fn load(cli: &Cli, environment: &BTreeMap<String, String>) -> Result<Loaded, ConfigError> {
-    let mut loaded = config::read(cli.common.config.as_deref(), environment, &cli.overrides())?;
-    loaded.settings.database.simulated = cli.is_simulated();
-    let mut problems = ConfigError::default();
-    for problem in paper::check(&loaded.settings.paper) {
-        problems.push(loaded.effective.problem(&problem.key, problem.allowed));
-    }
-    let Settings { exchanges, paper, .. } = &loaded.settings;
-    let recorded = exchanges.iter().filter(|settings| settings.enabled);
-    let recorded = recorded.map(|it| (format!("exchanges.{}", it.name), it.name, &it.symbols));
-    let traded = paper.strategies.iter();
-    let traded = traded
-        .map(|it| (format!("paper.strategies.{}", it.name), it.exchange.as_str(), &it.symbols));
-    for (section, name, symbols) in recorded.chain(traded) {
-        let Some(venue) = exchange::by_name(name) else { continue };
-        for (one, other, pair) in exchange::same_pairs(venue, symbols) {
-            let allowed = format!(
-                "each pair once: {one} and {other} are both {pair} at {name}; keep one of them"
-            );
-            problems.push(loaded.effective.problem(&format!("{section}.symbols"), allowed));
-        }
-    }
-    problems.into_result()?;
-    Ok(loaded)
-}
-
-fn configuration(
-    cli: &Cli,
-    command: &ConfigCommand,
-    environment: &BTreeMap<String, String>,
-) -> ExitCode {
-    let loaded = load(cli, environment);
-    match (command, loaded) {
-        (ConfigCommand::Check { json: true }, Err(error)) => {
-            let problems: Vec<_> = error
-                .problems()
-                .iter()
-                .map(|it| {
-                    let origin = it.origin.to_string();
-                    json!({"key": it.key, "value": it.value, "allowed": it.allowed, "origin": origin})
-                })
-                .collect();
-            match output::result(&format!("{:#}", json!({"valid": false, "problems": problems}))) {
-                ExitCode::Clean => ExitCode::Usage,
-                failed => failed,
-            }
-        }
-        (_, Err(error)) => output::bad_settings(&error, cli.common.log_format),
-        (ConfigCommand::Check { json: true }, Ok(_)) => {
-            output::result(&format!("{:#}", json!({"valid": true, "problems": []})))
-        }
-        (ConfigCommand::Check { json: false }, Ok(loaded)) => output::result(&match loaded.file {
-            Some(file) => format!("the settings are valid ({})", file.display()),
-            None => "the settings are valid (no file: built-in defaults)".to_owned(),
-        }),
-        (ConfigCommand::Show { json: true }, Ok(loaded)) => {
-            output::result(&format!("{:#}", loaded.effective.to_json()))
-        }
-        (ConfigCommand::Show { json: false }, Ok(loaded)) => {
-            output::text(&loaded.effective.to_string())
-        }
-    }
 }

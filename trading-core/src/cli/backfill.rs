@@ -12,6 +12,7 @@ pub struct BackfillArgs {
     pub place: PlaceArgs,
     /// Only these exchanges (binance, bybit, coinbase, kraken, okx)
     #[arg(long, value_name = "NAME", num_args = 1.., value_delimiter = ',')]
+    #[arg(value_parser = super::exchange_name(), ignore_case = true, hide_possible_values = true)]
     pub exchange: Vec<String>,
     /// Only these symbols, as BTCUSDT or BTC-USDT; binance:BTCUSDT: that one of that exchange
     #[arg(long, value_name = "S", num_args = 1.., value_delimiter = ',')]
@@ -31,7 +32,4 @@ pub struct BackfillArgs {
     /// Answer in JSON
     #[arg(long)]
     pub json: bool,
-    /// Where to store: "embedded" or postgres://user@host/db
-    #[arg(long, value_name = "URL")]
-    pub database_url: Option<String>,
 }

@@ -12,6 +12,7 @@ pub struct DoctorArgs {
     pub place: PlaceArgs,
     /// Look at these exchanges and no others (binance, bybit, coinbase, kraken, okx)
     #[arg(long, value_name = "NAME", num_args = 1.., value_delimiter = ',')]
+    #[arg(value_parser = super::exchange_name(), ignore_case = true, hide_possible_values = true)]
     pub exchange: Vec<String>,
     /// Look for these symbols on every enabled exchange, as BTCUSDT or BTC-USDT; binance:BTCUSDT: there alone
     #[arg(long, value_name = "S", num_args = 1.., value_delimiter = ',')]

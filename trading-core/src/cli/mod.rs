@@ -4,6 +4,8 @@
 //! here. Commands are here from the day they do something.
 
 mod backfill;
+pub mod complete;
+mod config;
 mod doctor;
 mod place;
 mod replay;
@@ -15,12 +17,14 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::error::ErrorKind;
-use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand};
-use clap_complete::Shell;
+use clap::{ArgAction, Args, Parser, Subcommand, ValueHint};
 use rust_decimal::Decimal;
 
 pub use backfill::BackfillArgs;
+pub use complete::Shell;
+pub use config::ConfigCommand;
 pub use doctor::DoctorArgs;
 pub use place::PlaceArgs;
 pub use replay::ReplayArgs;
@@ -28,7 +32,7 @@ pub use spool::{SpoolArgs, SpoolCommand};
 pub use verify::VerifyArgs;
 pub use when::{When, WhenError};
 
-use crate::config::Overrides;
+use crate::config::{EXCHANGES, Overrides};
 use crate::domain::SymbolRef;
 use crate::telemetry::{Level, LogFormat, LogOptions, Wishes};
 
@@ -107,8 +111,11 @@ pub struct Cli {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Common options")]
 pub struct CommonArgs {
-    /// Settings file [default: config/trading-core.toml where there is one]
-    #[arg(long, global = true, value_name = "FILE")]
+    /// Settings file [default: TRADING_CORE_CONFIG, else the first that is there]
+    ///
+    /// Looked for in this order: config/trading-core.toml here, ~/.config/trading-core/trading-core.toml (or where
+    /// XDG_CONFIG_HOME says), /etc/trading-core/trading-core.toml. Without any the built-in defaults apply.
+    #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub config: Option<PathBuf>,
     /// Form of the log
     #[arg(long, global = true, value_name = "FORMAT", default_value = "text")]
@@ -146,15 +153,39 @@ pub enum Command {
     Db(DbArgs),
     /// What the database could not take yet, on disk
     Spool(SpoolArgs),
-    /// Check the settings, or show the effective ones
+    /// Check the settings, show the effective ones, or write a file to begin with
     #[command(subcommand)]
     Config(ConfigCommand),
     /// Print a completion script for a shell
     ///
-    /// For example: trading-core completions bash > ~/.local/share/bash-completion/completions/trading-core
+    /// bash, with the package bash-completion:
+    ///
+    ///   trading-core completions bash > ~/.local/share/bash-completion/completions/trading-core
+    ///
+    /// zsh, in a folder of fpath, which is named before compinit runs:
+    ///
+    ///   mkdir -p ~/.zfunc && trading-core completions zsh > ~/.zfunc/_trading-core
+    ///   In ~/.zshrc: fpath=(~/.zfunc $fpath); autoload -Uz compinit && compinit
+    ///
+    /// fish:
+    ///
+    ///   trading-core completions fish > ~/.config/fish/completions/trading-core.fish
+    ///
+    /// For one session alone: source <(trading-core completions bash), and in fish
+    /// trading-core completions fish | source. Exchanges and the symbols of the settings that apply are completed too.
+    #[command(verbatim_doc_comment)]
     Completions {
         /// Which shell
         shell: Shell,
+    },
+    /// What may follow on a command line: asked by the completion scripts
+    #[command(name = "__complete", hide = true)]
+    Complete {
+        /// Which script asks
+        shell: Shell,
+        /// From bash the line up to the cursor and what bash takes as its last word; from others all words
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<String>,
     },
 }
 
@@ -169,6 +200,7 @@ pub struct LiveArgs {
     pub simulate: bool,
     /// Record these exchanges and no others (binance, bybit, coinbase, kraken, okx)
     #[arg(long, value_name = "NAME", num_args = 1.., value_delimiter = ',')]
+    #[arg(value_parser = exchange_name(), ignore_case = true, hide_possible_values = true)]
     pub exchange: Vec<String>,
     /// Record these symbols on every enabled exchange, as BTCUSDT or BTC-USDT; binance:BTCUSDT: there alone
     #[arg(long, value_name = "S", num_args = 1.., value_delimiter = ',')]
@@ -198,6 +230,11 @@ pub struct SimulateArgs {
     /// The share of trade ids that no trade ever has, from 0 to 0.1: real exchanges leave some out [default: 0]
     #[arg(long, value_name = "SHARE", value_parser = share_of_ids)]
     pub unissued: Option<Decimal>,
+}
+
+/// An exchange of those that can be recorded, in any case.
+fn exchange_name() -> impl TypedValueParser<Value = String> {
+    PossibleValuesParser::new(EXCHANGES).map(|name| name.to_ascii_lowercase())
 }
 
 fn share_of_ids(text: &str) -> Result<Decimal, &'static str> {
@@ -288,27 +325,27 @@ pub struct ReaderArgs {
     #[arg(long)]
     pub new_password: bool,
     /// Write the password to this new file instead of printing it, as PGPASSFILE takes it
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub password_file: Option<PathBuf>,
 }
 
-/// `config`
-#[derive(Debug, Clone, Subcommand)]
-pub enum ConfigCommand {
-    /// Say everything that is wrong with the settings, at once
-    #[command(after_long_help = EXIT_CODES)]
-    Check {
-        /// Answer in JSON
-        #[arg(long)]
-        json: bool,
-    },
-    /// Print the effective settings and where each came from; passwords are masked
-    #[command(after_long_help = EXIT_CODES)]
-    Show {
-        /// Answer in JSON
-        #[arg(long)]
-        json: bool,
-    },
+impl Command {
+    /// Which database and spool are meant, by a command that opens one that is there.
+    const fn place(&self) -> Option<&PlaceArgs> {
+        match self {
+            Self::Verify(VerifyArgs { place, .. })
+            | Self::Backfill(BackfillArgs { place, .. })
+            | Self::Doctor(DoctorArgs { place, .. })
+            | Self::Replay(ReplayArgs { place, .. })
+            | Self::Db(DbArgs { place, .. })
+            | Self::Spool(SpoolArgs { place, .. }) => Some(place),
+            Self::Live(_)
+            | Self::Simulate(_)
+            | Self::Config(_)
+            | Self::Completions { .. }
+            | Self::Complete { .. } => None,
+        }
+    }
 }
 
 impl Cli {
@@ -337,16 +374,10 @@ impl Cli {
 
     /// Whether the database and spool of the simulated market are meant.
     #[must_use]
-    pub const fn is_simulated(&self) -> bool {
+    pub fn is_simulated(&self) -> bool {
         match &self.command {
             Command::Live(live) => live.simulate,
-            Command::Verify(VerifyArgs { place, .. })
-            | Command::Backfill(BackfillArgs { place, .. })
-            | Command::Doctor(DoctorArgs { place, .. })
-            | Command::Replay(ReplayArgs { place, .. })
-            | Command::Db(DbArgs { place, .. })
-            | Command::Spool(SpoolArgs { place, .. }) => place.simulated,
-            Command::Simulate(_) | Command::Config(_) | Command::Completions { .. } => false,
+            command => command.place().is_some_and(|place| place.simulated),
         }
     }
 
@@ -354,13 +385,17 @@ impl Cli {
     #[must_use]
     pub fn overrides(&self) -> Overrides {
         let mut overrides = Overrides::default();
+        let url = match &self.command {
+            Command::Live(live) => live.database_url.as_deref(),
+            command => command.place().and_then(|place| place.database_url.as_deref()),
+        };
+        if let Some(url) = url {
+            overrides.set("database.url", "--database-url", url);
+        }
         match &self.command {
             Command::Live(live) => {
                 overrides.only_exchanges(&live.exchange);
                 overrides.only_symbols(&live.symbol);
-                if let Some(url) = &live.database_url {
-                    overrides.set("database.url", "--database-url", url.as_str());
-                }
             }
             Command::Doctor(doctor) => {
                 overrides.only_exchanges(&doctor.exchange);
@@ -369,9 +404,6 @@ impl Cli {
             Command::Backfill(backfill) => {
                 overrides.only_exchanges(&backfill.exchange);
                 overrides.only_symbols(&backfill.symbol);
-                if let Some(url) = &backfill.database_url {
-                    overrides.set("database.url", "--database-url", url.as_str());
-                }
             }
             Command::Simulate(simulate) => {
                 if let Some(port) = simulate.port {
@@ -389,7 +421,8 @@ impl Cli {
             | Command::Db(_)
             | Command::Spool(_)
             | Command::Config(_)
-            | Command::Completions { .. } => {}
+            | Command::Completions { .. }
+            | Command::Complete { .. } => {}
         }
         overrides
     }
@@ -430,16 +463,10 @@ pub fn check_places(exchanges: &[String], symbols: &[SymbolRef]) -> Result<(), M
     }
 }
 
-/// The completion script of a shell.
-#[must_use]
-pub fn completions(shell: Shell) -> String {
-    let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Cli::command(), "trading-core", &mut script);
-    String::from_utf8_lossy(&script).into_owned()
-}
-
 #[cfg(test)]
 mod tests {
+    use clap::CommandFactory as _;
+
     use super::*;
     use crate::config::{DatabaseUrl, load};
 
@@ -473,6 +500,8 @@ mod tests {
         insta::assert_snapshot!("help_spool", help(&["spool"]));
         insta::assert_snapshot!("help_spool_inspect", help(&["spool", "inspect"]));
         insta::assert_snapshot!("help_config", help(&["config"]));
+        insta::assert_snapshot!("help_config_init", help(&["config", "init"]));
+        insta::assert_snapshot!("help_completions", help(&["completions"]));
     }
 
     #[test]
@@ -549,14 +578,11 @@ mod tests {
         let others = ["verify", "backfill", "doctor", "replay --paper-trading"].map(str::to_owned);
         for line in db.iter().chain(&spool).chain(&others) {
             assert!(parsed(&format!("trading-core {line} --simulated")).is_simulated(), "{line}");
-        }
-    }
-
-    #[test]
-    fn every_shell_gets_a_script() {
-        use clap::ValueEnum;
-        for shell in Shell::value_variants() {
-            assert!(completions(*shell).contains("trading-core"), "{shell}");
+            // Each also takes the database itself.
+            let url = "postgres://me@host/db";
+            let cli = parsed(&format!("trading-core {line} --database-url {url}"));
+            let settings = load(None, &BTreeMap::new(), &cli.overrides()).unwrap().settings;
+            assert_eq!(settings.database.url, DatabaseUrl::Server(url.into()), "{line}");
         }
     }
 }

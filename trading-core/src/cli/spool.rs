@@ -47,5 +47,8 @@ pub enum SpoolCommand {
         /// Store what waits for another database too, named by its id: one that is gone for good, or restored as this one
         #[arg(long, value_name = "ID")]
         adopt: Option<String>,
+        /// Answer in JSON
+        #[arg(long)]
+        json: bool,
     },
 }

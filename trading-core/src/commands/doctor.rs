@@ -4,14 +4,14 @@ use trading_core::cli::{Cli, DoctorArgs, ExitCode};
 use trading_core::doctor::{self, Diagnosis};
 use trading_core::output;
 
-use super::{Environment, pg_bin, with_runtime};
-use crate::load;
+use super::{Environment, load, pg_bin, with_runtime};
 
 /// `doctor`
 pub(crate) fn doctor(cli: &Cli, arguments: &DoctorArgs, environment: &Environment) -> ExitCode {
     match load(cli, environment) {
         Ok(loaded) => with_runtime(async || {
-            tell(&doctor::examine(&loaded.settings, pg_bin(environment)).await, arguments)
+            let (settings, sources) = (&loaded.settings, loaded.sources());
+            tell(&doctor::examine(settings, &sources, pg_bin(environment)).await, arguments)
         }),
         Err(error) => {
             let problems = error.problems().iter().map(ToString::to_string);

@@ -1,6 +1,8 @@
 //! The commands that run the recorder, the simulated exchanges and the embedded database.
 
 mod backfill;
+mod complete;
+mod config;
 mod doctor;
 mod place;
 mod psql;
@@ -26,12 +28,14 @@ use trading_core::store::embedded::{Options, command};
 use place::must_be_meant;
 
 pub(super) use backfill::backfill;
+pub(super) use complete::{complete, completions};
+pub(super) use config::config;
 pub(super) use doctor::doctor;
 pub(super) use replay::replay;
 pub(super) use spool::spool;
 pub(super) use verify::verify;
 
-use super::load;
+use config::{announce, load};
 
 /// How long a user of the embedded database that was killed may take to be gone.
 const LAST_USER_MAX: Duration = Duration::from_secs(3);
@@ -216,6 +220,7 @@ fn with_settings(
         Ok(loaded) => loaded,
         Err(error) => return output::bad_settings(&error, cli.common.log_format),
     };
+    announce(cli, &loaded);
     with_runtime(async || run(loaded.settings).await)
 }
 

@@ -151,7 +151,8 @@ impl Answer {
             return true;
         }
         let line = if self.json {
-            let before = if self.told == 0 { "{\"fills\":[\n" } else { ",\n" };
+            // A fill a line: there may be very many.
+            let before = if self.told == 0 { "{\n  \"fills\": [\n    " } else { ",\n    " };
             format!("{before}{}", fill_json(account, fill))
         } else {
             let head = if self.told == 0 { FILL_COLUMNS } else { "" };
@@ -168,10 +169,11 @@ impl Answer {
             return self.printing.page(&page);
         }
         let rest = json(replayed);
+        let rest = format!("{rest:#}");
         let text = match (self.fills, self.told) {
-            (false, _) => format!("{rest:#}"),
-            (true, 0) => format!("{{\"fills\":[],{}", rest.to_string().trim_start_matches('{')),
-            (true, _) => format!("\n],{}", rest.to_string().trim_start_matches('{')),
+            (false, _) => rest,
+            (true, 0) => format!("{{\n  \"fills\": [],{}", rest.trim_start_matches('{')),
+            (true, _) => format!("\n  ],{}", rest.trim_start_matches('{')),
         };
         self.printing.end(&text)
     }

@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tracing::{info, warn};
-use trading_core::app::{DrainError, Wanted, drain_spool};
+use trading_core::app::{DrainError, Drained, Wanted, drain_spool};
 use trading_core::cli::{Cli, ExitCode, SpoolArgs, SpoolCommand};
 use trading_core::config::Settings;
 use trading_core::domain::Tick;
@@ -48,20 +48,44 @@ pub(crate) fn spool(cli: &Cli, arguments: &SpoolArgs, environment: &Environment)
                     Err(error) => failed(&error),
                 }
             }
-            SpoolCommand::Drain { damaged, adopt } => {
+            SpoolCommand::Drain { damaged, adopt, json } => {
                 let wanted = Wanted { damaged: *damaged, adopted: adopt.as_deref() };
-                match drain_spool(&settings, pg_bin(environment), wanted).await {
-                    Ok(drained) => match output::text(&drained.to_string()) {
-                        ExitCode::Clean if !drained.is_complete() => ExitCode::Loss,
-                        code => code,
-                    },
-                    Err(error) => match (failed(&error), error) {
-                        (_, DrainError::Store { .. }) => ExitCode::Loss,
-                        (code, _) => code,
-                    },
-                }
+                told(drain_spool(&settings, pg_bin(environment), wanted).await, *json)
             }
         }
+    })
+}
+
+fn told(drained: Result<Drained, DrainError>, as_json: bool) -> ExitCode {
+    match drained {
+        Ok(drained) => {
+            let printed = if as_json {
+                output::result(&format!("{:#}", json_of(&drained)))
+            } else {
+                output::text(&drained.to_string())
+            };
+            match printed {
+                ExitCode::Clean if !drained.is_complete() => ExitCode::Loss,
+                code => code,
+            }
+        }
+        Err(error) => match (failed(&error), error) {
+            (_, DrainError::Store { .. }) => ExitCode::Loss,
+            (code, _) => code,
+        },
+    }
+}
+
+fn json_of(drained: &Drained) -> Value {
+    let Drained { written, losses, left, dir } = drained;
+    json!({
+        "complete": drained.is_complete(),
+        "dir": dir,
+        "stored": written.stored,
+        "duplicates": written.duplicates,
+        "rejected": written.rejected,
+        "left": left,
+        "losses": losses,
     })
 }
 

@@ -10,15 +10,17 @@ use std::time::Duration;
 use rust_decimal::Decimal;
 use url::Url;
 
-use super::merge::{Merged, STRATEGIES, strategy_key};
+use super::merge::{Merged, strategy_key};
 use super::network::{PROXY_ALLOWED, Proxies, Proxy, authorities};
+use super::schema::{STRATEGIES, one_of};
 use super::server_url::ServerUrl;
+use super::settings::STRATEGY_KEYS;
 use super::symbols::read_list;
 use super::value::{Origin, Value};
 use super::{
     BackfillSettings, BatchSettings, DatabaseSettings, DatabaseUrl, EXCHANGES, ExchangeSettings,
     NetworkSettings, PaperSettings, PipelineSettings, Problem, Settings, SimulateSettings,
-    SpoolSettings, StrategySettings,
+    SpoolSettings, StrategyDraft,
 };
 use crate::domain::{Symbol, parse_decimal};
 
@@ -38,12 +40,26 @@ pub(super) struct Checker<'a> {
     read: Vec<String>,
 }
 
-/// All settings, or nothing but problems. The second list names the keys that were read.
+/// What came of a check.
+#[derive(Debug)]
+pub(super) struct Checked {
+    /// All settings; `None` where any is wrong.
+    pub(super) settings: Option<Settings>,
+    /// The exchanges that nothing is wrong with.
+    pub(super) exchanges: Vec<ExchangeSettings>,
+    /// Every strategy, as far as it could be read.
+    pub(super) strategies: Vec<StrategyDraft>,
+    /// The keys that were read.
+    #[cfg_attr(not(test), expect(dead_code, reason = "a test asks whether every key is read"))]
+    pub(super) read: Vec<String>,
+}
+
+/// All settings, or problems with them.
 pub(super) fn check(
     merged: &Merged,
     environment: &BTreeMap<String, String>,
     problems: &mut Vec<Problem>,
-) -> (Option<Settings>, Vec<String>) {
+) -> Checked {
     let mut checker = Checker { merged, problems: Vec::new(), read: Vec::new() };
     let database = checker.database();
     let pipeline = checker.pipeline();
@@ -52,7 +68,10 @@ pub(super) fn check(
     let network = checker.network(environment);
     let backfill = checker.backfill();
     let exchanges = checker.exchanges();
-    let paper = checker.paper();
+    let readable = exchanges.iter().flatten().cloned().collect();
+    let exchanges: Option<Vec<_>> = exchanges.into_iter().collect();
+    let strategies = checker.strategies();
+    let paper = checker.paper(&strategies);
     let simulate = checker.simulate();
     checker.connections(database.as_ref(), batch.as_ref());
     let clean = checker.problems.is_empty();
@@ -70,7 +89,8 @@ pub(super) fn check(
             simulate: simulate?,
         })
     };
-    (if clean { settings() } else { None }, checker.read)
+    let settings = if clean { settings() } else { None };
+    Checked { settings, exchanges: readable, strategies, read: checker.read }
 }
 
 /// The sections.
@@ -223,13 +243,13 @@ impl Checker<'_> {
         Some(BackfillSettings { enabled: enabled?, max_age: max_age? })
     }
 
-    fn exchanges(&mut self) -> Option<Vec<ExchangeSettings>> {
+    fn exchanges(&mut self) -> Vec<Option<ExchangeSettings>> {
         let all: Vec<_> = EXCHANGES.iter().map(|name| self.exchange(name)).collect();
         if all.iter().flatten().count() == all.len() && !all.iter().flatten().any(|it| it.enabled) {
             let first = format!("exchanges.{}.enabled", EXCHANGES.first().unwrap_or(&"*"));
             self.refuse(&first, "at least one exchange must be enabled".to_owned());
         }
-        all.into_iter().collect()
+        all
     }
 
     fn exchange(&mut self, name: &'static str) -> Option<ExchangeSettings> {
@@ -264,77 +284,88 @@ impl Checker<'_> {
         })
     }
 
-    fn paper(&mut self) -> Option<PaperSettings> {
+    fn paper(&mut self, strategies: &[StrategyDraft]) -> Option<PaperSettings> {
         let channel_capacity = self.whole::<NonZeroUsize>("paper.channel_capacity", 1..=10_000_000);
         let equity_interval = self.duration("paper.equity_interval", SECOND / 10..=DAY);
-        let merged = self.merged;
-        let strategies: Vec<_> =
-            merged.strategies().iter().map(|(name, by)| self.strategy(name, by)).collect();
+        let strategies = strategies.iter().cloned().map(StrategyDraft::complete);
         Some(PaperSettings {
             channel_capacity: channel_capacity?,
             equity_interval: equity_interval?,
-            strategies: strategies.into_iter().collect::<Option<_>>()?,
+            strategies: strategies.collect::<Option<_>>()?,
         })
     }
 
-    fn strategy(&mut self, name: &str, by: &Origin) -> Option<StrategySettings> {
+    fn strategies(&mut self) -> Vec<StrategyDraft> {
+        let merged = self.merged;
+        merged.strategies().iter().map(|(name, by)| self.strategy(name, by)).collect()
+    }
+
+    fn strategy(&mut self, name: &str, by: &Origin) -> StrategyDraft {
         let key = |leaf: &str| format!("{STRATEGIES}.{name}.{leaf}");
-        const COMMON: [&str; 7] =
-            ["kind", "exchange", "symbols", "cash", "fee_rate", "slippage", "position_limit"];
-        let mut complete = true;
-        for leaf in COMMON {
-            if self.merged.get(&key(leaf)).is_none() {
-                complete = false;
-                self.problems.push(Problem {
-                    key: key(leaf),
-                    value: None,
-                    allowed: "is missing; every strategy has one".to_owned(),
-                    origin: by.clone(),
-                });
+        let lacks = |leaf: &&str| self.merged.get(&key(leaf)).is_none();
+        let missing: Vec<&str> = STRATEGY_KEYS.into_iter().filter(lacks).collect();
+        if !missing.is_empty() && !self.merged.is_unreadable(name) {
+            self.problems.push(Problem {
+                key: format!("{STRATEGIES}.{name}"),
+                value: None,
+                allowed: format!("lacks {}; every strategy has them", missing.join(", ")),
+                origin: by.clone(),
+            });
+        }
+        // What is missing was told.
+        let there = |leaf: &str| Some(key(leaf)).filter(|_| !missing.contains(&leaf));
+        let kind = there("kind").and_then(|key| {
+            self.take(&key, "the name of a strategy", |it| it.scalar().map(str::to_owned))
+        });
+        let exchange = there("exchange").and_then(|key| self.exchange_name(&key));
+        let symbols = there("symbols").and_then(|key| {
+            let list = self.symbols(&key, exchange.as_deref())?;
+            Some((key, list))
+        });
+        let symbols = symbols.and_then(|(key, symbols)| {
+            if symbols.is_empty() {
+                self.refuse(&key, "at least one symbol".to_owned());
             }
-        }
-        if !complete {
-            return None;
-        }
-        let kind = self.take(&key("kind"), "the name of a strategy", |it| {
-            it.scalar().filter(|kind| !kind.is_empty()).map(str::to_owned)
+            (!symbols.is_empty()).then_some(symbols)
         });
-        let exchanges = format!("one of {}", EXCHANGES.join(", "));
-        let exchange = self.take(&key("exchange"), &exchanges, |value| {
-            let name = value.scalar()?;
-            EXCHANGES.contains(&name).then(|| name.to_owned())
-        });
-        let symbols = self.symbols(&key("symbols"), exchange.as_deref());
-        if symbols.as_ref().is_some_and(Vec::is_empty) {
-            self.refuse(&key("symbols"), "at least one symbol".to_owned());
-        }
         let positive = |it: &Decimal| *it > Decimal::ZERO;
         let part = |it: &Decimal| *it >= Decimal::ZERO && *it < Decimal::ONE;
-        let cash = self.decimal(&key("cash"), "a decimal above 0", positive);
         let part_of_one = "a decimal from 0 up to, not including, 1";
-        let fee_rate = self.decimal(&key("fee_rate"), part_of_one, part);
-        let slippage = self.decimal(&key("slippage"), part_of_one, part);
-        let limit = self.decimal(&key("position_limit"), "a decimal above 0", positive);
-        Some(StrategySettings {
+        let above = "a decimal above 0";
+        let cash = there("cash").and_then(|key| self.decimal(&key, above, positive));
+        let fee_rate = there("fee_rate").and_then(|key| self.decimal(&key, part_of_one, part));
+        let slippage = there("slippage").and_then(|key| self.decimal(&key, part_of_one, part));
+        let limit = there("position_limit").and_then(|key| self.decimal(&key, above, positive));
+        StrategyDraft {
             name: name.to_owned(),
-            kind: kind?,
-            exchange: exchange?,
-            symbols: symbols?,
-            cash: cash?,
-            fee_rate: fee_rate?,
-            slippage: slippage?,
-            position_limit: limit?,
-            parameters: self.parameters(name, &COMMON),
+            kind,
+            exchange,
+            symbols,
+            cash,
+            fee_rate,
+            slippage,
+            position_limit: limit,
+            parameters: self.parameters(name),
+        }
+    }
+
+    fn exchange_name(&mut self, key: &str) -> Option<String> {
+        let entry = self.merged.get(key);
+        let written = entry.and_then(|entry| entry.value.scalar()).unwrap_or_default();
+        self.take(key, &one_of(written, EXCHANGES), |value| {
+            let name = value.scalar()?;
+            EXCHANGES.contains(&name).then(|| name.to_owned())
         })
     }
 
     /// The keys of a strategy that are not common to all, as text.
-    fn parameters(&self, name: &str, common: &[&str]) -> BTreeMap<String, String> {
+    fn parameters(&self, name: &str) -> BTreeMap<String, String> {
         let mut parameters = BTreeMap::new();
         for entry in self.merged.entries() {
             if let Some((owner, leaf)) = strategy_key(&entry.key)
                 && owner == name
-                && !common.contains(&leaf)
+                && !STRATEGY_KEYS.contains(&leaf)
+                && entry.value != Value::Unreadable
             {
                 let text =
                     entry.value.scalar().map_or_else(|| entry.value.to_string(), str::to_owned);
@@ -373,6 +404,9 @@ impl Checker<'_> {
 
     fn refuse(&mut self, key: &str, allowed: String) {
         let entry = self.merged.get(key);
+        if entry.is_some_and(|entry| entry.value == Value::Unreadable) {
+            return;
+        }
         self.problems.push(Problem {
             key: key.to_owned(),
             value: entry.map(|entry| entry.value.masked(key).to_string()),

@@ -1,12 +1,13 @@
 //! The settings that apply, with where each came from. Secrets are masked here, so that the result may be
 //! pasted into a question.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use serde_json::{Map, Value as Json, json};
 
-use super::Problem;
 use super::layer::Entry;
+use super::{Origin, Problem};
 
 /// Every key with its value and its origin, in the order of the default file.
 ///
@@ -22,8 +23,22 @@ impl Effective {
             key: entry.key.clone(),
             value: entry.value.masked(&entry.key),
             origin: entry.origin.clone(),
+            section: entry.section.clone(),
         };
         Self { entries: entries.iter().map(masked).collect() }
+    }
+
+    /// How many variables of the environment and how many flags set something.
+    pub(super) fn variables_and_flags(&self) -> (usize, usize) {
+        let (mut variables, mut flags) = (BTreeSet::new(), BTreeSet::new());
+        for entry in &self.entries {
+            match &entry.origin {
+                Origin::Environment(name) => drop(variables.insert(name)),
+                Origin::Flag(name) => drop(flags.insert(name)),
+                Origin::Default | Origin::File { .. } => {}
+            }
+        }
+        (variables.len(), flags.len())
     }
 
     /// A problem that another room found with a key, told with the value and origin known here.
@@ -34,7 +49,7 @@ impl Effective {
             key: key.to_owned(),
             value: entry.map(|entry| entry.value.to_string()),
             allowed: allowed.into(),
-            origin: entry.map_or(super::Origin::Default, |entry| entry.origin.clone()),
+            origin: entry.map_or(Origin::Default, |entry| entry.origin.clone()),
         }
     }
 

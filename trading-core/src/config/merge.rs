@@ -2,12 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::layer::{Entry, PREFIX};
+use super::layer::Entry;
+use super::schema::{STRATEGIES, Schema, Style, under};
 use super::value::{Origin, Value};
 use super::{Overrides, Problem};
-
-/// The section whose subsections the user names.
-pub(super) const STRATEGIES: &str = "paper.strategies";
 
 /// Every key with its value, in the order of the defaults; keys that only the user knows come after.
 #[derive(Debug, Clone)]
@@ -16,8 +14,10 @@ pub(super) struct Merged {
     index: BTreeMap<String, usize>,
     /// The names under [`STRATEGIES`], with who named them first.
     strategies: BTreeMap<String, Origin>,
+    /// The strategies of which not everything that was written could be read.
+    unreadable: BTreeSet<String>,
     /// The keys of the defaults outside [`STRATEGIES`]: all that there are.
-    schema: BTreeSet<String>,
+    schema: Schema,
 }
 
 impl Merged {
@@ -28,7 +28,8 @@ impl Merged {
             entries: Vec::new(),
             index: BTreeMap::new(),
             strategies: BTreeMap::new(),
-            schema: schema.filter(|key| strategy_key(key).is_none()).collect(),
+            unreadable: BTreeSet::new(),
+            schema: Schema::new(schema.filter(|key| strategy_key(key).is_none())),
         };
         for entry in defaults {
             merged.put(entry);
@@ -44,8 +45,17 @@ impl Merged {
         &self.entries
     }
 
+    pub(super) fn schema(&self) -> &Schema {
+        &self.schema
+    }
+
     pub(super) fn strategies(&self) -> &BTreeMap<String, Origin> {
         &self.strategies
+    }
+
+    /// Whether a fault of the file hides keys of this strategy.
+    pub(super) fn is_unreadable(&self, strategy: &str) -> bool {
+        self.unreadable.contains(strategy)
     }
 
     /// Lays the file over the defaults. A file that names strategies names all that run: else one that is
@@ -73,16 +83,24 @@ impl Merged {
         layer: impl IntoIterator<Item = Entry>,
         problems: &mut Vec<Problem>,
     ) {
+        let mut told = BTreeSet::new();
         for entry in layer {
             if self.schema.contains(&entry.key) || strategy_key(&entry.key).is_some() {
                 self.put(entry);
+            } else if entry.value == Value::Unreadable {
+                // Its line was told already.
+                self.unreadable.extend(strategy_name(&entry.key));
             } else if entry.value == Value::Section && self.is_section(&entry.key) {
                 // A section without keys sets nothing, but names a strategy.
                 if let Some(name) = strategy_name(&entry.key) {
                     self.strategies.entry(name).or_insert(entry.origin);
                 }
             } else {
-                problems.push(self.unknown(&entry));
+                let problem = self.unknown(&entry);
+                // A section that is unknown is one problem, not one for each of its keys.
+                if told.insert(problem.key.clone()) {
+                    problems.push(problem);
+                }
             }
         }
     }
@@ -103,7 +121,7 @@ impl Merged {
 
     fn put(&mut self, mut entry: Entry) {
         if let Some(name) = strategy_name(&entry.key) {
-            self.strategies.entry(name).or_insert_with(|| entry.origin.clone());
+            self.strategies.entry(name).or_insert_with(|| entry.section.clone());
         }
         if let Some(old) = self.index.get(&entry.key).and_then(|at| self.entries.get_mut(*at)) {
             entry.value = entry.value.shaped_like(&old.value);
@@ -118,45 +136,33 @@ impl Merged {
     }
 
     fn is_section(&self, key: &str) -> bool {
-        key == STRATEGIES
-            || strategy_name(key).is_some()
-            || self.schema.iter().any(|known| under(known, key))
+        strategy_name(key).is_some() || self.schema.is_section(key)
     }
 
     fn unknown(&self, entry: &Entry) -> Problem {
-        let allowed = if self.is_section(&entry.key) {
-            format!("a section of keys, [{}]", entry.key)
-        } else {
-            let nearest = self.nearest(&entry.key);
-            match &entry.origin {
-                Origin::Environment(_) => {
-                    let name = nearest.to_ascii_uppercase().replace('.', "__");
-                    format!("unknown key; the nearest is {nearest}, as {PREFIX}{name}")
-                }
-                _ => format!("unknown key; the nearest is {nearest}"),
-            }
+        let value = || Some(entry.value.masked(&entry.key).to_string());
+        if self.is_section(&entry.key) {
+            return Problem {
+                key: entry.key.clone(),
+                value: value(),
+                allowed: format!("a section of keys, [{}]", entry.key),
+                origin: entry.origin.clone(),
+            };
+        }
+        let style = match &entry.origin {
+            Origin::Environment(_) => Style::Environment,
+            _ => Style::File,
         };
+        let unknown = self.schema.unknown(&entry.key, style);
+        let is_whole_key = unknown.about == entry.key;
+        let origin = if is_whole_key { &entry.origin } else { &entry.section };
         Problem {
-            key: entry.key.clone(),
-            value: Some(entry.value.masked(&entry.key).to_string()),
-            allowed,
-            origin: entry.origin.clone(),
+            value: value().filter(|_| is_whole_key && entry.value != Value::Section),
+            key: unknown.about,
+            allowed: unknown.allowed,
+            origin: origin.clone(),
         }
     }
-
-    /// The known key that takes the fewest strokes to reach.
-    fn nearest(&self, key: &str) -> &str {
-        self.entries
-            .iter()
-            .map(|entry| entry.key.as_str())
-            .min_by_key(|known| strsim::damerau_levenshtein(known, key))
-            .unwrap_or_default()
-    }
-}
-
-/// Whether `key` is `section` or lies in it.
-fn under(key: &str, section: &str) -> bool {
-    key.strip_prefix(section).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 
 /// The strategy that a key belongs to, or that a section is.

@@ -2,62 +2,58 @@
 //!
 //! What comes in: the text of a TOML file, a map of environment variables, the flags as [`Overrides`]. What
 //! goes out: [`Settings`] that need no further check, and [`Effective`], which says where each came from.
-//! [`load`] reads no more than the certificates that the settings name; only [`environment`] and [`read`] touch the
-//! process and the disk besides.
+//! [`load`] reads no more than the certificates that the settings name; only [`environment`] and [`Search::run`] touch
+//! the process and the disk besides.
 //!
 //! Promised: the built-in defaults are `config/trading-core.toml` itself, which is also the list of all keys;
 //! an unknown key is a problem, never ignored; no value that may hold a password is shown unmasked.
 //! Not checked here: the parameters of a strategy, which its room knows and adds to the same [`ConfigError`].
 
 mod check;
+mod document;
 mod effective;
+mod files;
+mod init;
 mod layer;
 mod merge;
 mod network;
 mod problem;
+mod schema;
 mod server_url;
 mod settings;
 mod symbols;
 mod value;
+mod variables;
 
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
 
 pub use effective::Effective;
+pub use files::{File, Found, Place, Search, SettingsFiles, user_file};
+pub use init::{InitError, starter, write_starter};
 pub use layer::Overrides;
 pub use network::{NetworkSettings, Proxies, Proxy, ProxyKind};
 pub use problem::{ConfigError, Problem};
 pub use server_url::{ServerUrl, ServerUrlError, TargetSession, session_settings};
 pub use settings::{
     BackfillSettings, BatchSettings, DatabaseSettings, DatabaseUrl, ExchangeSettings,
-    PaperSettings, PipelineSettings, Settings, SimulateSettings, SpoolSettings, StrategySettings,
+    PaperSettings, PipelineSettings, Settings, SimulateSettings, SpoolSettings, StrategyDraft,
+    StrategySettings,
 };
 pub use symbols::symbol_at;
 pub use value::Origin;
+pub use variables::{CONFIG_FILE, OTHER_VARIABLES};
 
 use merge::Merged;
 
 /// The exchanges that can be configured, in order of name.
 pub const EXCHANGES: [&str; 5] = ["binance", "bybit", "coinbase", "kraken", "okx"];
 
-/// The file that is read when none is named, if it is there.
-pub const DEFAULT_FILE: &str = "config/trading-core.toml";
-
 /// The default of every key, and so the list of all keys.
 pub const DEFAULTS: &str = include_str!("../../../config/trading-core.toml");
-
-/// A settings file that was read.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct File {
-    /// Its path, as origins name it.
-    pub path: PathBuf,
-    /// All of it.
-    pub text: String,
-}
 
 /// Settings that passed every check of this room.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,8 +62,65 @@ pub struct Loaded {
     pub settings: Settings,
     /// The same as written, with origins, secrets masked.
     pub effective: Effective,
-    /// The file that took part, if one did.
-    pub file: Option<PathBuf>,
+    /// Which files were looked at, and which applies.
+    pub files: SettingsFiles,
+}
+
+impl Loaded {
+    /// What applies, in one line: `/etc/trading-core/trading-core.toml (and 1 environment variable)`.
+    #[must_use]
+    pub fn sources(&self) -> String {
+        let count = |count: usize, one: &str| match count {
+            0 => None,
+            1 => Some(format!("1 {one}")),
+            more => Some(format!("{more} {one}s")),
+        };
+        let (variables, flags) = self.effective.variables_and_flags();
+        let others: Vec<String> = [count(variables, "environment variable"), count(flags, "flag")]
+            .into_iter()
+            .flatten()
+            .collect();
+        let applying = self.files.applying();
+        if others.is_empty() { applying } else { format!("{applying} (and {})", others.join(", ")) }
+    }
+}
+
+/// All layers, looked at: settings, or what is wrong with them.
+///
+/// Rooms that check what this one cannot look at what is readable, also where something else is wrong, and add their
+/// problems with [`Examined::refuse`], so that the user is told everything in one go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Examined {
+    settings: Option<Settings>,
+    problems: Vec<Problem>,
+    /// Every key as written, with its origin.
+    pub effective: Effective,
+    /// Which files were looked at.
+    pub files: SettingsFiles,
+    /// The exchanges that nothing is wrong with here.
+    pub exchanges: Vec<ExchangeSettings>,
+    /// Every strategy, as far as it could be read.
+    pub strategies: Vec<StrategyDraft>,
+}
+
+impl Examined {
+    /// Adds a problem of a key, told with the value and origin known here.
+    pub fn refuse(&mut self, key: &str, allowed: impl Into<String>) {
+        self.problems.push(self.effective.problem(key, allowed));
+    }
+
+    /// The settings, where nobody found anything wrong.
+    ///
+    /// # Errors
+    ///
+    /// With every problem: those of the file in the order of its lines, then those of the environment and the flags.
+    pub fn into_result(self) -> Result<Loaded, ConfigError> {
+        let Self { settings, problems, effective, files, .. } = self;
+        match settings {
+            Some(settings) if problems.is_empty() => Ok(Loaded { settings, effective, files }),
+            _ => Err(problems.into()),
+        }
+    }
 }
 
 /// Lays file, environment and flags over the defaults and checks the result.
@@ -80,16 +133,27 @@ pub fn load(
     environment: &BTreeMap<String, String>,
     flags: &Overrides,
 ) -> Result<Loaded, ConfigError> {
-    let mut problems = Vec::new();
-    let merged = merge(file, environment, flags, &mut problems);
-    let (settings, _read) = check::check(&merged, environment, &mut problems);
-    match settings {
-        Some(settings) if problems.is_empty() => Ok(Loaded {
-            settings,
-            effective: Effective::new(merged.entries()),
-            file: file.map(|file| file.path.clone()),
-        }),
-        _ => Err(problems.into()),
+    let files = SettingsFiles { file: file.cloned(), ..SettingsFiles::default() };
+    examine(files, environment, flags).into_result()
+}
+
+/// As [`load`], with the files that were looked at, and so that other rooms can look too.
+#[must_use]
+pub fn examine(
+    files: SettingsFiles,
+    environment: &BTreeMap<String, String>,
+    flags: &Overrides,
+) -> Examined {
+    let mut problems: Vec<Problem> = files.problem.clone().into_iter().collect();
+    let merged = merge(files.file.as_ref(), environment, flags, &mut problems);
+    let checked = check::check(&merged, environment, &mut problems);
+    Examined {
+        settings: checked.settings,
+        problems,
+        effective: Effective::new(merged.entries()),
+        files,
+        exchanges: checked.exchanges,
+        strategies: checked.strategies,
     }
 }
 
@@ -99,50 +163,15 @@ fn merge(
     flags: &Overrides,
     problems: &mut Vec<Problem>,
 ) -> Merged {
-    let mut merged = Merged::new(layer::from_toml(DEFAULTS, |_| Origin::Default, problems));
+    let mut merged = Merged::new(document::from_toml(DEFAULTS, |_| Origin::Default, problems));
     if let Some(file) = file {
-        let layer = layer::from_toml(&file.text, layer::in_file(&file.path), problems);
+        let layer = document::from_toml(&file.text, layer::in_file(&file.path), problems);
         merged.lay_file(layer, problems);
     }
-    merged.lay(layer::from_environment(environment), problems);
+    let variables = variables::from_environment(environment, merged.schema(), problems);
+    merged.lay(variables, problems);
     merged.lay_flags(flags, problems);
     merged
-}
-
-/// Reads the file, `named` or else [`DEFAULT_FILE`] where there is one, and loads.
-///
-/// # Errors
-///
-/// With every problem; also when a named file is not there, or a file cannot be read.
-pub fn read(
-    named: Option<&Path>,
-    environment: &BTreeMap<String, String>,
-    flags: &Overrides,
-) -> Result<Loaded, ConfigError> {
-    let path = named.unwrap_or_else(|| Path::new(DEFAULT_FILE));
-    match std::fs::read_to_string(path) {
-        Ok(text) => load(Some(&File { path: path.to_owned(), text }), environment, flags),
-        Err(error) if named.is_none() && error.kind() == std::io::ErrorKind::NotFound => {
-            load(None, environment, flags)
-        }
-        Err(error) => {
-            // What the other layers have to say is said in the same go.
-            let mut problems = ConfigError::default();
-            problems.push(Problem {
-                key: "settings file".to_owned(),
-                value: Some(format!("{:?}", path.display().to_string())),
-                allowed: format!("a file that can be read: {error}"),
-                origin: match named {
-                    Some(_) => Origin::Flag("--config".to_owned()),
-                    None => Origin::Default,
-                },
-            });
-            if let Err(others) = load(None, environment, flags) {
-                others.problems().iter().for_each(|problem| problems.push(problem.clone()));
-            }
-            Err(problems)
-        }
-    }
 }
 
 /// The environment of this process. What is not Unicode is shown with replacement characters.

@@ -28,38 +28,28 @@ impl fmt::Display for Problem {
 }
 
 /// Settings that cannot be used. Its text lists every problem, one a line.
-///
-/// Rooms that check what this one cannot (a strategy's own parameters) add theirs with
-/// [`ConfigError::push`], so that the user is told everything in one go.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ConfigError {
     problems: Vec<Problem>,
 }
 
 impl ConfigError {
-    /// Adds one more problem.
-    pub fn push(&mut self, problem: Problem) {
-        self.problems.push(problem);
-    }
-
-    /// All problems, in the order of the layers and sections.
+    /// All problems: first those of no place of their own, then those of the file in the order of its lines, of the
+    /// environment, and of the flags.
     #[must_use]
     pub fn problems(&self) -> &[Problem] {
         &self.problems
     }
-
-    /// `Ok` when there is no problem at all.
-    ///
-    /// # Errors
-    ///
-    /// This very error when it holds a problem.
-    pub fn into_result(self) -> Result<(), Self> {
-        if self.problems.is_empty() { Ok(()) } else { Err(self) }
-    }
 }
 
 impl From<Vec<Problem>> for ConfigError {
-    fn from(problems: Vec<Problem>) -> Self {
+    fn from(mut problems: Vec<Problem>) -> Self {
+        problems.sort_by_key(|problem| match problem.origin {
+            Origin::Default => (0, 0),
+            Origin::File { line, .. } => (1, line),
+            Origin::Environment(_) => (2, 0),
+            Origin::Flag(_) => (3, 0),
+        });
         Self { problems }
     }
 }

@@ -176,6 +176,68 @@ pub struct StrategySettings {
     pub parameters: BTreeMap<String, String>,
 }
 
+/// The keys that every strategy has.
+pub(super) const STRATEGY_KEYS: [&str; 7] =
+    ["kind", "exchange", "symbols", "cash", "fee_rate", "slippage", "position_limit"];
+
+/// A strategy as far as it could be read: what is wrong or missing is `None`, and is a problem already.
+///
+/// The room that knows strategies looks at the rest of it in the same go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StrategyDraft {
+    /// As [`StrategySettings::name`].
+    pub name: String,
+    /// As [`StrategySettings::kind`].
+    pub kind: Option<String>,
+    /// As [`StrategySettings::exchange`].
+    pub exchange: Option<String>,
+    /// As [`StrategySettings::symbols`]; not empty.
+    pub symbols: Option<Vec<Symbol>>,
+    /// As [`StrategySettings::cash`].
+    pub cash: Option<Decimal>,
+    /// As [`StrategySettings::fee_rate`].
+    pub fee_rate: Option<Decimal>,
+    /// As [`StrategySettings::slippage`].
+    pub slippage: Option<Decimal>,
+    /// As [`StrategySettings::position_limit`].
+    pub position_limit: Option<Decimal>,
+    /// As [`StrategySettings::parameters`].
+    pub parameters: BTreeMap<String, String>,
+}
+
+impl StrategyDraft {
+    /// The strategy, where nothing of it is wrong.
+    pub(super) fn complete(self) -> Option<StrategySettings> {
+        Some(StrategySettings {
+            name: self.name,
+            kind: self.kind?,
+            exchange: self.exchange?,
+            symbols: self.symbols?,
+            cash: self.cash?,
+            fee_rate: self.fee_rate?,
+            slippage: self.slippage?,
+            position_limit: self.position_limit?,
+            parameters: self.parameters,
+        })
+    }
+}
+
+impl From<&StrategySettings> for StrategyDraft {
+    fn from(settings: &StrategySettings) -> Self {
+        Self {
+            name: settings.name.clone(),
+            kind: Some(settings.kind.clone()),
+            exchange: Some(settings.exchange.clone()),
+            symbols: Some(settings.symbols.clone()),
+            cash: Some(settings.cash),
+            fee_rate: Some(settings.fee_rate),
+            slippage: Some(settings.slippage),
+            position_limit: Some(settings.position_limit),
+            parameters: settings.parameters.clone(),
+        }
+    }
+}
+
 /// `[simulate]`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SimulateSettings {

@@ -142,7 +142,7 @@ fn problem(flag: &str, text: &str, allowed: String) -> Problem {
 
 fn entry(exchange: &str, leaf: &str, value: Value) -> Entry {
     let origin = Origin::Flag("--symbol".to_owned());
-    Entry { key: format!("exchanges.{exchange}.{leaf}"), value, origin }
+    Entry::outside_files(format!("exchanges.{exchange}.{leaf}"), value, &origin)
 }
 
 #[cfg(test)]

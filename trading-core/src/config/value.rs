@@ -47,6 +47,8 @@ pub(super) enum Value {
     List(Vec<Self>),
     /// A section without keys, or one where no section can be.
     Section,
+    /// Something was written, and the file has a fault there, which is a problem already.
+    Unreadable,
 }
 
 impl Value {
@@ -54,7 +56,7 @@ impl Value {
     pub(super) fn scalar(&self) -> Option<&str> {
         match self {
             Self::Text(text) | Self::Bare(text) => Some(text.trim()),
-            Self::List(_) | Self::Section => None,
+            Self::List(_) | Self::Section | Self::Unreadable => None,
         }
     }
 
@@ -62,7 +64,10 @@ impl Value {
     /// `A,B` is a list where a list belongs, and its `5` a number.
     pub(super) fn shaped_like(self, pattern: &Self) -> Self {
         match (pattern, self) {
-            (Self::List(_), Self::Text(text)) => Self::list(text.split(',')),
+            // Commas part symbols, and so do spaces.
+            (Self::List(_), Self::Text(text)) => {
+                Self::list(text.split(|it: char| it == ',' || it.is_whitespace()))
+            }
             (Self::Bare(_), Self::Text(text)) if is_bare(text.trim()) => {
                 Self::Bare(text.trim().to_owned())
             }
@@ -85,25 +90,22 @@ impl Value {
             }
             Self::Bare(text) => Json::from(text.as_str()),
             Self::List(items) => items.iter().map(Self::to_json).collect(),
-            Self::Section => Json::Object(serde_json::Map::new()),
+            Self::Section | Self::Unreadable => Json::Object(serde_json::Map::new()),
         }
     }
 
     /// This value, or what may be shown of it under this key.
     pub(super) fn masked(&self, key: &str) -> Self {
-        const SECRETS: [&str; 6] = ["pass", "pwd", "secret", "token", "credential", "url"];
-        // An exchange's endpoints hold no secret: what is wrong with one is to be seen.
-        let secret = !key.starts_with("exchanges.") && SECRETS.iter().any(|it| key.contains(it));
+        let secret = is_secret(key);
         match self {
             Self::Text(text) | Self::Bare(text) => {
-                if secret || text.contains("://") || text.contains('@') {
-                    Self::Text(mask(text))
-                } else {
-                    self.clone()
-                }
+                let lower = text.to_ascii_lowercase();
+                let holds_one =
+                    ["://", "@", "password", "pwd="].iter().any(|it| lower.contains(it));
+                if secret || holds_one { Self::Text(mask(text)) } else { self.clone() }
             }
             Self::List(items) => Self::List(items.iter().map(|item| item.masked(key)).collect()),
-            Self::Section => Self::Section,
+            Self::Section | Self::Unreadable => self.clone(),
         }
     }
 }
@@ -124,9 +126,19 @@ impl fmt::Display for Value {
                 }
                 f.write_str("]")
             }
-            Self::Section => f.write_str("{}"),
+            Self::Section | Self::Unreadable => f.write_str("{}"),
         }
     }
+}
+
+/// Whether what is written under a key of this name may be a secret, wherever the key stands.
+pub(super) fn is_secret(key: &str) -> bool {
+    const SECRETS: [&str; 9] =
+        ["pass", "pwd", "secret", "token", "credential", "url", "dsn", "api_key", "apikey"];
+    // An exchange's endpoints hold no secret: what is wrong with one is to be seen.
+    let is_endpoint =
+        key.starts_with("exchanges.") && (key.ends_with(".ws_url") || key.ends_with(".rest_url"));
+    !is_endpoint && SECRETS.iter().any(|it| key.to_ascii_lowercase().contains(it))
 }
 
 /// Whole numbers and booleans: what JSON and TOML write alike, and exactly.

@@ -148,9 +148,10 @@ impl fmt::Display for Diagnosis {
     }
 }
 
-/// Looks at everything that `live` needs with these settings. `pg_bin`: where PostgreSQL's programs are (`PG_BIN`).
-pub async fn examine(settings: &Settings, pg_bin: Option<PathBuf>) -> Diagnosis {
-    let mut checks = vec![Check::ok("settings", "valid")];
+/// Looks at everything that `live` needs with these settings. `sources`: which file they come from, and what else.
+/// `pg_bin`: where PostgreSQL's programs are (`PG_BIN`).
+pub async fn examine(settings: &Settings, sources: &str, pg_bin: Option<PathBuf>) -> Diagnosis {
+    let mut checks = vec![Check::ok("settings", format!("valid: {sources}"))];
     checks.push(machine::files(settings));
     let database = tokio::time::timeout(DATABASE_MAX, database::examine(settings, pg_bin)).await;
     let database = database.unwrap_or_else(|_elapsed| database::Database::silent(DATABASE_MAX));

@@ -47,7 +47,8 @@ pub use replay::{Replayed, Speed, SpeedError, narrowed, replay};
 pub use run::run;
 pub use store::{PgStore, Store};
 pub use strategy::{
-    KINDS, Kind, Parameter, Problem, Range, Signal, Size, Strategy, Values, View, check,
+    Conflict, KINDS, Kind, Parameter, Problem, Range, Signal, Size, Strategy, Values, View, check,
+    check_drafts,
 };
 pub use summary::{StrategySummary, Summary, SummaryHandle};
 pub use ticks::{TickQuery, TickStream};

@@ -11,6 +11,7 @@
 mod backfill;
 mod captures;
 mod clock;
+mod completions;
 mod databases;
 mod days;
 mod docs;
@@ -32,6 +33,7 @@ mod recording;
 mod repair;
 mod replay;
 mod resume;
+mod settings;
 mod signals;
 mod spool;
 mod sqlstate;

@@ -197,5 +197,8 @@ async fn a_signal_ends_a_check_with_a_word() {
     nix::sys::signal::kill(pid, Signal::SIGHUP).unwrap();
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(1), "{output:?}");
-    assert_eq!(String::from_utf8_lossy(&output.stderr), "error: SIGHUP: stopped before the end\n");
+    let told = String::from_utf8_lossy(&output.stderr);
+    let (settings, rest) = told.split_once('\n').unwrap();
+    assert!(settings.contains("INFO Settings: "), "{told}");
+    assert_eq!(rest, "error: SIGHUP: stopped before the end\n");
 }

@@ -268,8 +268,12 @@ async fn what_a_stop_during_an_outage_leaves_is_stored_by_drain() {
     assert!(told.contains(&line), "{told}");
     refuse_everything(&scratch, false).await;
 
-    let drained = answer(&settings, &["drain"]);
-    assert!(drained.contains("nothing is left to drain in "), "{drained}");
+    let drained = answer(&settings, &["drain", "--json"]);
+    let drained: Value = serde_json::from_str(&drained).unwrap();
+    assert_eq!((&drained["complete"], &drained["left"]), (&true.into(), &0.into()), "{drained}");
+    let count = |name: &str| drained[name].as_u64().unwrap();
+    assert_eq!(count("stored") + count("duplicates"), left, "{drained}");
+    assert_eq!(drained["dir"], spool_dir(&scratch).to_str().unwrap());
     assert_eq!(waiting(&settings), 0);
     assert!(answer(&settings, &["inspect"]).is_empty());
     for (symbol, ids) in stored_by(&scratch, &market(40)).await {

@@ -65,6 +65,7 @@ fn what_a_false_server_answers_to_a_login_is_one_line() {
     let output = child.wait_with_output().unwrap();
     let told = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1), "{told}");
-    assert_eq!(told.lines().count(), 1, "{told:?}");
+    // The first line names the settings.
+    assert_eq!(told.lines().count(), 2, "{told:?}");
     assert!(told.contains(r"no \u001b[2J\nerror: forged\r"), "{told:?}");
 }

@@ -11,7 +11,7 @@ use std::cmp::Ordering;
 use std::time::Duration;
 
 use super::bars::{BAR, Bars, Window};
-use super::parameters::{Parameter, Range, Values};
+use super::parameters::{Conflict, Parameter, Range, Values};
 use super::{Kind, Signal, Size, Strategy, View};
 use crate::domain::Tick;
 use crate::paper::money::Overflow;
@@ -44,7 +44,8 @@ pub(super) static KIND: Kind = Kind {
     summary: "buys when the price is far below its recent mean, sells when it has come back",
     parameters: &[&BAR, &WINDOW, &ENTRY, &EXIT],
     conflict: |values| {
-        (values.number(&EXIT) >= values.number(&ENTRY)).then_some((&EXIT, "less than entry"))
+        let is_wrong = values.number(&EXIT) >= values.number(&ENTRY);
+        is_wrong.then_some(Conflict { parameter: &EXIT, other: &ENTRY, allowed: "less than entry" })
     },
     build: |values| Box::new(MeanReversion::new(values)),
 };

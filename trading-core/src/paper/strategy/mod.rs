@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use rust_decimal::Decimal;
 
-pub use parameters::{Parameter, Problem, Range, Values, check};
+pub use parameters::{Conflict, Parameter, Problem, Range, Values, check, check_drafts};
 
 use super::money::Overflow;
 use crate::config::StrategySettings;
@@ -33,8 +33,8 @@ pub struct Kind {
     pub summary: &'static str,
     /// Its parameters.
     pub parameters: &'static [&'static Parameter],
-    /// What its parameters must be to each other: the parameter at fault and what is allowed, or nothing.
-    pub conflict: fn(&Values) -> Option<(&'static Parameter, &'static str)>,
+    /// What its parameters must be to each other: those that do not go together, or nothing.
+    pub conflict: fn(&Values) -> Option<Conflict>,
     /// Makes one for one instrument.
     pub build: fn(&Values) -> Box<dyn Strategy>,
 }

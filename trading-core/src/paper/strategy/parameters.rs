@@ -1,12 +1,12 @@
 //! What a strategy can be told, and whether what it was told is allowed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use rust_decimal::Decimal;
 
 use super::Kind;
-use crate::config::{PaperSettings, StrategySettings};
+use crate::config::{PaperSettings, StrategyDraft};
 use crate::paper::money::MONEY_DIGITS;
 
 /// One thing that a strategy can be told.
@@ -118,7 +118,7 @@ impl Values {
         problems: &mut Vec<Problem>,
     ) -> Self {
         let mut values = Self::default();
-        let before = problems.len();
+        let mut wrong = BTreeSet::new();
         for (name, text) in written {
             let key = format!("{section}.{name}");
             let Some(parameter) = kind.parameters.iter().find(|known| known.name == name) else {
@@ -131,25 +131,44 @@ impl Values {
                 Some(value) => {
                     values.0.insert(parameter.name, value);
                 }
-                None => problems.push(Problem {
-                    key,
-                    value: text.clone(),
-                    allowed: parameter.range.allowed(),
-                }),
+                None => {
+                    wrong.insert(parameter.name);
+                    let allowed = parameter.range.allowed();
+                    problems.push(Problem { key, value: text.clone(), allowed });
+                }
             }
         }
-        // Told only when each is right by itself: else a default would be compared that nobody asked for.
-        if problems.len() == before
-            && let Some((parameter, allowed)) = (kind.conflict)(&values)
+        // Told only when both are right by themselves: else a default would be compared that nobody asked for.
+        if let Some(Conflict { parameter, other, allowed }) = (kind.conflict)(&values)
+            && ![parameter, other].iter().any(|it| wrong.contains(it.name))
         {
+            // What was written at fault is the one that is named.
+            let named = if written.contains_key(parameter.name) { parameter } else { other };
+            let allowed = if named.name == parameter.name {
+                format!("{allowed}, which is {}", values.number(other).normalize())
+            } else {
+                let of = values.number(parameter).normalize();
+                format!("{}, which is {of}, is to be {allowed}", parameter.name)
+            };
             problems.push(Problem {
-                key: format!("{section}.{}", parameter.name),
-                value: values.number(parameter).normalize().to_string(),
-                allowed: allowed.to_owned(),
+                key: format!("{section}.{}", named.name),
+                value: values.number(named).normalize().to_string(),
+                allowed,
             });
         }
         values
     }
+}
+
+/// Two parameters that do not go together.
+#[derive(Debug, Clone, Copy)]
+pub struct Conflict {
+    /// The one that is at fault.
+    pub parameter: &'static Parameter,
+    /// The one that it is at fault with.
+    pub other: &'static Parameter,
+    /// What is allowed for the first: `more than fast`.
+    pub allowed: &'static str,
 }
 
 /// One setting that is not allowed.
@@ -166,29 +185,36 @@ pub struct Problem {
 /// Everything in the settings that paper trading cannot work with, all at once; empty when it can.
 #[must_use]
 pub fn check(settings: &PaperSettings) -> Vec<Problem> {
+    let drafts: Vec<StrategyDraft> = settings.strategies.iter().map(Into::into).collect();
+    check_drafts(&drafts)
+}
+
+/// As [`check`], of strategies as far as they could be read: what is missing in one hides nothing of the rest.
+#[must_use]
+pub fn check_drafts(strategies: &[StrategyDraft]) -> Vec<Problem> {
     let mut problems = Vec::new();
-    for strategy in &settings.strategies {
-        let section = section(strategy);
-        match Kind::named(&strategy.kind) {
-            Some(kind) => {
-                Values::read(kind, &section, &strategy.parameters, &mut problems);
-            }
-            None => problems.push(Problem {
+    for strategy in strategies {
+        let section = format!("paper.strategies.{}", strategy.name);
+        let mut kind = strategy.kind.as_deref().and_then(Kind::named);
+        if let (Some(written), None) = (&strategy.kind, kind) {
+            let names = super::KINDS.iter().map(|kind| kind.name);
+            problems.push(Problem {
                 key: format!("{section}.kind"),
-                value: strategy.kind.clone(),
-                allowed: nearest(&strategy.kind, super::KINDS.iter().map(|kind| kind.name)),
-            }),
+                value: written.clone(),
+                allowed: nearest(written, names.clone()),
+            });
+            // Its parameters are looked at as those of the one that was probably meant.
+            kind = closest(written, names).and_then(Kind::named);
+        }
+        if let Some(kind) = kind {
+            Values::read(kind, &section, &strategy.parameters, &mut problems);
         }
         check_account(strategy, &section, &mut problems);
     }
     problems
 }
 
-fn section(strategy: &StrategySettings) -> String {
-    format!("paper.strategies.{}", strategy.name)
-}
-
-fn check_account(strategy: &StrategySettings, section: &str, problems: &mut Vec<Problem>) {
+fn check_account(strategy: &StrategyDraft, section: &str, problems: &mut Vec<Problem>) {
     let mut problem = |key: &str, value: String, allowed: &str| {
         problems.push(Problem {
             key: format!("{section}.{key}"),
@@ -196,26 +222,31 @@ fn check_account(strategy: &StrategySettings, section: &str, problems: &mut Vec<
             allowed: allowed.to_owned(),
         });
     };
-    if strategy.symbols.is_empty() {
+    let symbols = strategy.symbols.as_deref();
+    if symbols.is_some_and(<[_]>::is_empty) {
         problem("symbols", "none".to_owned(), "at least one symbol");
     }
-    let mut quotes: Vec<&str> = strategy.symbols.iter().map(|symbol| symbol.quote()).collect();
+    let symbols = symbols.unwrap_or_default();
+    let mut quotes: Vec<&str> = symbols.iter().map(|symbol| symbol.quote()).collect();
     quotes.dedup();
     if quotes.len() > 1 {
-        let symbols: Vec<&str> = strategy.symbols.iter().map(|symbol| symbol.as_str()).collect();
+        let symbols: Vec<&str> = symbols.iter().map(|symbol| symbol.as_str()).collect();
         problem(
             "symbols",
             symbols.join(", "),
             "symbols with one quote currency: an account holds one kind of cash",
         );
     }
+    let scales = |amount: Option<rust_decimal::Decimal>, digits: u32| {
+        amount.filter(|amount| amount.normalize().scale() > digits)
+    };
     for (key, amount) in [("cash", strategy.cash), ("position_limit", strategy.position_limit)] {
-        if amount.normalize().scale() > MONEY_DIGITS {
+        if let Some(amount) = scales(amount, MONEY_DIGITS) {
             problem(key, amount.to_string(), "at most 12 decimal places");
         }
     }
     for (key, part) in [("fee_rate", strategy.fee_rate), ("slippage", strategy.slippage)] {
-        if part.normalize().scale() > 8 {
+        if let Some(part) = scales(part, 8) {
             problem(key, part.to_string(), "at most 8 decimal places");
         }
     }
@@ -224,15 +255,17 @@ fn check_account(strategy: &StrategySettings, section: &str, problems: &mut Vec<
 /// The known names, with the one that was probably meant first.
 fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str> + Clone) -> String {
     let listed = known.clone().collect::<Vec<_>>().join(", ");
-    known
-        .map(|candidate| (strsim::damerau_levenshtein(name, candidate), candidate))
-        // Further away than a third of its letters, a guess would only mislead.
-        .filter(|(edits, candidate)| *edits <= candidate.len().div_ceil(3))
-        .min()
-        .map_or_else(
-            || format!("one of {listed}"),
-            |(_, candidate)| format!("did you mean {candidate}? (one of {listed})"),
-        )
+    match closest(name, known) {
+        Some(candidate) => format!("did you mean {candidate}? (one of {listed})"),
+        None => format!("one of {listed}"),
+    }
+}
+
+/// The known name that was probably meant: further away than a third of its letters, a guess would only mislead.
+fn closest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let edits = known.map(|candidate| (strsim::damerau_levenshtein(name, candidate), candidate));
+    let near = edits.filter(|(edits, candidate)| *edits <= candidate.len().div_ceil(3));
+    near.min().map(|(_, candidate)| candidate)
 }
 
 #[cfg(test)]
@@ -293,7 +326,7 @@ mod tests {
     fn a_fast_average_that_is_not_faster_is_a_problem() {
         assert_eq!(
             problems("sma_crossover", &[("fast", "30"), ("slow", "30")]),
-            ["paper.strategies.sma.slow = 30: more than fast"]
+            ["paper.strategies.sma.slow = 30: more than fast, which is 30"]
         );
     }
 

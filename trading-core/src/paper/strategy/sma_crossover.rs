@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use super::bars::{BAR, Bars, Window};
-use super::parameters::{Parameter, Range, Values};
+use super::parameters::{Conflict, Parameter, Range, Values};
 use super::{Kind, Signal, Size, Strategy, View};
 use crate::domain::Tick;
 use crate::paper::money::Overflow;
@@ -30,7 +30,8 @@ pub(super) static KIND: Kind = Kind {
     summary: "buys when a fast moving average crosses above a slow one, sells when it crosses below",
     parameters: &[&BAR, &FAST, &SLOW],
     conflict: |values| {
-        (values.whole(&FAST) >= values.whole(&SLOW)).then_some((&SLOW, "more than fast"))
+        let is_wrong = values.whole(&FAST) >= values.whole(&SLOW);
+        is_wrong.then_some(Conflict { parameter: &SLOW, other: &FAST, allowed: "more than fast" })
     },
     build: |values| Box::new(SmaCrossover::new(values)),
 };

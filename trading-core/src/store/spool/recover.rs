@@ -6,6 +6,7 @@ use std::io;
 use std::path::PathBuf;
 
 use bytesize::ByteSize;
+use serde::Serialize;
 use tracing::{error, warn};
 
 use super::files::{Skipped, is_set_aside, names_aside, skip};
@@ -20,7 +21,7 @@ const TICK_BYTES: u64 = 65;
 const NAMED_MAX: usize = 16;
 
 /// What the spool could not give back in this run.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Losses {
     /// Ticks that could not be read, as far as their files still tell, and that were counted as waiting never.
     pub ticks: u64,

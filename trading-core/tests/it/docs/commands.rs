@@ -245,6 +245,7 @@ fn name_all(command: &Command, text: &str, missing: &mut Vec<String>) {
                 .push(format!("docs/operating.md:1: {} {flag} is not named", command.get_name()));
         }
     }
+    // What only scripts ask for is on no page.
     let shown = command.get_subcommands().filter(|below| !below.is_hide_set());
     let known: BTreeSet<&str> = shown.map(Command::get_name).collect();
     for name in known.into_iter().filter(|name| *name != "help") {

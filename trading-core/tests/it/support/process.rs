@@ -8,6 +8,7 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::time::{Instant, sleep};
+use trading_core::config::CONFIG_FILE;
 
 /// Longer than anything is waited for; reached only when something is broken.
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -128,8 +129,9 @@ pub(crate) fn command() -> Command {
 
 fn away_from_settings(mut command: Command) -> Command {
     command.current_dir("/");
+    command.env(CONFIG_FILE, "/dev/null");
     for name in trading_core::config::environment().into_keys() {
-        let is_setting = name.starts_with("TRADING_CORE")
+        let is_setting = (name.starts_with("TRADING_CORE") && name != CONFIG_FILE)
             || name.to_ascii_lowercase().ends_with("_proxy")
             || ["DATABASE_URL", "RUST_LOG", "SSL_CERT_FILE"].contains(&name.as_str());
         if is_setting {

@@ -36,6 +36,12 @@ pub(crate) fn pgbouncer(test: &str) -> Option<PathBuf> {
     find(test, "pgbouncer", &PGBOUNCER)
 }
 
+/// A shell that completes.
+pub(crate) fn shell(test: &str, name: &'static str) -> Option<PathBuf> {
+    let places = ["/usr/bin", "/bin", "/usr/local/bin"].map(|folder| format!("{folder}/{name}"));
+    find(test, name, &places.each_ref().map(String::as_str))
+}
+
 fn find(test: &str, tool: &str, places: &[&str]) -> Option<PathBuf> {
     let found = places.iter().map(PathBuf::from).find(|place| place.exists());
     if found.is_none() {

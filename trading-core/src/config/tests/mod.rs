@@ -1,5 +1,8 @@
 //! The layers together, as a user writes them.
 
+mod places;
+mod slips;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -81,7 +84,8 @@ fn the_defaults_are_those_of_the_contract() {
 #[test]
 fn the_file_in_the_repository_gives_the_built_in_defaults() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/trading-core.toml");
-    let read = read(Some(&path), &BTreeMap::new(), &Overrides::default()).unwrap();
+    let files = Search::new(Some(&path), &BTreeMap::new()).run();
+    let read = examine(files, &BTreeMap::new(), &Overrides::default()).into_result().unwrap();
     assert_eq!(read.settings, defaults().settings);
 }
 
@@ -89,9 +93,9 @@ fn the_file_in_the_repository_gives_the_built_in_defaults() {
 fn every_key_of_the_default_file_has_an_effect() {
     let mut problems = Vec::new();
     let merged = merge(None, &BTreeMap::new(), &Overrides::default(), &mut problems);
-    let (_, read) = check::check(&merged, &BTreeMap::new(), &mut problems);
+    let checked = check::check(&merged, &BTreeMap::new(), &mut problems);
     assert_eq!(problems, []);
-    let read: BTreeSet<_> = read.into_iter().collect();
+    let read: BTreeSet<_> = checked.read.into_iter().collect();
     for entry in merged.entries() {
         // A strategy's own parameters are read by the strategy.
         let common = merge::strategy_key(&entry.key).is_none();
@@ -105,7 +109,7 @@ fn each_layer_wins_over_the_one_before() {
     let environment = variables(&[
         ("TRADING_CORE__BATCH__MAX_SIZE", "200"),
         ("TRADING_CORE__SIMULATE__SEED", "2"),
-        ("TRADING_CORE_SERVICE_PORT", "a name that is not ours"),
+        ("TRADING_CORE_SERVICE_PORT", "what Kubernetes sets"),
     ]);
     let mut flags = Overrides::default();
     flags.set("simulate.seed", "--seed", "3");
@@ -159,21 +163,21 @@ max_bytes = "4"
     let error = load(Some(&file(text)), &environment, &flags).unwrap_err();
     insta::assert_snapshot!(error, @r#"
     16 problems in the settings:
-      batch.max_sise = 100: unknown key; the nearest is batch.max_size (my.toml:5)
-      spool.max_byts = "4GiB": unknown key; the nearest is spool.max_bytes (my.toml:15)
-      database.max_conections = "7": unknown key; the nearest is database.max_connections, as TRADING_CORE__DATABASE__MAX_CONNECTIONS (environment TRADING_CORE__DATABASE__MAX_CONECTIONS)
-      --exchange = "krakn": one of binance, bybit, coinbase, kraken, okx (flag --exchange)
       database.url = "mysql://me:***@host/db": "embedded", or postgres://user:password@host/db with special characters percent-encoded (my.toml:3)
-      pipeline.health_interval = {}: a duration with its unit from "1s" to "1day" (my.toml:17)
+      batch.max_sise = 100: unknown key; did you mean batch.max_size? (my.toml:5)
       batch.max_size = 0: a whole number from 1 to 100000 (my.toml:6)
       batch.max_time = 5: a duration with its unit from "1ms" to "1h" (my.toml:7)
       batch.max_coalesced = "many": a whole number from 1 to 1000000 (my.toml:8)
-      spool.max_bytes = "4": a size with its unit from "1MiB" to "1TiB" (my.toml:16)
       exchanges.binance.symbols = "BTC-USDT": BTCUSDT is there already, written as "BTCUSDT": each pair once (my.toml:10)
       exchanges.binance.symbols = "DOGE": it ends with no quote currency that is known (USDT, USDC, USD, EUR, BTC and the like): write it as BASE-QUOTE (my.toml:10)
       exchanges.binance.ws_url = "https://example.com": ws:// or wss:// with a host, without user, fragment and query but ?timeUnit=MICROSECOND or ?timeUnit=MILLISECOND, or "" for the venue's own (my.toml:11)
       exchanges.okx.symbols = []: at least one symbol, or exchanges.okx.enabled = false (my.toml:13)
+      spool.max_byts = "4GiB": unknown key; did you mean spool.max_bytes? (my.toml:15)
+      spool.max_bytes = "4": a size with its unit from "1MiB" to "1TiB" (my.toml:16)
+      pipeline.health_interval = {}: a duration with its unit from "1s" to "1day" (my.toml:17)
+      database.max_conections = "7": unknown key; did you mean TRADING_CORE__DATABASE__MAX_CONNECTIONS? (environment TRADING_CORE__DATABASE__MAX_CONECTIONS)
       simulate.port = 70000: a whole number from 0 to 65535 (environment TRADING_CORE__SIMULATE__PORT)
+      --exchange = "krakn": did you mean kraken? (one of binance, bybit, coinbase, kraken, okx) (flag --exchange)
       simulate.rate = "-1": a decimal above 0, at most 1000000 (flag --rate)
     "#);
 }
@@ -183,7 +187,7 @@ fn a_broken_line_does_not_hide_what_is_wrong_elsewhere() {
     let error = from_file("[batch]\nmax_size = \nmax_time = \"never\"\n").unwrap_err();
     let lines = lines(&error);
     assert_eq!(lines.len(), 2, "{lines:?}");
-    assert!(lines[0].starts_with("line 2: not TOML: "), "{lines:?}");
+    assert!(lines[0].starts_with("batch.max_size: a value behind the ="), "{lines:?}");
     assert!(lines[1].starts_with("batch.max_time = \"never\": "), "{lines:?}");
 }
 
@@ -319,21 +323,15 @@ position_limit = "much"
 kind = "x"
 "#;
     insta::assert_snapshot!(from_file(text).unwrap_err(), @r#"
-    14 problems in the settings:
-      paper.strategies."Not plain".kind = "x": unknown key; the nearest is paper.strategies.a.kind (my.toml:12)
+    8 problems in the settings:
       paper.strategies.a.exchange = "mtgox": one of binance, bybit, coinbase, kraken, okx (my.toml:4)
       paper.strategies.a.symbols = []: at least one symbol (my.toml:5)
       paper.strategies.a.cash = "0": a decimal above 0 (my.toml:6)
       paper.strategies.a.fee_rate = "1": a decimal from 0 up to, not including, 1 (my.toml:7)
       paper.strategies.a.slippage = "-0.1": a decimal from 0 up to, not including, 1 (my.toml:8)
       paper.strategies.a.position_limit = "much": a decimal above 0 (my.toml:9)
-      paper.strategies.empty.kind: is missing; every strategy has one (my.toml:10)
-      paper.strategies.empty.exchange: is missing; every strategy has one (my.toml:10)
-      paper.strategies.empty.symbols: is missing; every strategy has one (my.toml:10)
-      paper.strategies.empty.cash: is missing; every strategy has one (my.toml:10)
-      paper.strategies.empty.fee_rate: is missing; every strategy has one (my.toml:10)
-      paper.strategies.empty.slippage: is missing; every strategy has one (my.toml:10)
-      paper.strategies.empty.position_limit: is missing; every strategy has one (my.toml:10)
+      paper.strategies.empty: lacks kind, exchange, symbols, cash, fee_rate, slippage, position_limit; every strategy has them (my.toml:10)
+      paper.strategies."Not plain": a strategy has a name of a-z, 0-9, _ and -, and no sections inside (my.toml:11)
     "#);
 }
 
@@ -381,23 +379,25 @@ fn the_writers_leave_a_connection_for_the_rest() {
 #[test]
 fn a_named_file_that_is_not_there_is_a_problem_beside_the_others() {
     let environment = variables(&[("TRADING_CORE__BATCH__WRITERS", "0")]);
-    let path = Path::new("no/such/file.toml");
-    let error = read(Some(path), &environment, &Overrides::default()).unwrap_err();
+    let files = Search::new(Some(Path::new("no/such/file.toml")), &environment).run();
+    let error = examine(files, &environment, &Overrides::default()).into_result().unwrap_err();
     let lines = lines(&error);
     assert_eq!(lines.len(), 2, "{lines:?}");
-    assert!(lines[0].starts_with("settings file = \"no/such/file.toml\": a file that can be read"));
-    assert!(lines[0].ends_with("(flag --config)"));
+    assert!(lines[0].starts_with("batch.writers"), "{lines:?}");
+    assert!(lines[1].starts_with("settings file = \"no/such/file.toml\": a file that can be read"));
+    assert!(lines[1].ends_with("(flag --config)"));
 }
 
 #[test]
 fn another_room_adds_its_problems_with_the_origin_known_here() {
     let text = "[paper.strategies.sma_crossover]\nfast = 0";
-    let loaded = from_file(text).unwrap();
-    let mut error = ConfigError::default();
-    assert_eq!(error.clone().into_result(), Ok(()));
-    error.push(loaded.effective.problem("paper.strategies.sma_crossover.fast", "at least 1"));
+    let files = SettingsFiles { file: Some(file(text)), ..SettingsFiles::default() };
+    let examined = examine(files, &BTreeMap::new(), &Overrides::default());
+    assert!(examined.clone().into_result().is_ok());
+    let mut refused = examined;
+    refused.refuse("paper.strategies.sma_crossover.fast", "at least 1");
     assert_eq!(
-        error.into_result().unwrap_err().to_string(),
+        refused.into_result().unwrap_err().to_string(),
         "1 problem in the settings:\n  paper.strategies.sma_crossover.fast = 0: at least 1 (my.toml:2)"
     );
 }

@@ -1,0 +1,171 @@
+//! The environment's layer, and the names that were probably meant for it and would change nothing.
+//!
+//! A variable that nobody reads is a setting without effect. So a name that is nearly one of ours is a problem; names
+//! that others make, such as those that Kubernetes gives every pod beside a service, are left alone.
+
+use std::collections::BTreeMap;
+
+use super::Problem;
+use super::layer::Entry;
+use super::schema::{PREFIX, Schema, closest, squashed, variable};
+use super::value::{Origin, Value};
+
+/// Names the settings file where no `--config` does.
+pub const CONFIG_FILE: &str = "TRADING_CORE_CONFIG";
+
+/// Variables that begin as ours do and set no key, each with who reads it. A new one is entered here, else it may be
+/// taken for a slip of the pen.
+pub const OTHER_VARIABLES: [(&str, &str); 9] = [
+    (CONFIG_FILE, "the program: which settings file"),
+    ("TRADING_CORE_PGOPTIONS", "the program: what PGOPTIONS was before it began anew without"),
+    ("TRADING_CORE_COMPLETE", "the program: which shell's completion script asks"),
+    ("TRADING_CORE_CAPTURES", "tests: a folder of frames recorded from the real exchanges"),
+    ("TRADING_CORE_REQUIRE_TOOLS", "tests: fail where a tool is missing, instead of skipping"),
+    ("TRADING_CORE_VERIFY_SEED", "tests: which damage is done before verify looks"),
+    ("TRADING_CORE_TEST_RECORDER", "tests: run as the recorder that is killed"),
+    ("TRADING_CORE_CHAOS_MINUTES", "the chaos harness: how long"),
+    ("TRADING_CORE_CHAOS_SEED", "the chaos harness: which plan"),
+];
+
+/// What is set in another way than a reader may think, by the letters of the name behind ours.
+const OTHER_WAYS: [(&str, &str); 12] = [
+    ("config", CONFIG_FILE),
+    ("configfile", CONFIG_FILE),
+    ("settings", CONFIG_FILE),
+    ("settingsfile", CONFIG_FILE),
+    ("databaseurl", "DATABASE_URL or TRADING_CORE__DATABASE__URL"),
+    ("dburl", "DATABASE_URL or TRADING_CORE__DATABASE__URL"),
+    ("log", "RUST_LOG, or the flag --log-level"),
+    ("loglevel", "RUST_LOG, or the flag --log-level"),
+    ("logformat", "the flag --log-format"),
+    ("pgbin", "PG_BIN"),
+    (
+        "exchange",
+        "the flag --exchange, or TRADING_CORE__EXCHANGES__BINANCE__ENABLED for each exchange",
+    ),
+    ("symbol", "the flag --symbol, or TRADING_CORE__EXCHANGES__BINANCE__SYMBOLS for each exchange"),
+];
+
+/// The environment's layer: `DATABASE_URL`, then every `TRADING_CORE__SECTION__KEY`, which is the more exact name and
+/// wins. Slips become problems.
+pub(super) fn from_environment(
+    environment: &BTreeMap<String, String>,
+    schema: &Schema,
+    problems: &mut Vec<Problem>,
+) -> Vec<Entry> {
+    let entry = |key: String, name: &str, value: &str| {
+        let origin = Origin::Environment(name.to_owned());
+        Entry::outside_files(key, Value::Text(value.to_owned()), &origin)
+    };
+    let mut entries = Vec::new();
+    if let Some((name, value)) = environment.get_key_value("DATABASE_URL") {
+        entries.push(entry("database.url".to_owned(), name, value));
+    }
+    let mut names = BTreeMap::new();
+    for (name, value) in environment {
+        if let Some(rest) = name.strip_prefix(PREFIX) {
+            if let Some(right) = other_way(&squashed(rest)).filter(|_| !rest.contains("__")) {
+                problems.push(slip(name, value, &format!("no setting; did you mean {right}?")));
+                continue;
+            }
+            let key = rest.replace("__", ".").to_ascii_lowercase();
+            match names.insert(key.clone(), name) {
+                None => entries.push(entry(key, name, value)),
+                Some(other) => {
+                    let allowed = format!("set once; {other} sets the same");
+                    problems.push(slip(name, value, &allowed));
+                }
+            }
+        } else if let Some(right) = meant(name, value, environment, schema) {
+            problems.push(slip(name, value, &format!("no setting; did you mean {right}?")));
+        }
+    }
+    entries
+}
+
+fn slip(name: &str, value: &str, allowed: &str) -> Problem {
+    let shown = Value::Text(value.to_owned()).masked(&name.to_ascii_lowercase());
+    Problem {
+        key: name.to_owned(),
+        value: Some(shown.to_string()),
+        allowed: allowed.to_owned(),
+        origin: Origin::Environment(name.to_owned()),
+    }
+}
+
+fn other_way(letters: &str) -> Option<&'static str> {
+    OTHER_WAYS.iter().find(|(known, _)| *known == letters).map(|(_, right)| *right)
+}
+
+/// What was meant by the name of a variable that sets nothing; `None`: something that is not ours.
+fn meant(
+    name: &str,
+    value: &str,
+    environment: &BTreeMap<String, String>,
+    schema: &Schema,
+) -> Option<String> {
+    if OTHER_VARIABLES.iter().any(|(known, _)| *known == name) {
+        return None;
+    }
+    let letters = squashed(name);
+    let Some(rest) = letters.strip_prefix("tradingcore") else {
+        return without_prefix(name, environment, schema);
+    };
+    if is_of_a_service(name, value) {
+        return None;
+    }
+    let upper = name.to_ascii_uppercase();
+    if OTHER_VARIABLES.iter().any(|(known, _)| *known == upper) {
+        return Some(upper);
+    }
+    if let Some(right) = other_way(rest) {
+        return Some(right.to_owned());
+    }
+    if let Some(key) = schema.respelled(rest) {
+        let apart = if upper == variable(key) { "" } else { ", with two underscores" };
+        return Some(format!("{}{apart}", variable(key)));
+    }
+    // The whole name with a slip in it, or the last part of one alone.
+    let spelled: Vec<(String, &str)> = schema.keys().map(|key| (squashed(key), key)).collect();
+    let near = closest(rest, spelled.iter().map(|(letters, _)| letters.as_str()));
+    let key = match near {
+        Some(near) => spelled.iter().find(|(letters, _)| letters == near).map(|(_, key)| *key),
+        None => {
+            schema.keys().find(|key| key.rsplit('.').next().map(squashed).as_deref() == Some(rest))
+        }
+    };
+    key.map(variable)
+}
+
+/// A name without our prefix is another program's, unless it is one of our keys to the letter and nothing sets that.
+fn without_prefix(
+    name: &str,
+    environment: &BTreeMap<String, String>,
+    schema: &Schema,
+) -> Option<String> {
+    let is_url_set = environment.contains_key("DATABASE_URL");
+    if name != "DATABASE_URL" && name.eq_ignore_ascii_case("DATABASE_URL") {
+        return (!is_url_set).then(|| "DATABASE_URL".to_owned());
+    }
+    if !name.contains("__") {
+        return None;
+    }
+    let key = name.to_ascii_lowercase().replace("__", ".");
+    let is_set = environment.contains_key(&variable(&key)) || (key == "database.url" && is_url_set);
+    (schema.contains(&key) && !is_set).then(|| match key.as_str() {
+        "database.url" => format!("DATABASE_URL or {}", variable(&key)),
+        key => variable(key),
+    })
+}
+
+/// What Kubernetes and Docker set in every container beside a service that is named as this program:
+/// `TRADING_CORE_SERVICE_HOST`, `TRADING_CORE_PORT=tcp://10.0.0.1:9400`, `TRADING_CORE_PORT_9400_TCP_ADDR`.
+fn is_of_a_service(name: &str, value: &str) -> bool {
+    let numbered = |(_, rest): (&str, &str)| rest.starts_with(|it: char| it.is_ascii_digit());
+    name.ends_with("_SERVICE_HOST")
+        || name.ends_with("_SERVICE_PORT")
+        || name.contains("_SERVICE_PORT_")
+        || (name.ends_with("_PORT") && value.contains("://"))
+        || name.split_once("_PORT_").is_some_and(numbered)
+        || name.contains("_ENV_")
+}
