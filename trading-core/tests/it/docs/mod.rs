@@ -79,6 +79,20 @@ fn every_fenced_block_says_its_language() {
 }
 
 #[test]
+fn what_stands_between_backquotes_ends_in_its_line() {
+    // The other checks read line by line.
+    let mut problems = Vec::new();
+    for page in pages() {
+        for (line, text) in page.prose() {
+            if text.matches('`').count() % 2 == 1 {
+                problems.push(format!("{}: a backquote is not closed in its line", page.at(line)));
+            }
+        }
+    }
+    report(&problems);
+}
+
+#[test]
 fn every_setting_that_is_named_exists() {
     let keys = keys();
     let sections: BTreeSet<&str> =

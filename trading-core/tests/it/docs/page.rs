@@ -67,7 +67,7 @@ impl Page {
     }
 
     /// Lines outside of the fenced blocks.
-    fn prose(&self) -> Vec<(usize, &str)> {
+    pub(super) fn prose(&self) -> Vec<(usize, &str)> {
         let mut is_inside = false;
         let mut prose = Vec::new();
         for (number, line) in (1..).zip(&self.lines) {
