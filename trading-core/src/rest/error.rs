@@ -64,13 +64,31 @@ impl RestError {
     }
 }
 
-/// The words of an error and of all behind it: the first alone says no more than that something went wrong.
+/// What the HTTP client says of each layer that an error came through, and nobody can do anything about.
+pub(super) const LAYERS: [&str; 7] = [
+    "error sending request",
+    "client error (Connect)",
+    "client error (SendRequest)",
+    "dns error",
+    "error resolving DNS",
+    "tcp connect error",
+    "failed to lookup address information",
+];
+
+/// The words of an error and of all behind it, as far as they say what happened.
 fn causes(error: &reqwest::Error) -> String {
-    let mut words = error.to_string();
+    if error.is_timeout() {
+        return "no answer in time".to_owned();
+    }
+    let mut all = vec![error.to_string()];
     let mut source = error.source();
     while let Some(cause) = source {
-        words = format!("{words}: {cause}");
+        all.push(cause.to_string());
         source = cause.source();
     }
-    words
+    let is_layer = |text: &&String| LAYERS.iter().any(|layer| text.starts_with(layer));
+    let words: Vec<&str> = all.iter().filter(|text| !is_layer(text)).map(String::as_str).collect();
+    // Of a name that nobody knows there are only layers, of which the last has the system's words.
+    let last = all.last().map_or("", |last| last.rsplit(": ").next().unwrap_or(last));
+    if words.is_empty() { last.to_owned() } else { words.join(": ") }
 }

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{ErrorKind, Read as _};
+use std::path::Path;
 use std::process::Stdio;
 
 use nix::pty::{Winsize, openpty};
@@ -176,4 +177,28 @@ async fn a_reader_that_has_seen_enough_is_no_error() {
         let is_quiet = !told.contains("error") && !told.contains("panicked");
         assert!(is_quiet, "{arguments:?}: {told}");
     }
+}
+
+#[test]
+fn durations_that_are_shown_have_one_form_and_only_what_is_read_again_has_another() {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    // Settings and faults are written as they are read.
+    let read_again = ["config/", "simulator/", "paper/strategy/"];
+    let mut folders = vec![src.clone()];
+    let mut files = 0;
+    while let Some(folder) = folders.pop() {
+        for path in std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            files += 1;
+            let text = std::fs::read_to_string(&path).unwrap_or_default();
+            let name = path.strip_prefix(&src).unwrap().display().to_string();
+            let is_free = read_again.iter().any(|room| name.starts_with(room));
+            let is_other = text.contains("format_duration(");
+            assert!(is_free || !is_other, "{name}: use telemetry::Lasting");
+        }
+    }
+    assert!(files > 100, "{files} files");
 }
