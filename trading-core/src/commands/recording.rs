@@ -35,8 +35,12 @@ pub(super) async fn recording(
     environment: &Environment,
 ) -> ExitCode {
     let found = look(settings, wanted.within, environment).await;
-    let told = if wanted.json { format!("{:#}", found.json()) } else { found.to_string() };
-    match (output::result(&told), found) {
+    let printed = if wanted.json {
+        output::result(&format!("{:#}", found.json()))
+    } else {
+        output::text(&found.to_string())
+    };
+    match (printed, found) {
         (ExitCode::Clean, Recording::Nothing { .. }) => ExitCode::Found,
         (code, _) => code,
     }
