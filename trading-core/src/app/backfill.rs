@@ -12,13 +12,15 @@ use tracing::{info, warn};
 use super::database::Database;
 use super::identity::identity;
 use super::live::LiveError;
-use super::recorder::venues;
+use super::recorder::{Reach, venues};
 use super::signals::StopSignals;
+use super::stand_in::{StandIn, StandInError};
 use super::tasks::Tasks;
-use crate::config::Settings;
+use crate::config::{Settings, SimulateSettings};
 use crate::domain::{Instrument, RecorderClock, Timestamp};
 use crate::pipeline::{Ledger, LedgerReading, Pipeline, channel};
 use crate::repair::{self, LoadError, RepairContext, RepairVenue, Reread};
+use crate::simulator::MARKET_VERSION;
 use crate::store::postgres::{
     GapScope, ListedGap, MaintenanceError, Origin, ask_again, claim, count_gaps, database_time,
     list_gaps, origin, remove_doubles, remove_quarantined, restore_refused_for_time,
@@ -105,12 +107,9 @@ pub enum BackfillError {
     /// What `live` needs is not there either.
     #[error(transparent)]
     Live(#[from] LiveError),
-    /// The trades of this database are simulated, and a real exchange was to be asked.
-    #[error(
-        "this database holds trades of a simulated market, and {0} is a real exchange: set exchanges.{0}.rest_url to the \
-         simulator (trading-core simulate), with the seed and rate that it was recorded with"
-    )]
-    Simulated(&'static str),
+    /// The exchanges of this database cannot be asked.
+    #[error(transparent)]
+    StandIn(#[from] StandInError),
     /// The database does not answer.
     #[error("the database refused")]
     Database(#[from] sqlx::Error),
@@ -164,22 +163,45 @@ async fn fill(
     database: &Database,
     stop: &CancellationToken,
 ) -> Result<BackfillReport, BackfillError> {
-    let recorded = venues(settings, None).map_err(LiveError::from)?;
     let writers = u32::try_from(settings.batch.writers.get()).unwrap_or(u32::MAX);
     let pooled = settings.database.max_connections.get().saturating_sub(writers).max(1);
     let pool = database.migrated_pool(pooled).await?;
-    match origin(&pool).await.map_err(LiveError::from)? {
-        Some(Origin::Simulated(_)) if !options.quarantined => {
-            let real = settings.exchanges.iter().find(|it| it.enabled && it.rest_url.is_none());
-            if let Some(real) = real {
-                return Err(BackfillError::Simulated(real.name));
-            }
-        }
-        Some(_) => {}
-        None => {
-            claim(&pool, &Origin::Exchanges).await.map_err(LiveError::from)?;
-        }
+    let (asked, stand_in) = match options.quarantined {
+        // Nobody is asked.
+        true => (settings.clone(), None),
+        false => StandIn::of_database(settings, &pool).await?,
+    };
+    let filled = fill_from(&asked, options, database, pool, stop).await;
+    if let Some(stand_in) = stand_in {
+        stand_in.end().await;
     }
+    filled
+}
+
+async fn fill_from(
+    settings: &Settings,
+    options: &BackfillOptions,
+    database: &Database,
+    pool: PgPool,
+    stop: &CancellationToken,
+) -> Result<BackfillReport, BackfillError> {
+    let reach = match origin(&pool).await.map_err(LiveError::from)? {
+        Some(Origin::Simulated(_)) => Reach::Any,
+        Some(Origin::Exchanges) => Reach::Real,
+        None => {
+            let SimulateSettings { seed, rate, .. } = settings.simulate;
+            let (own, reach) = match settings.database.simulated {
+                true => (
+                    Origin::Simulated(format!("seed {seed}, rate {rate}, market {MARKET_VERSION}")),
+                    Reach::Any,
+                ),
+                false => (Origin::Exchanges, Reach::Real),
+            };
+            claim(&pool, &own).await.map_err(LiveError::from)?;
+            reach
+        }
+    };
+    let recorded = venues(settings, reach).map_err(LiveError::from)?;
     let instruments: Vec<_> = recorded.iter().flat_map(super::Venue::spellings).collect();
     let noted = upsert_instruments(&pool, &instruments).await;
     noted.map_err(|error: MaintenanceError| LiveError::from(error))?;

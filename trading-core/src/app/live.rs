@@ -17,11 +17,12 @@ use super::ground::Ground;
 use super::identity::identity;
 use super::market_hours::{HoursError, MarketHours};
 use super::mixed::Mixed;
-use super::recorder::{Outcome, Recorder, Venue, VenueError, venues};
+use super::recorder::{Outcome, Reach, Recorder, Venue, VenueError, venues};
 use super::signals::StopSignals;
 use super::tasks::Tasks;
 use crate::config::{DatabaseUrl, ServerUrlError, Settings};
 use crate::domain::Timestamp;
+use crate::network::Network;
 use crate::paper::{self, PgStore, SummaryHandle};
 use crate::pipeline::{Onlooker, tap};
 use crate::simulator::{MARKET_VERSION, Simulator, SimulatorError, SimulatorOptions};
@@ -34,6 +35,8 @@ use crate::store::{cause_of, with_causes};
 const GUARD_INTERVAL: Duration = Duration::from_secs(2);
 /// How long the pool may take to close.
 const CLOSE_MAX: Duration = Duration::from_secs(5);
+/// How long simulated exchanges of another process may take to answer.
+const ASK_MAX: Duration = Duration::from_secs(5);
 /// How long paper trading waits for the spool of an earlier run to be stored.
 const DRAIN_MAX: Duration = Duration::from_secs(60);
 
@@ -45,6 +48,8 @@ const BYBIT_HISTORY_MAX: usize = 20_000;
 pub struct LiveOptions {
     /// Record simulated exchanges, with these options, instead of the real ones.
     pub simulate: Option<SimulatorOptions>,
+    /// Record the simulated exchanges that are served at this host and port, instead of the real ones.
+    pub simulator_at: Option<String>,
     /// Run the strategies of the settings.
     pub paper_trading: bool,
     /// Where PostgreSQL's programs are (`PG_BIN`); `None`: searched for.
@@ -66,6 +71,16 @@ pub enum LiveError {
     /// The simulated market's hours cannot be kept.
     #[error(transparent)]
     Hours(#[from] HoursError),
+    /// No simulated exchanges are served there.
+    #[error(
+        "no simulated exchanges are at {address} ({reason}): `trading-core simulate` serves them, and says where"
+    )]
+    NoSimulator {
+        /// The address that was given.
+        address: String,
+        /// What is there instead.
+        reason: String,
+    },
     /// The embedded database does not run.
     #[error(transparent)]
     Embedded(#[from] EmbeddedError),
@@ -190,7 +205,7 @@ struct Started {
 async fn start(settings: &Settings, options: &LiveOptions) -> Result<Started, LiveError> {
     tell_places(settings).await;
     // What cannot be recorded at all is said before anything is started.
-    venues(settings, None)?;
+    venues(settings, Reach::Real)?;
     let database = Database::open(settings, options.pg_bin.clone()).await?;
     let world = match World::build(settings, options).await {
         Ok(world) => world,
@@ -411,7 +426,10 @@ impl World {
         let stop = CancellationToken::new();
         let mut tasks = Tasks::default();
         let Some(mut simulated) = options.simulate.clone() else {
-            let venues = venues(settings, None)?;
+            if let Some(address) = &options.simulator_at {
+                return Self::elsewhere(settings, address, tasks, stop).await;
+            }
+            let venues = venues(settings, Reach::Real)?;
             let origin = Origin::Exchanges;
             return Ok(Self { venues, origin, simulator: tasks, stop, close: None });
         };
@@ -423,7 +441,7 @@ impl World {
         info!(
             "Simulated exchanges at ws://{address}/<exchange> (seed {seed}, {rate} trades/s a symbol)"
         );
-        let venues = venues(settings, Some(&address.to_string()))?;
+        let venues = venues(settings, Reach::Simulated(&address.to_string()))?;
         let run = simulator.run(stop.clone());
         tasks.spawn("simulator", async move {
             if let Err(error) = run.await {
@@ -463,6 +481,29 @@ impl World {
         Ok(Some(hours))
     }
 
+    /// Simulated exchanges that another process serves.
+    async fn elsewhere(
+        settings: &Settings,
+        address: &str,
+        simulator: Tasks,
+        stop: CancellationToken,
+    ) -> Result<Self, LiveError> {
+        let network = Network::new(&settings.network).map_err(VenueError::from)?;
+        let asked = tokio::time::timeout(ASK_MAX, network.simulated_market(address)).await;
+        let nobody =
+            |reason: String| LiveError::NoSimulator { address: address.to_owned(), reason };
+        let market = match asked {
+            Ok(Ok(Some(market))) => market,
+            Ok(Ok(None)) => return Err(nobody("what answers there is none".to_owned())),
+            Ok(Err(error)) => return Err(nobody(error.to_string())),
+            Err(_elapsed) => return Err(nobody("no answer in time".to_owned())),
+        };
+        info!("Simulated exchanges at ws://{address}/<exchange> ({market})");
+        let venues = venues(settings, Reach::Simulated(address))?;
+        let origin = Origin::Simulated(market);
+        Ok(Self { venues, origin, simulator, stop, close: None })
+    }
+
     /// Ends the simulated exchanges.
     async fn end(mut self) {
         self.stop.cancel();
@@ -472,7 +513,7 @@ impl World {
 
 /// Trades that Bybit's REST side shows in a demonstration, where the real one has sixty: ten minutes of a symbol, so that
 /// what a killed run had in memory only is fetched again.
-fn bybit_history(rate: Decimal) -> usize {
+pub(super) fn bybit_history(rate: Decimal) -> usize {
     let trades = rate.checked_mul(Decimal::from(600)).and_then(|trades| trades.to_usize());
     trades.unwrap_or(BYBIT_HISTORY_MAX).clamp(1_000, BYBIT_HISTORY_MAX)
 }

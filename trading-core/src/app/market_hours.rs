@@ -93,6 +93,27 @@ impl MarketHours {
         opened().map_err(|source| HoursError { path, source })
     }
 
+    /// The market's clock and when it was closed, for who only looks at it; `None`: its hours are not kept.
+    ///
+    /// # Errors
+    ///
+    /// When the hours cannot be read.
+    pub(super) fn look(folder: &Path) -> Result<Option<(Clock, Vec<Closure>)>, HoursError> {
+        let path = folder.join(FILE);
+        let hours = match Folder::open(folder).and_then(|folder| folder.read(FILE)) {
+            Ok(file) => Hours::read(file).map_err(|source| HoursError { path, source })?,
+            Err(error) if is_missing(&error) => return Ok(None),
+            Err(source) => return Err(HoursError { path, source }),
+        };
+        // Nothing is traded behind what the last recorder has left behind.
+        let until = hours.open.iter().map(|(_, until)| *until).max();
+        let clock = Clock::new(move || {
+            let now = Timestamp::now();
+            until.map_or(now, |until| now.min(until))
+        });
+        Ok(Some((clock, hours.closures)))
+    }
+
     /// The wall clock, which stands still where the market closes.
     pub(super) fn clock(&self) -> Clock {
         let open_until = Arc::clone(&self.open_until);

@@ -86,14 +86,30 @@ pub enum VenueError {
     Tls(#[from] rustls::Error),
 }
 
-/// The enabled exchanges of the settings, each at `<name>` below the address of a simulator when one stands for them.
+/// Who is meant by the exchanges.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach<'a> {
+    /// The real ones, at the URLs of the settings: simulated ones are refused there.
+    Real,
+    /// Whoever answers at the URLs of the settings.
+    Any,
+    /// Simulated ones, each at `<name>` below this address.
+    Simulated(&'a str),
+}
+
+/// The enabled exchanges of the settings.
 ///
 /// # Errors
 ///
 /// When an exchange is not known, or HTTP cannot be used.
-pub fn venues(settings: &Settings, simulated: Option<&str>) -> Result<Vec<Venue>, VenueError> {
+pub fn venues(settings: &Settings, reach: Reach<'_>) -> Result<Vec<Venue>, VenueError> {
     let mut venues = Vec::new();
     let network = Network::new(&settings.network)?;
+    let (network, simulated) = match reach {
+        Reach::Real => (network.without_simulators(), None),
+        Reach::Any => (network, None),
+        Reach::Simulated(address) => (network, Some(address)),
+    };
     for settings in settings.exchanges.iter().filter(|exchange| exchange.enabled) {
         let exchange =
             exchange::by_name(settings.name).ok_or(VenueError::Unknown(settings.name))?;

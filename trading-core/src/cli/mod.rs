@@ -195,9 +195,19 @@ pub struct LiveArgs {
     /// Run the strategies of the settings against the live ticks
     #[arg(long, overrides_with = "paper_trading")]
     pub paper_trading: bool,
-    /// Record simulated exchanges, started inside this process, instead of the real ones
-    #[arg(long, alias = "simulated", overrides_with = "simulate")]
-    pub simulate: bool,
+    /// Record simulated exchanges instead of the real ones, into a database of their own
+    ///
+    /// They run inside this process; with an address they are those that `trading-core simulate` serves there.
+    #[arg(
+        long,
+        alias = "simulated",
+        value_name = "HOST:PORT",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "",
+        overrides_with = "simulate"
+    )]
+    pub simulate: Option<String>,
     /// Record these exchanges and no others (binance, bybit, coinbase, kraken, okx)
     #[arg(long, value_name = "NAME", num_args = 1.., value_delimiter = ',')]
     #[arg(value_parser = exchange_name(), ignore_case = true, hide_possible_values = true)]
@@ -376,7 +386,7 @@ impl Cli {
     #[must_use]
     pub fn is_simulated(&self) -> bool {
         match &self.command {
-            Command::Live(live) => live.simulate,
+            Command::Live(live) => live.simulate.is_some(),
             command => command.place().is_some_and(|place| place.simulated),
         }
     }
@@ -562,6 +572,8 @@ mod tests {
             ("live", false),
             ("live --simulate", true),
             ("live --simulated", true),
+            ("live --simulate --exchange okx --simulate", true),
+            ("live --simulate=127.0.0.1:9400", true),
             ("db --simulated status", true),
             ("db status", false),
             ("db psql --simulated -c SELECT", true),

@@ -45,7 +45,13 @@ type Environment = BTreeMap<String, String>;
 /// `live`
 pub(super) fn live(cli: &Cli, arguments: &LiveArgs, environment: &Environment) -> ExitCode {
     with_settings(cli, environment, async |settings| {
-        let simulate = arguments.simulate.then(|| {
+        // Nothing behind the flag: simulated exchanges in this process.
+        let (is_here, address) = match arguments.simulate.as_deref() {
+            None => (false, None),
+            Some("") => (true, None),
+            Some(address) => (false, Some(address.to_owned())),
+        };
+        let simulate = is_here.then(|| {
             // A port of its own: one that stands in the settings may be taken by `simulate`.
             let mut options = simulated(&settings.simulate, Switches::default());
             options.port = 0;
@@ -53,6 +59,7 @@ pub(super) fn live(cli: &Cli, arguments: &LiveArgs, environment: &Environment) -
         });
         let options = LiveOptions {
             simulate,
+            simulator_at: address,
             paper_trading: arguments.paper_trading,
             pg_bin: pg_bin(environment),
         };
@@ -268,7 +275,7 @@ fn with_runtime(run: impl AsyncFnOnce() -> ExitCode) -> ExitCode {
 
 fn simulated(settings: &SimulateSettings, faults: Switches) -> SimulatorOptions {
     let SimulateSettings { port, seed, rate } = *settings;
-    SimulatorOptions { port, seed, rate, faults, ..SimulatorOptions::default() }
+    SimulatorOptions { port, seed, rate, faults, announced: true, ..SimulatorOptions::default() }
 }
 
 fn pg_bin(environment: &Environment) -> Option<PathBuf> {

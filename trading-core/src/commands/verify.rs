@@ -1,7 +1,7 @@
 //! `verify`: proves that what is stored is complete, or says what is not.
 
 use sqlx::PgPool;
-use trading_core::app::Database;
+use trading_core::app::{Database, StandIn, StandInError};
 use trading_core::cli::{Cli, ExitCode, VerifyArgs, check_places};
 use trading_core::config::{ExchangeSettings, Settings};
 use trading_core::domain::Timestamp;
@@ -16,6 +16,17 @@ use super::{Environment, failed, interruptible, pg_bin};
 
 /// Connections that read at once: the server computes, one core each.
 const LOOKS_MAX: usize = 4;
+
+/// Why it could not be looked at.
+#[derive(Debug, thiserror::Error)]
+enum Unverified {
+    #[error(transparent)]
+    Verify(#[from] VerifyError),
+    #[error(transparent)]
+    Database(#[from] sqlx::Error),
+    #[error(transparent)]
+    StandIn(#[from] StandInError),
+}
 
 /// `verify`
 pub(crate) fn verify(cli: &Cli, arguments: &VerifyArgs, environment: &Environment) -> ExitCode {
@@ -96,7 +107,7 @@ async fn verified(
     settings: &Settings,
     arguments: &VerifyArgs,
     looks: usize,
-) -> Result<verify::Report, VerifyError> {
+) -> Result<verify::Report, Unverified> {
     // Where nobody records, nothing is on its way.
     let is_settling = arguments.to.is_none() && verify::is_recording(pool).await?;
     let held = not_stored_for(pool).await?.unwrap_or_default();
@@ -108,8 +119,13 @@ async fn verified(
     let scope = scope(arguments, settle_seconds, now);
     let mut report = verify::verify(pool, &scope, looks).await?;
     if arguments.against_exchange {
-        let comparison = comparison(arguments, &scope, settings);
-        verify::compare(pool, &mut report, &comparison).await?;
+        let (settings, stand_in) = StandIn::of_database(settings, pool).await?;
+        let comparison = comparison(arguments, &scope, &settings);
+        let compared = verify::compare(pool, &mut report, &comparison).await;
+        if let Some(stand_in) = stand_in {
+            stand_in.end().await;
+        }
+        compared?;
     }
     Ok(report)
 }

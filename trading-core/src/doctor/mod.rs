@@ -167,6 +167,11 @@ pub async fn examine(settings: &Settings, sources: &str, pg_bin: Option<PathBuf>
         Progress::start("Asking the exchanges", Unit::Of("symbols"), Total::Known(total));
     let answers = match Network::new(&settings.network) {
         Ok(network) => {
+            // As `live` does: simulated exchanges are not recorded as real ones.
+            let network = match settings.database.simulated {
+                true => network,
+                false => network.without_simulators(),
+            };
             let ask = |venue| venue::examine(venue, &network, !is_stored, VENUE_MAX, &progress);
             join_all(venues.into_iter().map(ask)).await
         }

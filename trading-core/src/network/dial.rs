@@ -61,6 +61,17 @@ pub enum DialError {
         /// How.
         reason: String,
     },
+    /// Simulated exchanges, where real ones are to be recorded.
+    #[error(
+        "{host} is a simulated market ({market}), and real trades are never mixed with it: \
+         `trading-core live --simulate={host}` records it into a database of its own"
+    )]
+    Simulated {
+        /// Who answered.
+        host: String,
+        /// Which market.
+        market: String,
+    },
     /// The venue refuses the connection.
     #[error("{0}")]
     Refused(Box<Refusal>),

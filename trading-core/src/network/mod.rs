@@ -29,6 +29,7 @@ pub use wire::Wire;
 pub use words::words;
 
 use crate::config::{NetworkSettings, Proxies, Proxy};
+use crate::domain::announced_market;
 
 /// How venues are reached from this machine. Cheap to clone.
 #[derive(Clone)]
@@ -36,6 +37,7 @@ pub struct Network {
     proxies: Arc<Proxies>,
     tls: Arc<ClientConfig>,
     has_own_authorities: bool,
+    refuses_simulators: bool,
 }
 
 impl Network {
@@ -56,7 +58,20 @@ impl Network {
             proxies: Arc::new(settings.proxies.clone()),
             tls: Arc::new(tls),
             has_own_authorities: !settings.authorities.is_empty(),
+            refuses_simulators: false,
         })
+    }
+
+    /// The same, and takes nothing from simulated exchanges: what is real is never mixed with it.
+    #[must_use]
+    pub fn without_simulators(self) -> Self {
+        Self { refuses_simulators: true, ..self }
+    }
+
+    /// The market of the simulated exchanges that this `Server` header names, where they are refused.
+    #[must_use]
+    pub fn refused_market<'a>(&self, server: Option<&'a str>) -> Option<&'a str> {
+        server.filter(|_| self.refuses_simulators).and_then(announced_market)
     }
 
     /// The settings of TLS, for a client that has a TLS of its own.

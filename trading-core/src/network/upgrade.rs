@@ -16,7 +16,7 @@ use super::head::Head;
 use super::pause::{self, Hold, Side};
 use super::wire::{Stream, Wire};
 use super::words::words;
-use crate::domain::Timestamp;
+use crate::domain::{Timestamp, announced_market};
 use crate::telemetry::Lasting;
 
 /// A WebSocket to a venue. Its text messages come as binary ones.
@@ -74,6 +74,28 @@ impl Network {
     }
 }
 
+impl Network {
+    /// The market of the simulated exchanges at this host and port; `None`: what answers there is none.
+    ///
+    /// # Errors
+    ///
+    /// When nothing answers there. There is no time limit in it.
+    pub async fn simulated_market(&self, address: &str) -> Result<Option<String>, DialError> {
+        let none = || DialError::Url(words(address.as_bytes()));
+        let url = Url::parse(&format!("ws://{address}/")).map_err(|_| none())?;
+        let name = url.host_str().ok_or_else(none)?;
+        let mut stream = dial(self, false, name, url.port().unwrap_or(80)).await?;
+        let failed = |error| DialError::Unreachable { host: host(&url), error };
+        let request =
+            format!("GET / HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", host(&url));
+        stream.write_all(request.as_bytes()).await.map_err(failed)?;
+        stream.flush().await.map_err(failed)?;
+        let head = Head::read(&mut stream).await.map_err(|error| (host(&url), error))?;
+        let market = head.header("server").and_then(announced_market);
+        Ok(market.map(|market| words(market.as_bytes())))
+    }
+}
+
 /// One request, and its answer: a socket or a refusal.
 async fn attempt(
     network: &Network,
@@ -93,6 +115,10 @@ async fn attempt(
     stream.write_all(request(url, &key).as_bytes()).await.map_err(failed)?;
     stream.flush().await.map_err(failed)?;
     let head = Head::read(&mut stream).await.map_err(|error| (host(url), error))?;
+    if let Some(market) = network.refused_market(head.header("server")) {
+        let market = words(market.as_bytes());
+        return Err(DialError::Simulated { host: host(url), market });
+    }
     if head.status != 101 {
         return Ok(Err(refusal(venue, head, &mut stream).await));
     }

@@ -28,6 +28,7 @@ const USER_AGENT: &str = concat!("trading-core/", env!("CARGO_PKG_VERSION"));
 /// A client of one venue's REST side. Shared by reference: its pace is that of all who use it.
 pub struct RestClient {
     http: Client,
+    network: Network,
     headers: header::HeaderMap,
     pace: DefaultDirectRateLimiter,
     /// What the venue asks of everybody who comes to it, shared with its feeds.
@@ -64,7 +65,8 @@ impl RestClient {
             .map_or(Quota::per_second(rules.requests), |quota| quota.allow_burst(NonZeroU32::MIN));
         let pace = RateLimiter::direct(quota);
         let headers = header::HeaderMap::new();
-        Ok(Self { http, headers, pace, banned, paused: Pause::default() })
+        let network = network.clone();
+        Ok(Self { http, network, headers, pace, banned, paused: Pause::default() })
     }
 
     /// The same, and sends these headers with each request.
@@ -88,6 +90,9 @@ impl RestClient {
         let response = request.send().await.map_err(RestError::Unreachable)?;
         let status = response.status();
         let text = |name| response.headers().get(name)?.to_str().ok().map(str::to_owned);
+        if let Some(market) = self.network.refused_market(text(header::SERVER).as_deref()) {
+            return Err(RestError::Simulated(words(market.as_bytes())));
+        }
         let (retry_after, date) = (text(header::RETRY_AFTER), text(header::DATE));
         if status.is_success() {
             return read(response).await;

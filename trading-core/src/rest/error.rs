@@ -28,6 +28,11 @@ pub enum RestError {
     /// There is no way to the venue, or it did not answer in time.
     #[error("not reached: {}", causes(.0))]
     Unreachable(reqwest::Error),
+    /// Simulated exchanges, where real ones are to be asked.
+    #[error(
+        "a simulated market answers ({0}), and real trades are never mixed with it; `--simulated` means its database"
+    )]
+    Simulated(String),
     /// The answer has no end.
     #[error("an answer of more than {} bytes", RestError::BODY_BYTES_MAX)]
     TooLarge,
@@ -53,7 +58,7 @@ impl RestError {
     #[must_use]
     pub const fn is_passing(&self) -> bool {
         match self {
-            Self::Busy { .. } | Self::Unreachable(_) => true,
+            Self::Busy { .. } | Self::Unreachable(_) | Self::Simulated(_) => true,
             Self::Status { .. }
             | Self::TooLarge
             | Self::NotText

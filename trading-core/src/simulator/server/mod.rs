@@ -28,12 +28,12 @@ use tracing::{debug, info};
 use super::faults::{Admission, FaultsHandle, RestFault, Switches};
 use super::journal::{Entry, Kind};
 use super::limits::{self, Limiter, RestLimits};
-use super::market::{Bursts, Closure, Market, MarketError, MarketOptions, Venue};
+use super::market::{Bursts, Closure, MARKET_VERSION, Market, MarketError, MarketOptions, Venue};
 use super::outbox::{Frame, Outbox};
 use super::reply::{Query, Reply};
 use super::session::{Protocol, Session, Turned};
 use super::{binance, bybit, coinbase, control, kraken, okx};
-use crate::domain::{Symbol, Timestamp};
+use crate::domain::{SIMULATOR, Symbol, Timestamp};
 
 /// How often a connection looks whether trades are due.
 const TURN_EVERY: Duration = Duration::from_millis(5);
@@ -103,6 +103,9 @@ pub struct SimulatorOptions {
     pub rest_limits: RestLimits,
     /// Faults that are on from the start.
     pub faults: Switches,
+    /// Whether every answer says that it is of a simulated market, so that nobody takes it for a real one. A test, in which
+    /// it stands for the real exchanges, leaves that out.
+    pub announced: bool,
     /// Where its time comes from.
     pub clock: Clock,
 }
@@ -122,6 +125,7 @@ impl Default for SimulatorOptions {
             bybit_history: None,
             rest_limits: RestLimits::default(),
             faults: Switches::default(),
+            announced: false,
             clock: Clock::default(),
         }
     }
@@ -162,6 +166,8 @@ pub(super) struct Shared {
     bybit_history: Option<usize>,
     pub(super) faults: FaultsHandle,
     pub(super) clock: Clock,
+    /// The `Server` header of every answer.
+    server: Option<HeaderValue>,
     limits: Limiter,
     connections: TaskTracker,
     stop: CancellationToken,
@@ -178,6 +184,9 @@ impl Simulator {
             options;
         let market =
             Market::new(&MarketOptions { seed, rate, bursts, symbols, unissued, closures })?;
+        let announcement =
+            format!("{SIMULATOR} (seed {seed}, rate {rate}, market {MARKET_VERSION})");
+        let announced = options.announced;
         let failed = |source| SimulatorError::Bind { port, source };
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
@@ -186,6 +195,7 @@ impl Simulator {
             bybit_history: options.bybit_history,
             faults: FaultsHandle::new(seed, options.faults),
             clock: options.clock,
+            server: announced.then(|| HeaderValue::try_from(announcement).ok()).flatten(),
             limits: Limiter::new(options.rest_limits),
             connections: TaskTracker::new(),
             stop: CancellationToken::new(),
@@ -266,6 +276,20 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
 
 async fn exchange(
     State(shared): State<Arc<Shared>>,
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+    method: Method,
+    uri: Uri,
+) -> Response<Body> {
+    let server = shared.server.clone();
+    let mut response = answer(shared, upgrade, method, uri).await;
+    if let Some(server) = server {
+        response.headers_mut().insert(header::SERVER, server);
+    }
+    response
+}
+
+async fn answer(
+    shared: Arc<Shared>,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
     method: Method,
     uri: Uri,

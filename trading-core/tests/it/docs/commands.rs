@@ -205,7 +205,9 @@ fn is_argument(word: &str) -> bool {
 
 /// Follows subcommands and flags, and says the first that does not exist. Values are not looked at, nor what goes on to psql.
 fn walk<'a>(words: impl Iterator<Item = &'a str>) -> Result<(), String> {
-    let cli = Cli::command();
+    let mut cli = Cli::command();
+    // Gives each command the flags of those above it.
+    cli.build();
     let mut at = &cli;
     // Flags of a command are those of the commands below it too, where they are global.
     let mut above = vec![at];

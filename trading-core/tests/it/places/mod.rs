@@ -3,6 +3,7 @@
 
 mod mixed;
 mod remove;
+mod simulator;
 mod users;
 
 use std::process::Output;

@@ -1,0 +1,157 @@
+//! Simulated exchanges beside a command that asks the exchanges of a simulated market's database: they serve the same
+//! market, whose trades of any time are a function of its seed and rate.
+
+use rust_decimal::Decimal;
+use sqlx::PgPool;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info};
+
+use super::live::bybit_history;
+use super::market_hours::{HoursError, MarketHours};
+use super::tasks::Tasks;
+use crate::config::{DatabaseUrl, Settings};
+use crate::simulator::{Clock, Closure, Simulator, SimulatorError, SimulatorOptions};
+use crate::store::embedded::{EmbeddedError, Options};
+use crate::store::postgres::{Origin, OriginError, origin};
+
+/// Simulated exchanges that run inside this process until they are ended.
+#[derive(Debug)]
+pub struct StandIn {
+    serving: Tasks,
+    stop: CancellationToken,
+}
+
+/// Why the exchanges of a database cannot be asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StandInError {
+    /// The trades of this database are simulated, and a real exchange would be asked.
+    #[error(
+        "this database holds trades of a simulated market, and {0} is a real exchange: add --simulated, which asks simulated \
+         exchanges of that market. Or set exchanges.{0}.rest_url to those of `trading-core simulate`, with the seed and rate \
+         that it was recorded with"
+    )]
+    Simulated(&'static str),
+    /// The trades are real, and simulated exchanges would be asked.
+    #[error("this database holds trades of real exchanges: leave --simulated out")]
+    Real,
+    /// The simulated exchanges cannot be served.
+    #[error(transparent)]
+    Simulator(#[from] SimulatorError),
+    /// When the market was open is not known.
+    #[error(transparent)]
+    Hours(#[from] HoursError),
+    /// Nobody says where the database is.
+    #[error(transparent)]
+    Embedded(#[from] EmbeddedError),
+    /// Whose trades it holds cannot be asked.
+    #[error(transparent)]
+    Origin(#[from] OriginError),
+}
+
+impl StandIn {
+    /// The settings for asking the exchanges of this database: with `--simulated` simulated ones, which are started for
+    /// it and given back.
+    ///
+    /// # Errors
+    ///
+    /// When the database holds trades of the other kind, or the simulated exchanges cannot be served.
+    pub async fn of_database(
+        settings: &Settings,
+        pool: &PgPool,
+    ) -> Result<(Settings, Option<Self>), StandInError> {
+        match (settings.database.simulated, origin(pool).await?) {
+            (true, Some(Origin::Exchanges)) => Err(StandInError::Real),
+            (true, held) => {
+                let market = held.as_ref().map(|held| match held {
+                    Origin::Simulated(market) => market.as_str(),
+                    Origin::Exchanges => "",
+                });
+                let hours = match &settings.database.url {
+                    DatabaseUrl::Embedded => {
+                        let folder = Options::new(&settings.database, None).folder()?;
+                        MarketHours::look(&folder)?
+                    }
+                    DatabaseUrl::Server(_) => None,
+                };
+                let (settings, stand_in) = Self::start(settings, market, hours).await?;
+                Ok((settings, Some(stand_in)))
+            }
+            (false, Some(Origin::Simulated(_))) => {
+                let real = settings.exchanges.iter().find(|it| it.enabled && it.rest_url.is_none());
+                match real {
+                    Some(real) => Err(StandInError::Simulated(real.name)),
+                    None => Ok((settings.clone(), None)),
+                }
+            }
+            (false, _) => Ok((settings.clone(), None)),
+        }
+    }
+
+    /// Serves a market, that of the settings where a database does not name its own, with its clock and the times in which
+    /// it was closed. Gives back settings that lead to it.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be served.
+    pub async fn start(
+        settings: &Settings,
+        market: Option<&str>,
+        hours: Option<(Clock, Vec<Closure>)>,
+    ) -> Result<(Settings, Self), SimulatorError> {
+        let mut settings = settings.clone();
+        let (seed, rate) = market.and_then(seed_and_rate).unwrap_or_else(|| {
+            let simulate = &settings.simulate;
+            (simulate.seed, simulate.rate)
+        });
+        let (clock, closures) = hours.unwrap_or_default();
+        let bybit_history = Some(bybit_history(rate));
+        let options = SimulatorOptions {
+            seed,
+            rate,
+            clock,
+            closures,
+            bybit_history,
+            ..SimulatorOptions::default()
+        };
+        let simulator = Simulator::bind(options).await?;
+        let address = simulator.address();
+        for exchange in &mut settings.exchanges {
+            exchange.ws_url = Some(format!("ws://{address}/{}", exchange.name));
+            exchange.rest_url = Some(format!("http://{address}/{}", exchange.name));
+        }
+        info!("Simulated exchanges are asked (seed {seed}, rate {rate})");
+        let (mut serving, stop) = (Tasks::default(), CancellationToken::new());
+        let run = simulator.run(stop.clone());
+        serving.spawn("simulator", async move {
+            if let Err(error) = run.await {
+                error!(%error, "The simulated exchanges have ended");
+            }
+        });
+        Ok((settings, Self { serving, stop }))
+    }
+
+    /// Ends them.
+    pub async fn end(mut self) {
+        self.stop.cancel();
+        while self.serving.join_next().await.is_some() {}
+    }
+}
+
+/// As a recorder notes its market: `seed 42, rate 10`, and perhaps more.
+fn seed_and_rate(market: &str) -> Option<(u64, Decimal)> {
+    let named = |name: &str| market.split(", ").find_map(|it| it.strip_prefix(name));
+    Some((named("seed ")?.parse().ok()?, named("rate ")?.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_market_of_a_database_is_the_one_that_was_recorded() {
+        let rate = Decimal::new(25, 1);
+        assert_eq!(seed_and_rate("seed 7, rate 2.5"), Some((7, rate)));
+        assert_eq!(seed_and_rate("seed 7, rate 2.5, market 2"), Some((7, rate)));
+        assert_eq!(seed_and_rate(""), None);
+    }
+}
