@@ -142,12 +142,12 @@ async fn off_by(offset: &str, says: &str) {
 
 #[tokio::test]
 async fn a_recorder_whose_clock_is_three_days_behind_loses_nothing_and_says_so() {
-    off_by("-3d", "3days behind the true time, by the database").await;
+    off_by("-3d", "3d behind the true time, by the database").await;
 }
 
 #[tokio::test]
 async fn a_recorder_whose_clock_is_three_days_ahead_loses_nothing_and_says_so() {
-    off_by("+3d", "3days ahead of the true time, by the database").await;
+    off_by("+3d", "3d ahead of the true time, by the database").await;
 }
 
 fn set_clock(file: &Path, offset: &str) {
@@ -169,10 +169,10 @@ async fn a_clock_that_is_set_while_recording_is_said_once_each_time_and_moves_no
     let mut program = world.record("first", &fake).await;
     grown(world.pool(), 30).await;
     for (offset, says) in [
-        ("+1d", "was set forward by 1day"),
-        ("+0", "was set back by 1day"),
-        ("-3d", "was set back by 3days"),
-        ("+1h", "was set forward by 3days 1h"),
+        ("+1d", "was set forward by 1d"),
+        ("+0", "was set back by 1d"),
+        ("-3d", "was set back by 3d"),
+        ("+1h", "was set forward by 3d 1h"),
     ] {
         set_clock(&file, offset);
         program.logged(says).await;
