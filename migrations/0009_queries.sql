@@ -126,33 +126,44 @@ $$;
 COMMENT ON FUNCTION ticks_per_minute IS
     'Stored trades a minute and symbol, of the minutes that begin at or after from_time and before to_time';
 
--- The range of time in which trades are stored: it begins with the first day that holds any, and ends with the last trade. It runs
--- with the rights of its owner, as the views that use it do, so that a right to read such a view is still enough.
-CREATE FUNCTION stored_range(OUT first timestamptz, OUT last timestamptz)
-LANGUAGE plpgsql STABLE PARALLEL SAFE SECURITY DEFINER
+-- The ranges of time in which trades are stored, in whole minutes: days that adjoin are one, and days without a trade are in none,
+-- so that a single old day costs a view no more than itself. The last ends with the last trade. It runs with the rights of its
+-- owner, as the views that use it do, so that a right to read such a view is still enough. (One row is what the planner should
+-- expect: more, and it would compile the query.)
+CREATE FUNCTION stored_ranges() RETURNS TABLE (first timestamptz, last timestamptz)
+LANGUAGE plpgsql STABLE PARALLEL SAFE SECURITY DEFINER ROWS 1
 SET timezone = 'UTC' SET plan_cache_mode = force_custom_plan SET jit = off AS $$
 DECLARE
-    since timestamptz;
+    stored tstzmultirange;
+    since  timestamptz;
+    oldest timestamptz := '-infinity';
+    newest timestamptz;
 BEGIN
-    SELECT CASE WHEN bool_or(is_default OR NOT isfinite(from_time)) THEN '-infinity' ELSE min(from_time) END
-    INTO first FROM tick_partitions() WHERE pg_relation_size(partition) > 0;
-    IF NOT isfinite(first) THEN
-        SELECT min(oldest.time) INTO first FROM instruments CROSS JOIN LATERAL (
+    -- The DEFAULT partition has no bounds: with rows in it only the index can say where the trades begin.
+    SELECT range_agg(tstzrange(
+        CASE WHEN is_default THEN '-infinity' ELSE date_trunc('minute', from_time) END,
+        CASE WHEN is_default THEN 'infinity' ELSE date_trunc('minute', to_time + interval '59.999999 seconds') END))
+    INTO stored FROM tick_partitions() WHERE pg_relation_size(partition) > 0;
+    IF NOT isfinite(lower(stored)) THEN
+        SELECT date_trunc('minute', min(found.time)) INTO oldest FROM instruments CROSS JOIN LATERAL (
             SELECT time FROM tick_data AS tick
             WHERE tick.exchange = instruments.exchange AND tick.symbol = instruments.symbol
-            ORDER BY time LIMIT 1) AS oldest;
+            ORDER BY time LIMIT 1) AS found;
     END IF;
     -- A few days back at first: then only those are looked at.
     FOREACH since IN ARRAY ARRAY[now() - interval '2 days', '-infinity'] LOOP
-        SELECT max(newest.time) INTO last FROM instruments CROSS JOIN LATERAL (
+        SELECT max(found.time) INTO newest FROM instruments CROSS JOIN LATERAL (
             SELECT time FROM tick_data AS tick
             WHERE tick.exchange = instruments.exchange AND tick.symbol = instruments.symbol AND time >= since
-            ORDER BY time DESC LIMIT 1) AS newest;
-        EXIT WHEN last IS NOT NULL;
+            ORDER BY time DESC LIMIT 1) AS found;
+        EXIT WHEN newest IS NOT NULL;
     END LOOP;
+    RETURN QUERY
+        SELECT greatest(lower(days), oldest), least(upper(days) - interval '1 minute', newest)
+        FROM unnest(stored) AS days WHERE lower(days) <= newest ORDER BY 1;
 END
 $$;
-COMMENT ON FUNCTION stored_range IS 'The range of time in which trades are stored: from the beginning of the first day to the last trade';
+COMMENT ON FUNCTION stored_ranges IS 'The ranges of time in which trades are stored: whole days that adjoin, the last until the last trade';
 
 -- A function finds its tables whatever search_path it is called with.
 DO $$
@@ -161,7 +172,7 @@ DECLARE
 BEGIN
     FOR routine IN
         SELECT oid FROM pg_proc WHERE pronamespace = (SELECT oid FROM pg_namespace WHERE nspname = current_schema())
-            AND proname IN ('candles', 'ticks_per_minute', 'stored_range', 'tick_partitions', 'attach_tick_partition', 'fill_tick_partitions',
+            AND proname IN ('candles', 'ticks_per_minute', 'stored_ranges', 'tick_partitions', 'attach_tick_partition', 'fill_tick_partitions',
                 'ensure_tick_partition', 'has_tick_partition', 'drop_tick_partitions_before')
     LOOP
         EXECUTE format('ALTER FUNCTION %s SET search_path = pg_catalog, %I, pg_temp', routine, current_schema());
@@ -173,8 +184,8 @@ $$;
 -- minutes come first, and each is looked up by the index: those that are asked for, and no others.
 CREATE OR REPLACE VIEW ticks_per_minute AS
 SELECT minutes.minute, instruments.exchange, instruments.symbol, stored.ticks
-FROM stored_range()
-CROSS JOIN LATERAL generate_series(date_trunc('minute', first), last, interval '1 minute') AS minutes (minute)
+FROM stored_ranges()
+CROSS JOIN LATERAL generate_series(first, last, interval '1 minute') AS minutes (minute)
 CROSS JOIN instruments
 CROSS JOIN LATERAL (
     SELECT count(*) AS ticks FROM tick_data AS tick
@@ -184,13 +195,13 @@ CROSS JOIN LATERAL (
 -- The first condition holds for every minute. It is there for the planner, which takes it for one that leaves few rows: otherwise
 -- it would expect thousands of minutes, and compile the query (jit), which takes longer than to run it.
 WHERE minutes.minute + interval '0' = minutes.minute AND stored.ticks > 0;
-COMMENT ON VIEW ticks_per_minute IS 'Stored trades a minute and symbol; reads only the minutes that are asked for';
+COMMENT ON VIEW ticks_per_minute IS 'Stored trades a minute and symbol; reads only the minutes that are asked for: for more than some days ask ticks_per_minute()';
 
 CREATE OR REPLACE VIEW candles_1m AS
 SELECT minutes.minute, instruments.exchange, instruments.symbol, candle.open, candle.high, candle.low, candle.close,
     candle.volume, candle.quote_volume, candle.trades
-FROM stored_range()
-CROSS JOIN LATERAL generate_series(date_trunc('minute', first), last, interval '1 minute') AS minutes (minute)
+FROM stored_ranges()
+CROSS JOIN LATERAL generate_series(first, last, interval '1 minute') AS minutes (minute)
 CROSS JOIN instruments
 CROSS JOIN LATERAL (
     SELECT (array_agg(price ORDER BY time, length(trade_id), trade_id))[1] AS open,
@@ -205,7 +216,7 @@ CROSS JOIN LATERAL (
         AND time >= minutes.minute AND time < minutes.minute + interval '1 minute'
 ) AS candle
 WHERE minutes.minute + interval '0' = minutes.minute AND candle.trades > 0;
-COMMENT ON VIEW candles_1m IS 'One-minute candles, from the stored trades; reads only the minutes that are asked for';
+COMMENT ON VIEW candles_1m IS 'One-minute candles, from the stored trades; reads only the minutes that are asked for: for more than some days ask candles()';
 
 -- What each day holds, from the catalogue, without reading a row.
 CREATE VIEW tick_days AS

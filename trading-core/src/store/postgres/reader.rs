@@ -195,7 +195,7 @@ const GRANTS: &str = "\
         WHERE NOT has_table_privilege($1::name, oid, 'SELECT') \
     UNION ALL SELECT format('GRANT EXECUTE ON FUNCTION %s TO %I', pg_proc.oid::regprocedure, $1::name) \
         FROM pg_proc JOIN ticks ON pronamespace = relnamespace \
-        WHERE proname IN ('tick_partitions', 'stored_range', 'candle_begin', 'candles', 'ticks_per_minute') \
+        WHERE proname IN ('tick_partitions', 'stored_ranges', 'candle_begin', 'candles', 'ticks_per_minute') \
             AND NOT has_function_privilege($1::name, pg_proc.oid, 'EXECUTE') \
     UNION ALL SELECT format('ALTER DEFAULT PRIVILEGES FOR ROLE %I IN SCHEMA %I GRANT SELECT ON TABLES TO %I', \
         pg_get_userbyid(maker), nspname, $1::name) FROM makers, ticks \

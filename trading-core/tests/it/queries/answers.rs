@@ -200,7 +200,7 @@ async fn a_reader_is_answered_in_any_schema_and_with_any_search_path() {
         "latest_prices",
         "tick_days",
         "tick_partitions()",
-        "stored_range()",
+        "stored_ranges()",
     ] {
         for path in ["public", "pg_catalog", "nowhere"] {
             run(&reader, format!("SET search_path = {path}")).await;

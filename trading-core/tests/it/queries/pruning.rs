@@ -37,6 +37,26 @@ async fn candles_plan_lock_and_read_only_the_days_that_are_asked_for() {
 }
 
 #[tokio::test]
+async fn a_single_old_day_costs_a_view_no_more_than_itself() {
+    let database = migrated().await;
+    history(&database.pool, 3).await;
+    run(
+        &database.pool,
+        "SELECT ensure_tick_partition('2020-02-29'); \
+         INSERT INTO tick_data VALUES ('2020-02-29 12:00:01Z', now(), 'okx', 'BTCUSDT', '1', 'buy', 1, 1, 'backfill')",
+    )
+    .await;
+    let minutes =
+        "SELECT (sum(extract(epoch FROM last - first)) / 60)::bigint FROM stored_ranges()";
+    let minutes = number(&database.pool, minutes).await;
+    assert!((2 * 1440..=5 * 1440).contains(&minutes), "{minutes} minutes are looked at");
+    for view in ["candles_1m", "ticks_per_minute"] {
+        let old = format!("SELECT count(*) FROM {view} WHERE minute = '2020-02-29 12:00Z'");
+        assert_eq!(number(&database.pool, old).await, 1, "{view}");
+    }
+}
+
+#[tokio::test]
 async fn a_view_reads_only_the_days_of_the_minutes_that_are_asked_for() {
     let database = migrated().await;
     history(&database.pool, 60).await;
