@@ -79,7 +79,7 @@ async fn a_signal_during_the_first_start_leaves_no_server() {
     let scratch = Scratch::simulated();
     let folder = tempfile::tempdir().unwrap();
     let mut program = Program::start(folder.path(), &["live", "--simulate"], &settings(&scratch));
-    program.logged("making the embedded database").await;
+    program.logged("Making the embedded database").await;
     let status = program.stop().await;
     assert_eq!(status.code(), Some(0), "{status}\n{}", program.log());
     assert!(program.log().contains("SIGTERM: stopped before anything was recorded"));

@@ -165,7 +165,7 @@ pub(super) fn init(
     binaries: &Binaries,
     durability: Durability,
 ) -> Result<(), EmbeddedError> {
-    tracing::info!(data_dir = %home.data().display(), version = binaries.version(), "making the embedded database");
+    tracing::info!(data_dir = %home.data().display(), version = binaries.version(), "Making the embedded database");
     let name = Name::find(home)?;
     let staging = home.make_staging()?;
     let data = staging.join("data");
