@@ -36,7 +36,7 @@ pub use faults::{
 pub use journal::{Count, Entry, Journal, Kind};
 pub use limits::{RestLimit, RestLimits};
 pub use market::{
-    Bursts, Candle, Closure, Listing, MARKET_VERSION, Market, MarketError, MarketOptions,
-    TakerOrder, Trade, UnknownVenue, Venue,
+    Bursts, Candle, Closure, Listing, MARKET_BEGAN, MARKET_VERSION, Market, MarketError,
+    MarketOptions, TakerOrder, Trade, UnknownVenue, Venue,
 };
 pub use server::{Clock, Simulator, SimulatorError, SimulatorOptions, run};

@@ -25,7 +25,7 @@ use crate::domain::{Symbol, Timestamp};
 
 pub use self::candle::Candle;
 pub use self::listing::{Listing, TakerOrder, Trade};
-pub use self::timetable::{Bursts, Closure};
+pub use self::timetable::{Bursts, Closure, MARKET_BEGAN};
 pub use self::venue::{UnknownVenue, Venue};
 
 /// Raised when the same options begin to give other trades: what was stored from an older market does not agree with

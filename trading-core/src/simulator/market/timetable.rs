@@ -11,8 +11,9 @@ use std::time::Duration;
 use super::noise;
 use crate::domain::Timestamp;
 
-/// 2020-01-01T00:00:00Z, when every symbol's trade number 0 was due.
-const ORIGIN_US: u64 = 1_577_836_800_000_000;
+/// When every symbol's trade number 0 was due, 2020-01-01T00:00:00Z, in microseconds since 1970.
+pub const MARKET_BEGAN: i64 = 1_577_836_800_000_000;
+const ORIGIN_US: u64 = MARKET_BEGAN.unsigned_abs();
 
 const JITTER: u64 = 9;
 

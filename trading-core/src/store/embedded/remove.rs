@@ -21,7 +21,7 @@ use crate::store::spool::{self, Leaving};
 /// How long a running server may take to count what it holds.
 const COUNT_MAX: Duration = Duration::from_secs(3);
 /// The files of a cluster's directory, beside its data: those that others wait at last.
-const FILES: [&str; 15] = [
+const FILES: [&str; 16] = [
     "postgres.log",
     "postgres.log.1",
     "pgpass",
@@ -34,6 +34,7 @@ const FILES: [&str; 15] = [
     "keep-running.new",
     "market-hours",
     "market-hours.new",
+    "market-hours.held",
     "market-hours.lock",
     "users.lock",
     "change.lock",

@@ -7,7 +7,7 @@ use super::EmbeddedError;
 
 /// Names in the directory that are no stranger's: ours, the simulated market's, the spool's beside us, and a mounted
 /// disk's.
-const KNOWN: [&str; 15] = [
+const KNOWN: [&str; 17] = [
     "postgres",
     super::SIMULATED,
     "run",
@@ -20,6 +20,8 @@ const KNOWN: [&str; 15] = [
     "users.lock",
     "keep-running",
     "market-hours",
+    "market-hours.new",
+    "market-hours.held",
     "market-hours.lock",
     "spool",
     "lost+found",

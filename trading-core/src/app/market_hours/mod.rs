@@ -9,9 +9,13 @@
 //! closed 2026-11-28T01:00:00.000000Z 2026-11-28T09:30:00.000000Z
 //! open 4711-1795858200000000 2026-11-28T09:31:07.000000Z
 //! ```
+//!
+//! Promised: a closure never begins before a moment up to which somebody may have recorded, or trades that are stored
+//! would get other times. A recorder that stands still announces nothing for a while and goes on later; so each one
+//! holds a lock as long as it lives, and the market is closed only where nobody does.
 
 use std::fmt::Write as _;
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,10 +24,10 @@ use std::time::Duration;
 
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
-use tracing::error;
+use tracing::{error, warn};
 
 use crate::domain::Timestamp;
-use crate::simulator::{Clock, Closure};
+use crate::simulator::{Clock, Closure, MARKET_BEGAN};
 use crate::store::folder::{Folder, is_missing};
 use crate::telemetry::RepeatLimiter;
 
@@ -31,14 +35,18 @@ use crate::telemetry::RepeatLimiter;
 const FILE: &str = "market-hours";
 /// Held while the file is read and written anew.
 const LOCK: &str = "market-hours.lock";
+/// Held by every recorder as long as it lives.
+const HELD: &str = "market-hours.held";
 /// How far ahead the market is open. After a kill so much is traded that nobody records.
 const AHEAD_MICROS: i64 = 5_000_000;
 /// So long after a start the market opens: the feeds are subscribed by then, and miss nothing.
 const OPENS_AFTER_MICROS: i64 = 3_000_000;
 /// How often that is renewed.
 const RENEW_INTERVAL: Duration = Duration::from_secs(2);
-/// Bytes of the file that are read; some forty thousand runs.
+/// The most bytes of the file: some sixty thousand runs.
 const BYTES_MAX: u64 = 4 << 20;
+/// So many of them are left free at a start, for the recorders that renew.
+const BYTES_FREE: u64 = 64 << 10;
 
 /// The hours cannot be kept.
 #[derive(Debug, thiserror::Error)]
@@ -59,10 +67,14 @@ pub(super) struct MarketHours {
     /// Which run of which process this is.
     recorder: String,
     open_until: Arc<AtomicI64>,
+    /// The latest time up to which trades may have been sent, also when the clock was set back since.
+    traded_until: Arc<AtomicI64>,
+    /// Locked as long as this lives.
+    _held: File,
 }
 
 /// What the file says.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Hours {
     closures: Vec<Closure>,
     /// Until when each recorder keeps the market open.
@@ -84,11 +96,30 @@ impl MarketHours {
         let path = folder.join(FILE);
         let opened = || -> io::Result<(Self, Vec<Closure>)> {
             let folder = Folder::open(folder)?;
-            let (recorder, open_until) = (recorder.to_owned(), Arc::new(AtomicI64::new(0)));
-            let hours = Self { folder, recorder, open_until };
-            let closures = hours.change(|hours| hours.open(now))?;
-            hours.renew(now)?;
-            Ok((hours, closures))
+            let until = now.plus_micros(AHEAD_MICROS);
+            let (held, hours) = change(&folder, BYTES_MAX - BYTES_FREE, |hours| {
+                let (held, is_first) = hold(&folder)?;
+                if is_first {
+                    hours.close_until(now);
+                }
+                hours.keep(recorder, until, now);
+                Ok((held, hours.clone()))
+            })?;
+            if let Some(ahead) = hours.ahead_of(now) {
+                warn!(
+                    "The simulated market was recorded or closed until {ahead}, which is still to come by this machine's clock: \
+                     up to then little or nothing new is traded. Set the clock right, or begin anew with \
+                     `trading-core db remove --simulated`"
+                );
+            }
+            let market = Self {
+                folder,
+                recorder: recorder.to_owned(),
+                open_until: Arc::new(AtomicI64::new(until.as_micros())),
+                traded_until: Arc::new(AtomicI64::new(now.as_micros())),
+                _held: held,
+            };
+            Ok((market, hours.closures))
         };
         opened().map_err(|source| HoursError { path, source })
     }
@@ -106,7 +137,7 @@ impl MarketHours {
             Err(source) => return Err(HoursError { path, source }),
         };
         // Nothing is traded behind what the last recorder has left behind.
-        let until = hours.open.iter().map(|(_, until)| *until).max();
+        let until = hours.open_until();
         let clock = Clock::new(move || {
             let now = Timestamp::now();
             until.map_or(now, |until| now.min(until))
@@ -116,11 +147,9 @@ impl MarketHours {
 
     /// The wall clock, which stands still where the market closes.
     pub(super) fn clock(&self) -> Clock {
-        let open_until = Arc::clone(&self.open_until);
-        Clock::new(move || {
-            let until = Timestamp::from_micros(open_until.load(Ordering::Acquire));
-            until.map_or_else(|_| Timestamp::now(), |until| Timestamp::now().min(until))
-        })
+        let (open_until, traded_until) =
+            (Arc::clone(&self.open_until), Arc::clone(&self.traded_until));
+        Clock::new(move || shown(&open_until, &traded_until, Timestamp::now()))
     }
 
     /// Keeps the market open until it is cancelled, and closes it then.
@@ -166,43 +195,96 @@ impl MarketHours {
 
     fn renew(&self, now: Timestamp) -> io::Result<()> {
         let until = now.plus_micros(AHEAD_MICROS);
-        self.change(|hours| hours.keep(&self.recorder, until, now))?;
+        self.keep(until, now)?;
         // Not before it is on disk.
         self.open_until.store(until.as_micros(), Ordering::Release);
         Ok(())
     }
 
     fn close(&self, now: Timestamp) -> io::Result<()> {
-        self.change(|hours| hours.keep(&self.recorder, now, now))
+        self.keep(now, now)
     }
 
-    /// Reads the hours and writes them anew, while nobody else does.
-    fn change<T>(&self, change: impl FnOnce(&mut Hours) -> T) -> io::Result<T> {
-        let lock = self.folder.open_or_create(LOCK)?;
-        lock.lock()?;
-        let mut hours = match self.folder.read(FILE) {
-            Ok(file) => Hours::read(file)?,
-            Err(error) if is_missing(&error) => Hours::default(),
-            Err(error) => return Err(error),
-        };
-        let answer = change(&mut hours);
-        let staging = format!("{FILE}.new");
-        match self.folder.remove(&staging) {
-            Err(error) if !is_missing(&error) => return Err(error),
-            _ => {}
-        }
-        let mut file = self.folder.create(&staging)?;
-        file.write_all(hours.write().as_bytes())?;
-        file.sync_all()?;
-        self.folder.rename(&staging, FILE)?;
-        Ok(answer)
+    /// Notes until when the market is open, which is never before what may have been recorded.
+    fn keep(&self, until: Timestamp, now: Timestamp) -> io::Result<()> {
+        let traded = self.traded_until.fetch_max(now.as_micros(), Ordering::AcqRel);
+        let until = Timestamp::from_micros(traded).map_or(until, |traded| until.max(traded));
+        change(&self.folder, BYTES_MAX, |hours| {
+            hours.keep(&self.recorder, until, now);
+            Ok(())
+        })
     }
+}
+
+/// What the market's clock shows; up to then trades may have been sent.
+fn shown(open_until: &AtomicI64, traded_until: &AtomicI64, now: Timestamp) -> Timestamp {
+    let until = Timestamp::from_micros(open_until.load(Ordering::Acquire));
+    let shown = until.map_or(now, |until| now.min(until));
+    traded_until.fetch_max(shown.as_micros(), Ordering::AcqRel);
+    shown
+}
+
+/// Reads the hours and writes them anew, in at most so many bytes, while nobody else does.
+fn change<T>(
+    folder: &Folder,
+    bytes_max: u64,
+    change: impl FnOnce(&mut Hours) -> io::Result<T>,
+) -> io::Result<T> {
+    let lock = folder.open_or_create(LOCK)?;
+    lock.lock()?;
+    let mut hours = match folder.read(FILE) {
+        Ok(file) => Hours::read(file)?,
+        Err(error) if is_missing(&error) => Hours::default(),
+        Err(error) => return Err(error),
+    };
+    let answer = change(&mut hours)?;
+    let text = hours.write();
+    if u64::try_from(text.len()).is_ok_and(|bytes| bytes > bytes_max) {
+        // None of them can be left out: each of them decides when all later trades are.
+        return Err(full());
+    }
+    let staging = format!("{FILE}.new");
+    match folder.remove(&staging) {
+        Err(error) if !is_missing(&error) => return Err(error),
+        _ => {}
+    }
+    let mut file = folder.create(&staging)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    folder.rename(&staging, FILE)?;
+    Ok(answer)
+}
+
+/// Holds the market, and says whether nobody else does: a process that stands still holds it too. To be called while
+/// [`LOCK`] is held, so that of several starts one is the first.
+fn hold(folder: &Folder) -> io::Result<(File, bool)> {
+    let held = folder.open_or_create(HELD)?;
+    let is_first = match held.try_lock() {
+        Ok(()) => {
+            held.unlock()?;
+            true
+        }
+        Err(TryLockError::WouldBlock) => false,
+        Err(TryLockError::Error(error)) => return Err(error),
+    };
+    held.lock_shared()?;
+    Ok((held, is_first))
+}
+
+fn full() -> io::Error {
+    let bytes = BYTES_MAX >> 20;
+    io::Error::other(format!(
+        "it is full: {bytes} MiB, with the times between some sixty thousand runs"
+    ))
 }
 
 impl Hours {
     fn read(file: File) -> io::Result<Self> {
         let mut text = String::new();
-        file.take(BYTES_MAX).read_to_string(&mut text)?;
+        file.take(BYTES_MAX + 1).read_to_string(&mut text)?;
+        if u64::try_from(text.len()).is_ok_and(|bytes| bytes > BYTES_MAX) {
+            return Err(full());
+        }
         Self::parse(&text).ok_or_else(|| io::Error::other("it is damaged"))
     }
 
@@ -213,7 +295,8 @@ impl Hours {
             let words: Vec<&str> = line.split(' ').collect();
             match *words.as_slice() {
                 ["closed", from, to] => {
-                    hours.closures.push(Closure { from: time(from)?, to: time(to)? });
+                    let closure = Closure { from: time(from)?, to: time(to)? };
+                    hours.add(Some(closure).filter(is_possible)?);
                 }
                 ["open", recorder, until] => hours.open.push((recorder.to_owned(), time(until)?)),
                 _ => return None,
@@ -235,19 +318,38 @@ impl Hours {
         text
     }
 
-    /// Opens the market, if it is not, and answers when it was closed.
-    fn open(&mut self, now: Timestamp) -> Vec<Closure> {
-        let until = self.open.iter().map(|(_, until)| *until).max();
-        if let Some(until) = until.filter(|until| *until < now) {
-            // In whole milliseconds, as the coarsest venue counts.
-            let opens = now.plus_micros(OPENS_AFTER_MICROS);
-            let (from, to) = (next_millisecond(until), next_millisecond(opens));
-            if from < to {
-                self.closures.push(Closure { from, to });
-            }
-            self.open.clear();
+    /// Until when the market is open.
+    fn open_until(&self) -> Option<Timestamp> {
+        self.open.iter().map(|(_, until)| *until).max()
+    }
+
+    /// Notes that the market, which nobody records, is closed up to now and a little longer, if it is not open still.
+    fn close_until(&mut self, now: Timestamp) {
+        let Some(until) = self.open_until().filter(|until| *until < now) else { return };
+        // In whole milliseconds, as the coarsest venue counts.
+        let opens = now.plus_micros(OPENS_AFTER_MICROS);
+        let closure = Closure { from: next_millisecond(until), to: next_millisecond(opens) };
+        // Else a clock that was not set yet: no market was there.
+        if is_possible(&closure) {
+            self.add(closure);
         }
-        self.closures.clone()
+        self.open.clear();
+    }
+
+    /// Adds a closure. One that begins while the market is closed still makes that last longer: nothing was traded in
+    /// between. A start that is stopped before the market opens leaves such a one, and so does a clock that was set back.
+    fn add(&mut self, closure: Closure) {
+        match self.closures.last_mut() {
+            Some(last) if closure.from <= last.to => last.to = last.to.max(closure.to),
+            _ => self.closures.push(closure),
+        }
+    }
+
+    /// Until when the market was recorded or is closed, where that is later than a start at this time explains.
+    fn ahead_of(&self, now: Timestamp) -> Option<Timestamp> {
+        let closed_until = self.closures.last().map(|last| last.to);
+        let until = closed_until.max(self.open_until());
+        until.filter(|until| *until > now.plus_micros(AHEAD_MICROS))
     }
 
     /// Notes until when a recorder keeps the market open, and forgets those that are gone.
@@ -257,92 +359,17 @@ impl Hours {
     }
 }
 
+/// Whether a market can be closed then.
+fn is_possible(closure: &Closure) -> bool {
+    let Closure { from, to } = closure;
+    let is_whole = |time: &Timestamp| time.as_micros() % 1_000 == 0;
+    from.as_micros() >= MARKET_BEGAN && from < to && is_whole(from) && is_whole(to)
+}
+
 fn next_millisecond(time: Timestamp) -> Timestamp {
     time.plus_micros(-time.as_micros().rem_euclid(1_000))
         .plus_micros(if time.as_micros() % 1_000 == 0 { 0 } else { 1_000 })
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn at(seconds: i64) -> Timestamp {
-        Timestamp::from_rfc3339("2026-11-28T01:00:00Z").unwrap().plus_micros(seconds * 1_000_000)
-    }
-
-    /// Closed until a start at this second.
-    fn closed(from: i64, to: i64) -> Closure {
-        Closure { from: at(from), to: at(to).plus_micros(OPENS_AFTER_MICROS) }
-    }
-
-    #[test]
-    fn a_market_is_closed_from_the_end_of_a_run_to_the_next_one() {
-        let folder = tempfile::tempdir().unwrap();
-        let open = |recorder: &str, seconds| {
-            MarketHours::open(folder.path(), recorder, at(seconds)).unwrap()
-        };
-        let (first, closures) = open("first", 0);
-        assert_eq!(closures, []);
-        first.renew(at(2)).unwrap();
-        first.close(at(3)).unwrap();
-        let (second, closures) = open("second", 100);
-        assert_eq!(closures, [closed(3, 100)]);
-        // Killed: what was open is traded, up to the end of what it had announced.
-        second.renew(at(110)).unwrap();
-        let (_third, closures) = open("third", 200);
-        assert_eq!(closures, [closed(3, 100), closed(115, 200)]);
-    }
-
-    #[test]
-    fn a_market_stays_open_while_any_recorder_keeps_it_so() {
-        let folder = tempfile::tempdir().unwrap();
-        let open = |recorder: &str, seconds| {
-            MarketHours::open(folder.path(), recorder, at(seconds)).unwrap()
-        };
-        let (first, _) = open("first", 0);
-        let (second, closures) = open("second", 1);
-        assert_eq!(closures, []);
-        second.close(at(2)).unwrap();
-        first.renew(at(4)).unwrap();
-        assert_eq!(open("third", 8).1, []);
-        // A start right after a kill finds it open still.
-        assert_eq!(open("fourth", 12).1, []);
-        assert_eq!(open("fifth", 30).1, [closed(17, 30)]);
-    }
-
-    #[test]
-    fn the_clock_never_passes_what_is_on_disk() {
-        let folder = tempfile::tempdir().unwrap();
-        let past = Timestamp::now().plus_micros(-60_000_000);
-        let (hours, _) = MarketHours::open(folder.path(), "first", past).unwrap();
-        let clock = hours.clock();
-        let until = past.plus_micros(AHEAD_MICROS);
-        assert_eq!(clock.now(), until);
-        let kept = std::fs::read_to_string(folder.path().join(FILE)).unwrap();
-        assert_eq!(kept, format!("open first {until}\n"));
-        hours.renew(Timestamp::now()).unwrap();
-        assert!(clock.now() > until);
-    }
-
-    #[test]
-    fn times_are_in_whole_milliseconds_and_never_before_the_last_trade() {
-        let mut hours = Hours::default();
-        hours.keep("first", at(0).plus_micros(1), at(0));
-        assert_eq!(
-            hours.open(at(5).plus_micros(999)),
-            [Closure {
-                from: at(0).plus_micros(1_000),
-                to: at(5).plus_micros(1_000 + OPENS_AFTER_MICROS)
-            }]
-        );
-        assert_eq!(Hours::parse(&hours.write()), Some(hours));
-    }
-
-    #[test]
-    fn what_is_damaged_is_refused_with_what_to_do() {
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join(FILE), "closed yesterday\n").unwrap();
-        let error = MarketHours::open(folder.path(), "first", at(0)).unwrap_err();
-        assert!(error.to_string().contains("db remove --simulated"), "{error}");
-    }
-}
+mod tests;
