@@ -379,7 +379,9 @@ impl<'a> Connection<'a> {
         if self.ticks.is_empty() {
             context.ledger.record_frame(0, 0);
         } else {
-            if let Some(tick) = self.ticks.last() {
+            if let Some(tick) =
+                self.ticks.last().filter(|_| !self.session.may_answer_with_old_trades(now))
+            {
                 context.stamps.note(tick.exchange_at, self.stamp.steady);
             }
             for tick in self.ticks.iter().filter(|tick| !context.clock.is_far(tick)) {

@@ -22,6 +22,8 @@ const REFUSED_INTERVAL_MAX: Duration = Duration::from_mins(10);
 const PAUSE: Duration = Duration::from_secs(5);
 /// See [`PAUSE`].
 const PAUSE_MAX: Duration = Duration::from_mins(1);
+/// How long after a subscription an exchange may answer with trades of before, the newest ones that it has.
+const SNAPSHOT: Duration = Duration::from_secs(2);
 /// How much more seldom than it allows an exchange is sent messages that wanted fewer: doubled each time, up to this.
 const SLOWNESS_MAX: u32 = 8;
 
@@ -259,6 +261,11 @@ impl Session {
     /// A frame of any kind came, and was dealt with at `now`.
     pub(super) fn record_frame(&mut self, now: Instant) {
         self.last_frame = now;
+    }
+
+    /// Whether trades that come now may be old ones, as the answer to a subscription: their stamps say nothing of a clock.
+    pub(super) fn may_answer_with_old_trades(&self, now: Instant) -> bool {
+        now < self.asked_at + SNAPSHOT
     }
 
     /// Time went by in which we did not read: it is not the exchange's silence.

@@ -1,5 +1,5 @@
 use super::*;
-use crate::exchange::{Binance, Bybit, Exchange, Kraken};
+use crate::exchange::{Binance, Bybit, Coinbase, Exchange, Kraken};
 
 fn instruments(exchange: &dyn Exchange, number: usize) -> Vec<Instrument> {
     let symbol = |n: usize| format!("COIN{n}-USDT").parse().unwrap();
@@ -49,6 +49,15 @@ fn who_delivers_is_subscribed_without_an_acknowledgement() {
     assert_eq!(session.record_trades([all[0]].into_iter(), now), []);
     assert_eq!(session.record_trades([all[1]].into_iter(), now), [Event::Subscribed]);
     assert_eq!(session.record_trades([all[1]].into_iter(), now), [], "told once");
+}
+
+#[test]
+fn what_comes_right_after_a_subscription_may_be_old() {
+    let start = Instant::now();
+    let mut session = session(&Coinbase, 2, false, start);
+    let (_, sent) = send_requests(&mut session, start + Duration::from_secs(60));
+    assert!(session.may_answer_with_old_trades(sent));
+    assert!(!session.may_answer_with_old_trades(sent + SNAPSHOT));
 }
 
 #[test]
