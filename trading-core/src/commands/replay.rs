@@ -281,10 +281,8 @@ fn page(replayed: &Replayed, is_apart: bool) -> Page {
     let mut table = Table::new(&columns);
     for strategy in strategies {
         let money = strategy.valuation.map_or([const { String::new() }; 5], |worth| {
-            // Cents say nothing of an account in bitcoin.
-            let digits = if worth.equity.abs() >= 100.into() { 2 } else { 8 };
             [worth.fees, worth.realized, worth.unrealized, worth.equity, worth.pnl]
-                .map(|amount| format!("{amount:.digits$}"))
+                .map(|amount| worth.shown(amount).to_string())
         });
         let counts = [strategy.orders, strategy.fills].map(|count| Grouped(count).to_string());
         let name = Text::from(strategy.name.to_string());

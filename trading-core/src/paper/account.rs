@@ -12,7 +12,7 @@
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
-use rust_decimal::Decimal;
+use rust_decimal::{Decimal, RoundingStrategy};
 
 use super::money::{self, Overflow};
 use crate::domain::{Instrument, Side, Tick, Timestamp, TradeId};
@@ -109,6 +109,19 @@ pub struct Valuation {
     pub fees: Decimal,
     /// Equity less the initial cash: profit after fees.
     pub pnl: Decimal,
+}
+
+impl Valuation {
+    /// An amount of this account as it is shown: to cents, or to eight places where the account is worth less than a
+    /// hundred, as one in bitcoin. Rounded half away from zero; a precision of `format!` would cut the rest off.
+    #[must_use]
+    pub fn shown(&self, amount: Decimal) -> Decimal {
+        let digits = if self.equity.abs() >= Decimal::ONE_HUNDRED { 2 } else { 8 };
+        let mut shown =
+            amount.round_dp_with_strategy(digits, RoundingStrategy::MidpointAwayFromZero);
+        shown.rescale(digits);
+        shown
+    }
 }
 
 /// The account of one strategy.

@@ -55,12 +55,13 @@ impl fmt::Display for StrategySummary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {} fills", self.name, self.fills)?;
         if let Some(worth) = &self.valuation {
-            // Cents say nothing of an account in bitcoin.
-            let digits = if worth.equity.abs() >= 100.into() { 2 } else { 8 };
+            let [equity, pnl, cash, positions, fees] =
+                [worth.equity, worth.pnl, worth.cash, worth.position_value, worth.fees]
+                    .map(|amount| worth.shown(amount));
             write!(
                 f,
-                ", equity {:.digits$} {}, PnL {:+.digits$}, cash {:.digits$}, positions {:.digits$}, fees {:.digits$}",
-                worth.equity, self.quote, worth.pnl, worth.cash, worth.position_value, worth.fees,
+                ", equity {equity} {}, PnL {pnl:+}, cash {cash}, positions {positions}, fees {fees}",
+                self.quote,
             )?;
         }
         if self.late > 0 {
@@ -103,7 +104,7 @@ mod tests {
             realized: decimal("15"),
             unrealized: decimal("-1.5"),
             fees: decimal("1.2"),
-            pnl: decimal("12.344"),
+            pnl: decimal("-12.346"),
         };
         let strategy = StrategySummary {
             name: "sma".into(),
@@ -117,7 +118,7 @@ mod tests {
         let mut summary = Summary { strategies: vec![strategy], missed: 3, displaced: 0 };
         assert_eq!(
             summary.to_string(),
-            "Paper Trading: sma 12 fills, equity 10012.34 USDT, PnL +12.34, cash 9000.00, \
+            "Paper Trading: sma 12 fills, equity 10012.34 USDT, PnL -12.35, cash 9000.00, \
              positions 1012.34, fees 1.20 | missed 3 ticks"
         );
         summary.strategies[0].valuation = None;
