@@ -1,7 +1,8 @@
 //! What is written to a system by `scripts/install` is known, is kept where somebody changed it, and goes away again; and
 //! what the recipes of `config/` build on is there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -84,6 +85,14 @@ fn a_user_installs_upgrades_and_removes_without_a_trace() {
         let script = Command::new(PROGRAM).args(["completions", shell]).output().unwrap();
         assert_eq!(installed.get(Path::new(file)), Some(&script.stdout), "{file}");
     }
+    // Wherever the script is called from: here that is the home folder.
+    let docs = home.join(".local/share/doc/trading-core/docs");
+    let names = |folder: &Path| -> BTreeSet<OsString> {
+        let pages = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+        let pages = pages.filter(|path| path.extension().is_some_and(|it| it == "md"));
+        pages.map(|path| path.file_name().unwrap().to_owned()).collect()
+    };
+    assert_eq!(names(&docs), names(&root().join("docs")));
     // On the PATH it needs no further word; again, it changes nothing.
     let path = format!("{}:{}", bin.display(), path());
     let said = install(home, &["--user"], &[("PATH", &path)]);
@@ -186,6 +195,33 @@ fn the_unit_that_is_installed_is_valid_and_runs_what_was_installed() {
     let (confined, said) =
         analyze(&["security", "--offline=yes", "--threshold=20"], &here).unwrap();
     assert!(confined, "exposed by more than 2.0 of 10:\n{said}");
+}
+
+#[test]
+fn a_failed_start_is_tried_again_for_ever_and_bad_settings_are_not() {
+    let unit = fs::read_to_string(root().join("config/trading-core.service")).unwrap();
+    for line in ["StartLimitIntervalSec=0", "Restart=on-failure", "RestartPreventExitStatus=64"] {
+        assert!(unit.lines().any(|it| it == line), "{line}");
+    }
+}
+
+#[test]
+fn the_compose_recipe_records_as_it_is() {
+    let recipe = fs::read_to_string(root().join("config/compose.yaml")).unwrap();
+    let given = recipe.lines().filter_map(|line| {
+        // What is given where the caller's environment says nothing.
+        let (name, value) = line.trim().split_once(": ${")?;
+        let (_, value) = value.strip_suffix('}')?.split_once(":-")?;
+        Some((name.to_owned(), value.to_owned()))
+    });
+    let environment: BTreeMap<String, String> = given.collect();
+    assert!(environment.contains_key("DATABASE_URL"), "{environment:?}");
+    let loaded = config::load(None, &environment, &config::Overrides::default()).unwrap();
+    assert_eq!(loaded.settings.database.url, config::DatabaseUrl::Embedded);
+    assert!(
+        environment.get("DATABASE_URL").is_some_and(|url| !url.is_empty()),
+        "said, not left out"
+    );
 }
 
 #[test]
