@@ -148,16 +148,16 @@ fn is_of_a_name(character: char) -> bool {
 impl FromStr for Symbol {
     type Err = SymbolError;
 
-    /// Accepts `BTCUSDT`, `BTC-USDT` and `BTC/USDT`. A base or a quote without a capital letter is put in capitals, as
-    /// in `btc-usdt`; one that has some is kept as it is written, as in `AAPLx/USD`. What an input method wrote wide
-    /// (`ＢＴＣ`) is read as what it means.
+    /// Accepts `BTCUSDT`, `BTC-USDT` and `BTC/USDT`, in any case: `btc-usdt` and `Btc/Usdt` are put in capitals. Only a
+    /// base such as `AAPLx` or `BRK.Bx`, where a small letter stands behind two capitals or digits, is kept as it is
+    /// written. What an input method wrote wide (`ＢＴＣ`) is read as what it means.
     fn from_str(text: &str) -> Result<Self, SymbolError> {
         let text: Cow<'_, str> = match text.trim() {
             text if text.is_ascii() => text.into(),
             text => text.nfkc().collect::<String>().into(),
         };
         if let Some((base, quote)) = text.split_once(['-', '/']) {
-            return Self::new(&capitals(base), &capitals(quote));
+            return Self::new(&capitals(base), &quote.to_ascii_uppercase());
         }
         if text.is_empty() {
             return Err(SymbolError::Empty);
@@ -176,13 +176,13 @@ impl FromStr for Symbol {
     }
 }
 
-/// Whoever writes without any capital letter does not mean small ones.
-fn capitals(part: &str) -> Cow<'_, str> {
-    if part.bytes().any(|byte| byte.is_ascii_uppercase()) {
-        part.into()
-    } else {
-        part.to_ascii_uppercase().into()
-    }
+/// A base in capitals, unless its small letters are meant: nobody writes capitals first and then small ones by habit,
+/// while `Btc` and `1inch` are only ways to write.
+fn capitals(base: &str) -> Cow<'_, str> {
+    let before = base.bytes().take_while(|byte| !byte.is_ascii_lowercase());
+    let before: Vec<u8> = before.filter(u8::is_ascii_alphanumeric).collect();
+    let is_meant = before.len() > 1 && before.iter().any(u8::is_ascii_uppercase);
+    if is_meant { base.into() } else { base.to_ascii_uppercase().into() }
 }
 
 impl fmt::Display for Symbol {
@@ -304,6 +304,13 @@ mod tests {
             ("AAPLx/usd", "AAPLx", "USD"),
             ("aaplx/usd", "AAPLX", "USD"),
             ("BRK.Bx/USD", "BRK.Bx", "USD"),
+            ("PUMPx/Usd", "PUMPx", "USD"),
+            ("Btc/Usd", "BTC", "USD"),
+            ("Btc/uSd", "BTC", "USD"),
+            ("BtcUsd", "BTC", "USD"),
+            ("bTC-USD", "BTC", "USD"),
+            ("1000sats/usdt", "1000SATS", "USDT"),
+            ("1inch-USD", "1INCH", "USD"),
             ("ETH2.S/ETH", "ETH2.S", "ETH"),
             ("ETH2.SETH", "ETH2.S", "ETH"),
             ("1000SATSUSDT", "1000SATS", "USDT"),
