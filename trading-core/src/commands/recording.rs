@@ -34,9 +34,23 @@ pub(super) async fn recording(
     wanted: &RecordingArgs,
     environment: &Environment,
 ) -> ExitCode {
-    let found = look(settings, wanted.within, environment).await;
+    let mut found = look(settings, wanted.within, environment).await;
+    let mut simulated = settings.database.simulated;
+    // A recorder of the simulated market is healthy too, for a check that does not know what is recorded.
+    if matches!(found, Recording::Nothing { .. }) && is_only_simulated(settings, environment).await
+    {
+        let mut settings = settings.clone();
+        (settings.database.simulated, simulated) = (true, true);
+        found = look(&settings, wanted.within, environment).await;
+    }
     let printed = if wanted.json {
-        output::result(&format!("{:#}", found.json()))
+        let mut answer = found.json();
+        if let Some(parts) = answer.as_object_mut() {
+            parts.insert("simulated".to_owned(), simulated.into());
+        }
+        output::result(&format!("{answer:#}"))
+    } else if simulated && !settings.database.simulated {
+        output::text(&format!("{found} (the simulated market: no other database is made yet)"))
     } else {
         output::text(&found.to_string())
     };
@@ -44,6 +58,16 @@ pub(super) async fn recording(
         (ExitCode::Clean, Recording::Nothing { .. }) => ExitCode::Found,
         (code, _) => code,
     }
+}
+
+/// Whether the database of the simulated market is there, and that of the real exchanges, which was asked for, is not.
+async fn is_only_simulated(settings: &Settings, environment: &Environment) -> bool {
+    if settings.database.url != DatabaseUrl::Embedded || settings.database.simulated {
+        return false;
+    }
+    let options = Options::new(&settings.database, pg_bin(environment));
+    let made = (command::is_made(&options).await, command::is_made(&options.other()).await);
+    matches!(made, (Ok(false), Ok(true)))
 }
 
 async fn look(settings: &Settings, within: Duration, environment: &Environment) -> Recording {

@@ -50,6 +50,13 @@ async fn a_recorder_that_runs_is_recording_and_one_that_stopped_is_not() {
     let (code, said) = asked(&settings, &[SIMULATED, &["--json"]].concat());
     let answer: Value = serde_json::from_str(&said).unwrap();
     assert!(code == Some(0) && answer["recording"] == true && answer["to"] == "database", "{said}");
+    // Where only that database is made, a check need not know that the market is simulated.
+    let (code, said) = asked(&settings, &[]);
+    assert!(code == Some(0) && said.starts_with("recording: 2 connections"), "{said}");
+    assert!(said.contains("(the simulated market: no other database is made yet)"), "{said}");
+    let (_, said) = asked(&settings, &["--json"]);
+    let answer: Value = serde_json::from_str(&said).unwrap();
+    assert!(answer["recording"] == true && answer["simulated"] == true, "{said}");
     // What came a moment ago is never known to be stored.
     let (code, said) = asked(&settings, &[SIMULATED, &["--within", "0s"]].concat());
     assert!(code == Some(2) && said.contains("is stored"), "{said}");
