@@ -23,11 +23,9 @@ fn run() -> ExitCode {
         Err(code) => return code,
     };
     let environment = config::environment();
-    // Nothing may be said beside the answer: the line under the cursor would be torn.
-    if let Command::Complete { shell, words } = &cli.command {
-        return commands::complete(*shell, words, &environment);
-    }
-    if let Err(error) = telemetry::start_logs(&cli.log_options(&environment)) {
+    // Nothing may be said beside the answer to a completion: the line under the cursor would be torn.
+    let is_logged = !matches!(cli.command, Command::Complete { .. });
+    if is_logged && let Err(error) = telemetry::start_logs(&cli.log_options(&environment)) {
         output::complain(&error);
         return ExitCode::Usage;
     }

@@ -7,6 +7,7 @@ mod backfill;
 pub mod complete;
 mod config;
 mod doctor;
+mod misplaced;
 mod place;
 mod replay;
 mod spool;
@@ -26,6 +27,7 @@ pub use backfill::BackfillArgs;
 pub use complete::Shell;
 pub use config::ConfigCommand;
 pub use doctor::DoctorArgs;
+pub use misplaced::{Misplaced, check_places};
 pub use place::PlaceArgs;
 pub use replay::ReplayArgs;
 pub use spool::{SpoolArgs, SpoolCommand};
@@ -33,7 +35,6 @@ pub use verify::VerifyArgs;
 pub use when::{When, WhenError};
 
 use crate::config::{EXCHANGES, Overrides};
-use crate::domain::SymbolRef;
 use crate::telemetry::{Level, LogFormat, LogOptions, Wishes};
 
 const EXIT_CODES: &str = "\
@@ -340,6 +341,16 @@ pub struct ReaderArgs {
 }
 
 impl Command {
+    /// Whether the strategies of the settings run.
+    #[must_use]
+    pub const fn is_paper_trading(&self) -> bool {
+        match self {
+            Self::Live(live) => live.paper_trading,
+            Self::Replay(replay) => replay.paper_trading,
+            _ => false,
+        }
+    }
+
     /// Which database and spool are meant, by a command that opens one that is there.
     const fn place(&self) -> Option<&PlaceArgs> {
         match self {
@@ -447,29 +458,6 @@ impl Cli {
             directives: environment.get("RUST_LOG").cloned(),
             wishes: Wishes::read(|name| environment.get(name).map(String::as_str)),
         }
-    }
-}
-
-/// A symbol is asked for on an exchange that is not asked for.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "--symbol {symbol}: its exchange is not among --exchange {listed}: add it there, or leave --exchange out"
-)]
-pub struct Misplaced {
-    symbol: SymbolRef,
-    listed: String,
-}
-
-/// Refuses symbols of exchanges that are not in the list of those that are asked for, where there is one.
-///
-/// # Errors
-///
-/// With the first such symbol.
-pub fn check_places(exchanges: &[String], symbols: &[SymbolRef]) -> Result<(), Misplaced> {
-    let is_listed = |name: &String| exchanges.is_empty() || exchanges.contains(name);
-    match symbols.iter().find(|symbol| !symbol.exchange.as_ref().is_none_or(is_listed)) {
-        None => Ok(()),
-        Some(symbol) => Err(Misplaced { symbol: symbol.clone(), listed: exchanges.join(", ") }),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use serde_json::{Value as Json, json};
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 use trading_core::cli::{
     Cli, Command, ConfigCommand, DbArgs, DbCommand, ExitCode, SpoolArgs, SpoolCommand,
 };
@@ -26,28 +26,39 @@ fn examine(cli: &Cli, environment: &Environment) -> Examined {
     for problem in paper::check_drafts(&examined.strategies) {
         examined.refuse(&problem.key, problem.allowed);
     }
-    for (section, name, symbols) in lists(&examined) {
-        let Some(venue) = exchange::by_name(&name) else { continue };
-        for (one, other, pair) in exchange::same_pairs(venue, &symbols) {
-            let allowed = format!(
-                "each pair once: {one} and {other} are both {pair} at {name}; keep one of them"
-            );
-            examined.refuse(&format!("{section}.symbols"), allowed);
+    for settings in examined.exchanges.clone().into_iter().filter(|it| it.enabled) {
+        for allowed in twice(settings.name, &settings.symbols) {
+            examined.refuse(&format!("exchanges.{}.symbols", settings.name), allowed);
+        }
+    }
+    for strategy in examined.strategies.clone() {
+        let (Some(exchange), Some(symbols)) = (&strategy.exchange, &strategy.symbols) else {
+            continue;
+        };
+        for allowed in twice(exchange, symbols) {
+            let key = format!("paper.strategies.{}.symbols", strategy.name);
+            // A strategy that does not run does no harm.
+            match &cli.command {
+                command if command.is_paper_trading() => examined.refuse(&key, allowed),
+                Command::Config(_) => {
+                    let warning = format!("{key}: {allowed}; paper trading is refused with both");
+                    examined.warnings.push(warning);
+                }
+                _ => {}
+            }
         }
     }
     examined
 }
 
-/// The lists of symbols that could be read: section, exchange and symbols.
-fn lists(examined: &Examined) -> Vec<(String, String, Vec<Symbol>)> {
-    let recorded = examined.exchanges.iter().filter(|settings| settings.enabled);
-    let recorded = recorded
-        .map(|it| (format!("exchanges.{}", it.name), it.name.to_owned(), it.symbols.clone()));
-    let traded = examined.strategies.iter().filter_map(|it| {
-        let section = format!("paper.strategies.{}", it.name);
-        Some((section, it.exchange.clone()?, it.symbols.clone()?))
+/// What to say of the symbols of a list that are one pair at their exchange.
+fn twice(exchange: &str, symbols: &[Symbol]) -> Vec<String> {
+    let Some(venue) = exchange::by_name(exchange) else { return Vec::new() };
+    let same = exchange::same_pairs(venue, symbols).into_iter();
+    let each = same.map(|(one, other, pair)| {
+        format!("each pair once: {one} and {other} are both {pair} at {exchange}; keep one of them")
     });
-    recorded.chain(traded).collect()
+    each.collect()
 }
 
 /// Says which settings apply: in the log of what records, changes or takes long; elsewhere only to who asks for more.
@@ -70,6 +81,13 @@ pub(super) fn announce(cli: &Cli, loaded: &Loaded) {
     } else {
         info!("Settings: {}", loaded.sources());
     }
+    for warning in &loaded.warnings {
+        if is_look {
+            debug!("Settings: {warning}");
+        } else {
+            warn!("Settings: {warning}");
+        }
+    }
     for path in loaded.files.passed_over() {
         debug!("Settings: {} is there too, and does not apply", path.display());
     }
@@ -86,11 +104,13 @@ pub(crate) fn config(cli: &Cli, command: &ConfigCommand, environment: &Environme
 
 fn check(cli: &Cli, json: bool, environment: &Environment) -> ExitCode {
     let examined = examine(cli, environment);
-    let files = examined.files.clone();
+    let (files, warnings) = (examined.files.clone(), examined.warnings.clone());
     match (examined.into_result(), json) {
-        (Ok(loaded), true) => answer(true, &[], &loaded.files),
+        (Ok(_), true) => answer(true, &[], &files, &warnings),
         (Ok(loaded), false) => {
-            output::text(&format!("the settings are valid: {}\n{files}", loaded.sources()))
+            let sources = loaded.sources();
+            let warnings: String = warnings.iter().map(|it| format!("\nwarning: {it}")).collect();
+            output::text(&format!("the settings are valid: {sources}\n{files}{warnings}"))
         }
         (Err(error), true) => {
             let problem = |it: &config::Problem| {
@@ -98,7 +118,7 @@ fn check(cli: &Cli, json: bool, environment: &Environment) -> ExitCode {
                 json!({"key": it.key, "value": it.value, "allowed": it.allowed, "origin": origin})
             };
             let problems: Vec<Json> = error.problems().iter().map(problem).collect();
-            match answer(false, &problems, &files) {
+            match answer(false, &problems, &files, &warnings) {
                 ExitCode::Clean => ExitCode::Usage,
                 failed => failed,
             }
@@ -107,8 +127,10 @@ fn check(cli: &Cli, json: bool, environment: &Environment) -> ExitCode {
     }
 }
 
-fn answer(valid: bool, problems: &[Json], files: &SettingsFiles) -> ExitCode {
-    let answer = json!({"valid": valid, "problems": problems, "files": files.to_json()});
+fn answer(valid: bool, problems: &[Json], files: &SettingsFiles, warnings: &[String]) -> ExitCode {
+    let files = files.to_json();
+    let answer =
+        json!({"valid": valid, "problems": problems, "files": files, "warnings": warnings});
     output::result(&format!("{answer:#}"))
 }
 
@@ -123,7 +145,9 @@ fn show(cli: &Cli, json: bool, environment: &Environment) -> ExitCode {
         }
         Ok(loaded) => {
             let head = format!("Settings: {}\n{}", loaded.sources(), loaded.files);
-            let head: String = head.lines().map(|line| format!("# {line}\n")).collect();
+            let warnings = loaded.warnings.iter().map(|it| format!("# Warning: {it}\n"));
+            let head = head.lines().map(|line| format!("# {line}\n")).chain(warnings);
+            let head: String = head.collect();
             output::text(&format!("{head}\n{}", loaded.effective))
         }
         Err(error) => output::bad_settings(&error, cli.common.log_format),

@@ -107,14 +107,7 @@ pub(super) fn simulate(cli: &Cli, arguments: &SimulateArgs, environment: &Enviro
 
 /// `db`
 pub(super) fn db(cli: &Cli, arguments: &DbArgs, environment: &Environment) -> ExitCode {
-    if let DbCommand::Psql { args } = &arguments.command {
-        // Signals are psql's.
-        return with_settings(cli, environment, async |settings| match elsewhere(&settings) {
-            Some(elsewhere) => usage(&elsewhere),
-            None => psql::psql(&settings, args, environment).await,
-        });
-    }
-    interruptible(cli, environment, async |settings| {
+    let run = async |settings: Settings| {
         let options = Options::new(&settings.database, pg_bin(environment));
         let db_command = &arguments.command;
         // What works with other servers, or says itself why not.
@@ -155,7 +148,12 @@ pub(super) fn db(cli: &Cli, arguments: &DbArgs, environment: &Environment) -> Ex
                 recording::recording(&settings, wanted, environment).await
             }
         }
-    })
+    };
+    match &arguments.command {
+        // Signals are psql's.
+        DbCommand::Psql { .. } => with_settings(cli, environment, run),
+        _ => interruptible(cli, environment, run),
+    }
 }
 
 /// `db stop`

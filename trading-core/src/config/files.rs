@@ -1,7 +1,8 @@
 //! Which settings file applies: the one that is named, else the first that is there of the places where people keep one.
 //!
 //! Every place is kept with what was found in it, so that the log and `config show` can say which file applies and which
-//! does not. A file that is there and cannot be read is a problem, never passed over.
+//! does not. A file that is there and cannot be read is a problem, never passed over; only the system's own, which this
+//! user may not read, is passed over with a warning: who recorded by it names it with `--config`.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -65,13 +66,17 @@ pub struct SettingsFiles {
     pub file: Option<File>,
     /// A file that should apply and cannot be read.
     pub(super) problem: Option<Problem>,
+    /// The system's file, where it does not apply because this user may not read it.
+    pub(super) forbidden: Option<PathBuf>,
 }
 
 /// Where a settings file is looked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Search {
     named: Option<(PathBuf, Origin)>,
+    /// Those of this user, then the system's.
     places: Vec<PathBuf>,
+    system: PathBuf,
 }
 
 impl Search {
@@ -84,45 +89,57 @@ impl Search {
             Some((PathBuf::from(path), Origin::Environment(CONFIG_FILE.to_owned())))
         };
         let own = user_file(environment);
-        let system = Path::new(SYSTEM).join(IN_SETTINGS_DIRECTORY);
         Self {
             named: by_flag.or_else(by_variable),
-            places: [PathBuf::from(IN_WORKING_DIRECTORY)]
-                .into_iter()
-                .chain(own)
-                .chain([system])
-                .collect(),
+            places: [PathBuf::from(IN_WORKING_DIRECTORY)].into_iter().chain(own).collect(),
+            system: Path::new(SYSTEM).join(IN_SETTINGS_DIRECTORY),
         }
     }
 
-    /// These places instead of those of this machine.
+    /// These places instead of those of this machine; the last one is the system's.
     #[cfg(test)]
-    pub(super) fn in_places(self, places: Vec<PathBuf>) -> Self {
-        Self { places, ..self }
+    pub(super) fn in_places(self, mut places: Vec<PathBuf>) -> Self {
+        let system = places.pop().unwrap_or_default();
+        Self { places, system, ..self }
     }
 
     /// Looks, and reads the file that applies.
     #[must_use]
     pub fn run(self) -> SettingsFiles {
+        self.run_with(read)
+    }
+
+    /// The same with another way to read a file.
+    pub(super) fn run_with(self, read: impl Fn(&Path) -> io::Result<String>) -> SettingsFiles {
         let mut files = SettingsFiles::default();
         if let Some((path, origin)) = self.named {
-            files.take(&path, &origin);
+            files.take(&path, &origin, read(&path));
             return files;
         }
         // A file of nothing but the defaults sets nothing: the clone's own is no reason to pass over the user's.
         let mut only_defaults = None;
-        for path in self.places {
-            if !is_there(&path) {
-                files.note(&path, Found::Nothing);
-            } else if files.is_decided() {
-                files.note(&path, Found::PassedOver);
-            } else {
-                files.take(&path, &Origin::Default);
-                if files.file.as_ref().is_some_and(|file| file.text == DEFAULTS) {
-                    only_defaults = only_defaults.or(files.file.take());
-                    if let Some(place) = files.places.last_mut() {
-                        place.found = Found::OnlyDefaults;
-                    }
+        for path in self.places.iter().chain([&self.system]) {
+            if !is_there(path) {
+                files.note(path, Found::Nothing);
+                continue;
+            }
+            if files.is_decided() {
+                files.note(path, Found::PassedOver);
+                continue;
+            }
+            let text = read(path);
+            let is_forbidden =
+                text.as_ref().is_err_and(|it| it.kind() == io::ErrorKind::PermissionDenied);
+            if is_forbidden && *path == self.system {
+                files.note(path, Found::Unreadable);
+                files.forbidden = Some(in_full(path));
+                continue;
+            }
+            files.take(path, &Origin::Default, text);
+            if files.file.as_ref().is_some_and(|file| file.text == DEFAULTS) {
+                only_defaults = only_defaults.or(files.file.take());
+                if let Some(place) = files.places.last_mut() {
+                    place.found = Found::OnlyDefaults;
                 }
             }
         }
@@ -173,8 +190,8 @@ impl SettingsFiles {
         self.places.push(Place { path: in_full(path), found });
     }
 
-    fn take(&mut self, path: &Path, origin: &Origin) {
-        match read(path) {
+    fn take(&mut self, path: &Path, origin: &Origin, text: io::Result<String>) {
+        match text {
             Ok(text) => {
                 self.note(path, Found::Applies);
                 self.file = Some(File { path: path.to_owned(), text });
@@ -207,9 +224,17 @@ impl SettingsFiles {
         if let Some(file) = &self.file {
             return in_full(&file.path).display().to_string();
         }
-        let places: Vec<String> =
-            self.places.iter().map(|place| place.path.display().to_string()).collect();
+        let none = self.places.iter().filter(|place| place.found == Found::Nothing);
+        let places: Vec<String> = none.map(|place| place.path.display().to_string()).collect();
         format!("built-in defaults; no file at {}", places.join(", "))
+    }
+
+    /// What an operator should know of the files though nothing is wrong: a line each.
+    pub(super) fn warnings(&self) -> impl Iterator<Item = String> {
+        self.forbidden.iter().map(|path| {
+            let path = path.display();
+            format!("{path} is there and does not apply: this user may not read it")
+        })
     }
 
     /// For programs: `{"applies": "/etc/…", "places": [{"path": "/etc/…", "found": "applies"}]}`.

@@ -43,7 +43,7 @@ pub use settings::{
     PaperSettings, PipelineSettings, Settings, SimulateSettings, SpoolSettings, StrategyDraft,
     StrategySettings,
 };
-pub use symbols::symbol_at;
+pub use symbols::{misplaced, symbol_at};
 pub use value::Origin;
 pub use variables::{CONFIG_FILE, OTHER_VARIABLES};
 
@@ -64,6 +64,8 @@ pub struct Loaded {
     pub effective: Effective,
     /// Which files were looked at, and which applies.
     pub files: SettingsFiles,
+    /// What does not apply though it was probably meant to: a line each.
+    pub warnings: Vec<String>,
 }
 
 impl Loaded {
@@ -97,6 +99,8 @@ pub struct Examined {
     pub effective: Effective,
     /// Which files were looked at.
     pub files: SettingsFiles,
+    /// What does not apply though it was probably meant to: a line each.
+    pub warnings: Vec<String>,
     /// The exchanges that nothing is wrong with here.
     pub exchanges: Vec<ExchangeSettings>,
     /// Every strategy, as far as it could be read.
@@ -115,9 +119,11 @@ impl Examined {
     ///
     /// With every problem: those of the file in the order of its lines, then those of the environment and the flags.
     pub fn into_result(self) -> Result<Loaded, ConfigError> {
-        let Self { settings, problems, effective, files, .. } = self;
+        let Self { settings, problems, effective, files, warnings, .. } = self;
         match settings {
-            Some(settings) if problems.is_empty() => Ok(Loaded { settings, effective, files }),
+            Some(settings) if problems.is_empty() => {
+                Ok(Loaded { settings, effective, files, warnings })
+            }
             _ => Err(problems.into()),
         }
     }
@@ -145,13 +151,15 @@ pub fn examine(
     flags: &Overrides,
 ) -> Examined {
     let mut problems: Vec<Problem> = files.problem.clone().into_iter().collect();
-    let merged = merge(files.file.as_ref(), environment, flags, &mut problems);
+    let mut warnings = files.warnings().collect();
+    let merged = merge(files.file.as_ref(), environment, flags, &mut problems, &mut warnings);
     let checked = check::check(&merged, environment, &mut problems);
     Examined {
         settings: checked.settings,
         problems,
         effective: Effective::new(merged.entries()),
         files,
+        warnings,
         exchanges: checked.exchanges,
         strategies: checked.strategies,
     }
@@ -162,13 +170,14 @@ fn merge(
     environment: &BTreeMap<String, String>,
     flags: &Overrides,
     problems: &mut Vec<Problem>,
+    warnings: &mut Vec<String>,
 ) -> Merged {
     let mut merged = Merged::new(document::from_toml(DEFAULTS, |_| Origin::Default, problems));
     if let Some(file) = file {
         let layer = document::from_toml(&file.text, layer::in_file(&file.path), problems);
         merged.lay_file(layer, problems);
     }
-    let variables = variables::from_environment(environment, merged.schema(), problems);
+    let variables = variables::from_environment(environment, merged.schema(), problems, warnings);
     merged.lay(variables, problems);
     merged.lay_flags(flags, problems);
     merged

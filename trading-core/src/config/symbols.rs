@@ -1,6 +1,7 @@
 //! Symbols in settings and flags: which exchange records each, in which letters, and when two of them are one.
 
 use super::layer::Entry;
+use super::schema::one_of;
 use super::value::{Origin, Value};
 use super::{EXCHANGES, Problem};
 use crate::domain::{Symbol, SymbolRef};
@@ -113,15 +114,11 @@ pub(super) fn of_flags(
     if is_clean { entries } else { Vec::new() }
 }
 
-/// Why a symbol of this exchange cannot be asked for.
-fn misplaced(exchange: &str, listed: &[String]) -> Option<String> {
+/// Why a symbol of this exchange cannot be asked for, where `listed` is what `--exchange` names.
+#[must_use]
+pub fn misplaced(exchange: &str, listed: &[String]) -> Option<String> {
     if !EXCHANGES.contains(&exchange) {
-        let known = EXCHANGES.iter();
-        let nearest = known.min_by_key(|known| strsim::damerau_levenshtein(known, exchange))?;
-        let all = EXCHANGES.join(", ");
-        return Some(format!(
-            "no exchange is called {exchange}; the nearest is {nearest} (of {all})"
-        ));
+        return Some(format!("no exchange is called {exchange}: {}", one_of(exchange, EXCHANGES)));
     }
     (!listed.is_empty() && !listed.iter().any(|name| name == exchange)).then(|| {
         let listed = listed.join(", ");
@@ -214,7 +211,9 @@ mod tests {
         let error = with_flags(&["binance", "okx"], &["okx:BTC-USDT"], "").unwrap_err();
         assert_eq!(error.problems()[0].key, "--exchange");
         let error = with_flags(&[], &["binanc:BTC-USDT"], "").unwrap_err();
-        assert!(error.to_string().contains("the nearest is binance"), "{error}");
+        assert!(error.to_string().contains("did you mean binance?"), "{error}");
+        let error = with_flags(&[], &["bitfinex:BTC-USDT"], "").unwrap_err();
+        assert!(!error.to_string().contains("did you mean"), "{error}");
     }
 
     #[test]
@@ -266,7 +265,7 @@ mod tests {
 
     #[test]
     fn case_is_kept_where_the_exchange_tells_it_apart_and_nowhere_else() {
-        let settings = with_flags(&["kraken", "bybit"], &["AAPLx/USD", "btc/usd"], "").unwrap();
+        let settings = with_flags(&["kraken", "bybit"], &["AAPLx/USD", "Btc/Usd"], "").unwrap();
         assert_eq!(recorded(&settings), ["bybit: AAPLXUSD BTCUSD", "kraken: AAPLxUSD BTCUSD"]);
         let both = with_flags(&["kraken"], &["AAPLx/USD", "AAPLX/USD"], "").unwrap();
         assert_eq!(recorded(&both), ["kraken: AAPLxUSD AAPLXUSD"], "two names there");

@@ -1,7 +1,9 @@
 //! The environment's layer, and the names that were probably meant for it and would change nothing.
 //!
-//! A variable that nobody reads is a setting without effect. So a name that is nearly one of ours is a problem; names
-//! that others make, such as those that Kubernetes gives every pod beside a service, are left alone.
+//! A variable that nobody reads is a setting without effect. So one of our keys with the underscores or the case wrong is
+//! a problem. Any other name that begins as ours may be of a script or a container beside us, and is no reason to record
+//! nothing: a warning names it. What others make, such as the names that Kubernetes gives every pod beside a service,
+//! and every name without our prefix, is left alone.
 
 use std::collections::BTreeMap;
 
@@ -47,18 +49,21 @@ const OTHER_WAYS: [(&str, &str); 12] = [
 ];
 
 /// The environment's layer: `DATABASE_URL`, then every `TRADING_CORE__SECTION__KEY`, which is the more exact name and
-/// wins. Slips become problems.
+/// wins. Slips become problems, and other names that begin as ours warnings. An empty `DATABASE_URL`, as files of
+/// variables have it, is none.
 pub(super) fn from_environment(
     environment: &BTreeMap<String, String>,
     schema: &Schema,
     problems: &mut Vec<Problem>,
+    warnings: &mut Vec<String>,
 ) -> Vec<Entry> {
     let entry = |key: String, name: &str, value: &str| {
         let origin = Origin::Environment(name.to_owned());
         Entry::outside_files(key, Value::Text(value.to_owned()), &origin)
     };
     let mut entries = Vec::new();
-    if let Some((name, value)) = environment.get_key_value("DATABASE_URL") {
+    let url = environment.get_key_value("DATABASE_URL").filter(|(_, value)| !value.is_empty());
+    if let Some((name, value)) = url {
         entries.push(entry("database.url".to_owned(), name, value));
     }
     let mut names = BTreeMap::new();
@@ -76,8 +81,14 @@ pub(super) fn from_environment(
                     problems.push(slip(name, value, &allowed));
                 }
             }
-        } else if let Some(right) = meant(name, value, environment, schema) {
-            problems.push(slip(name, value, &format!("no setting; did you mean {right}?")));
+            continue;
+        }
+        match meant(name, value, schema) {
+            Meant::Nothing => {}
+            Meant::Key(right) => {
+                problems.push(slip(name, value, &format!("no setting; did you mean {right}?")));
+            }
+            Meant::Unknown(hint) => warnings.push(format!("{name} sets nothing; {hint}")),
         }
     }
     entries
@@ -97,65 +108,49 @@ fn other_way(letters: &str) -> Option<&'static str> {
     OTHER_WAYS.iter().find(|(known, _)| *known == letters).map(|(_, right)| *right)
 }
 
-/// What was meant by the name of a variable that sets nothing; `None`: something that is not ours.
-fn meant(
-    name: &str,
-    value: &str,
-    environment: &BTreeMap<String, String>,
-    schema: &Schema,
-) -> Option<String> {
-    if OTHER_VARIABLES.iter().any(|(known, _)| *known == name) {
-        return None;
-    }
-    let letters = squashed(name);
-    let Some(rest) = letters.strip_prefix("tradingcore") else {
-        return without_prefix(name, environment, schema);
-    };
-    if is_of_a_service(name, value) {
-        return None;
-    }
-    let upper = name.to_ascii_uppercase();
-    if OTHER_VARIABLES.iter().any(|(known, _)| *known == upper) {
-        return Some(upper);
-    }
-    if let Some(right) = other_way(rest) {
-        return Some(right.to_owned());
-    }
-    if let Some(key) = schema.respelled(rest) {
-        let apart = if upper == variable(key) { "" } else { ", with two underscores" };
-        return Some(format!("{}{apart}", variable(key)));
-    }
-    // The whole name with a slip in it, or the last part of one alone.
-    let spelled: Vec<(String, &str)> = schema.keys().map(|key| (squashed(key), key)).collect();
-    let near = closest(rest, spelled.iter().map(|(letters, _)| letters.as_str()));
-    let key = match near {
-        Some(near) => spelled.iter().find(|(letters, _)| letters == near).map(|(_, key)| *key),
-        None => {
-            schema.keys().find(|key| key.rsplit('.').next().map(squashed).as_deref() == Some(rest))
-        }
-    };
-    key.map(variable)
+/// What a variable that sets nothing was made for.
+enum Meant {
+    /// Something that is not ours.
+    Nothing,
+    /// One of our keys, whose right name this is.
+    Key(String),
+    /// Perhaps something of ours: what to say of it.
+    Unknown(String),
 }
 
-/// A name without our prefix is another program's, unless it is one of our keys to the letter and nothing sets that.
-fn without_prefix(
-    name: &str,
-    environment: &BTreeMap<String, String>,
-    schema: &Schema,
-) -> Option<String> {
-    let is_url_set = environment.contains_key("DATABASE_URL");
-    if name != "DATABASE_URL" && name.eq_ignore_ascii_case("DATABASE_URL") {
-        return (!is_url_set).then(|| "DATABASE_URL".to_owned());
+fn meant(name: &str, value: &str, schema: &Schema) -> Meant {
+    let upper = name.to_ascii_uppercase();
+    let is_other = |name: &str| OTHER_VARIABLES.iter().any(|(known, _)| *known == name);
+    let Some(rest) = upper.strip_prefix("TRADING_CORE_") else { return Meant::Nothing };
+    if is_other(name) || is_of_a_service(name, value) {
+        return Meant::Nothing;
     }
-    if !name.contains("__") {
-        return None;
+    let rest = squashed(rest);
+    if let Some(key) = schema.respelled(&rest) {
+        let apart = if upper == variable(key) { "" } else { ", with two underscores" };
+        let by_key = || format!("{}{apart}", variable(key));
+        return Meant::Key(other_way(&rest).map_or_else(by_key, str::to_owned));
     }
-    let key = name.to_ascii_lowercase().replace("__", ".");
-    let is_set = environment.contains_key(&variable(&key)) || (key == "database.url" && is_url_set);
-    (schema.contains(&key) && !is_set).then(|| match key.as_str() {
-        "database.url" => format!("DATABASE_URL or {}", variable(&key)),
-        key => variable(key),
+    let known = if is_other(&upper) {
+        Some(upper)
+    } else {
+        other_way(&rest).map(str::to_owned).or_else(|| near(&rest, schema))
+    };
+    Meant::Unknown(match known {
+        Some(right) => format!("did you mean {right}?"),
+        None => "settings are named TRADING_CORE__SECTION__KEY".to_owned(),
     })
+}
+
+/// The variable whose whole name has a slip, or the only one with this last part.
+fn near(rest: &str, schema: &Schema) -> Option<String> {
+    let spelled: Vec<(String, &str)> = schema.keys().map(|key| (squashed(key), key)).collect();
+    if let Some(near) = closest(rest, spelled.iter().map(|(letters, _)| letters.as_str())) {
+        return spelled.iter().find(|(letters, _)| letters == near).map(|(_, key)| variable(key));
+    }
+    let is_last = |key: &&str| key.rsplit('.').next().is_some_and(|last| squashed(last) == rest);
+    let mut same = schema.keys().filter(is_last);
+    same.next().filter(|_| same.next().is_none()).map(variable)
 }
 
 /// What Kubernetes and Docker set in every container beside a service that is named as this program:

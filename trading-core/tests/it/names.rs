@@ -159,6 +159,14 @@ async fn what_cannot_be_asked_for_is_a_usage_error_that_says_what_to_write() {
         setting("PAPER__STRATEGIES__SMA_CROSSOVER__SYMBOLS", "XDG-USD,kraken:DOGE/USD"),
     ];
     let output = run(&["config", "check"], &strategy).await;
+    // Without paper trading nobody reads the list.
+    assert_eq!(output.status.code(), Some(0), "{}", told(&output));
+    assert!(told(&output).contains("XDGUSD and DOGEUSD are both DOGE/USD"), "{}", told(&output));
+    let output = run(&["replay", "--paper-trading"], &strategy).await;
     assert_eq!(output.status.code(), Some(64), "{}", told(&output));
     assert!(told(&output).contains("XDGUSD and DOGEUSD are both DOGE/USD"), "{}", told(&output));
+    let folder = tempfile::tempdir().unwrap();
+    let own = [&strategy[..], &[setting("DATABASE__DATA_DIR", folder.path().display())]].concat();
+    let output = run(&["db", "status"], &own).await;
+    assert_eq!(output.status.code(), Some(0), "{}", told(&output));
 }

@@ -92,7 +92,8 @@ fn the_file_in_the_repository_gives_the_built_in_defaults() {
 #[test]
 fn every_key_of_the_default_file_has_an_effect() {
     let mut problems = Vec::new();
-    let merged = merge(None, &BTreeMap::new(), &Overrides::default(), &mut problems);
+    let merged =
+        merge(None, &BTreeMap::new(), &Overrides::default(), &mut problems, &mut Vec::new());
     let checked = check::check(&merged, &BTreeMap::new(), &mut problems);
     assert_eq!(problems, []);
     let read: BTreeSet<_> = checked.read.into_iter().collect();

@@ -1,6 +1,7 @@
 //! Where a settings file is looked for, and what is said of what is found.
 
 use std::fs;
+use std::io;
 use std::os::unix::fs::symlink;
 
 use super::*;
@@ -89,6 +90,31 @@ fn a_file_that_is_there_and_cannot_be_read_is_never_passed_over() {
     assert!(refused("a mebibyte").contains("larger than 1 MiB"), "size");
     fs::write(&places[1], " ".repeat(1 << 20)).unwrap();
     assert!(examined(looked(&places)).is_ok(), "the most that is read");
+}
+
+#[test]
+fn the_systems_file_that_this_user_may_not_read_is_passed_over_with_a_warning() {
+    let folder = tempfile::tempdir().unwrap();
+    let places = three(folder.path());
+    fs::write(&places[2], "[batch]\nmax_size = 7").unwrap();
+    // The tests may run as root, who may read everything.
+    let forbidden = |_: &Path| Err(io::ErrorKind::PermissionDenied.into());
+    let search = || Search::new(None, &BTreeMap::new()).in_places(places.clone());
+    let loaded = examined(search().run_with(forbidden)).unwrap();
+    assert_eq!(loaded.settings, defaults().settings);
+    assert_eq!(found(&loaded.files), [Found::Nothing, Found::Nothing, Found::Unreadable]);
+    let system = places[2].display();
+    let told = format!("{system} is there and does not apply: this user may not read it");
+    assert_eq!(loaded.warnings, [told]);
+    assert!(!loaded.sources().contains("system.toml"), "it is there: {}", loaded.sources());
+
+    // Any other fault of it, the user's own file, and what is named: refused.
+    let broken = |_: &Path| Err(io::ErrorKind::InvalidData.into());
+    assert!(examined(search().run_with(broken)).is_err());
+    fs::write(&places[1], "").unwrap();
+    assert!(examined(search().run_with(forbidden)).is_err());
+    let named = Search::new(Some(&places[2]), &BTreeMap::new()).in_places(places.clone());
+    assert!(examined(named.run_with(forbidden)).is_err());
 }
 
 #[test]

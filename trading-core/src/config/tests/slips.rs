@@ -192,19 +192,11 @@ fn a_variable_that_is_nearly_one_of_ours_is_a_problem_that_names_the_right_one()
         ("TRADING_CORE_BATCH_MAX_SIZE", "TRADING_CORE__BATCH__MAX_SIZE, with two underscores"),
         ("TRADING_CORE_BATCH__MAX_SIZE", "TRADING_CORE__BATCH__MAX_SIZE, with two underscores"),
         ("trading_core__batch__max_size", "TRADING_CORE__BATCH__MAX_SIZE"),
-        ("TRADINGCORE__BATCH__MAX_SIZE", "TRADING_CORE__BATCH__MAX_SIZE, with two underscores"),
-        ("TRADING_CORE_BATCH_MAX_SZE", "TRADING_CORE__BATCH__MAX_SIZE"),
-        ("TRADING_CORE_MAX_SIZE", "TRADING_CORE__BATCH__MAX_SIZE"),
-        ("TRADING_CORE_PORT", "TRADING_CORE__SIMULATE__PORT"),
         ("TRADING_CORE_DATABASE_URL", "DATABASE_URL or TRADING_CORE__DATABASE__URL"),
         ("TRADING_CORE__DATABASE_URL", "DATABASE_URL or TRADING_CORE__DATABASE__URL"),
-        ("DATABASE__URL", "DATABASE_URL or TRADING_CORE__DATABASE__URL"),
-        ("database_url", "DATABASE_URL"),
-        ("SIMULATE__PORT", "TRADING_CORE__SIMULATE__PORT"),
-        ("TRADING_CORE_CONFIG_FILE", "TRADING_CORE_CONFIG"),
+        ("trading_core_database__url", "DATABASE_URL or TRADING_CORE__DATABASE__URL"),
+        ("Trading_Core_Simulate_Port", "TRADING_CORE__SIMULATE__PORT, with two underscores"),
         ("TRADING_CORE__CONFIG", "TRADING_CORE_CONFIG"),
-        ("trading_core_config", "TRADING_CORE_CONFIG"),
-        ("TRADING_CORE_LOG_LEVEL", "RUST_LOG, or the flag --log-level"),
     ] {
         let told = variable_answers(&[(name, "3")]);
         let value = if name.to_lowercase().contains("url") { "***" } else { "3" };
@@ -243,15 +235,54 @@ fn variables_of_others_are_left_alone() {
         ("TRADING_CORE_DB_SERVICE_HOST", "10.0.0.2"),
     ];
     let others = [
-        ("TRADING_CORE_IMAGE_TAG", "v7"),
-        ("DATABASE__URL", "somebody else's, beside DATABASE_URL"),
+        ("DATABASE__URL", "postgres://another/programs"),
+        ("DATABASE__MAX_CONNECTIONS", "3"),
+        ("SPOOL__DIR", "/of/another"),
+        ("database_url", "postgres://another/programs"),
+        ("TRADINGCORE__BATCH__MAX_SIZE", "3"),
         ("DATABASE_URL", "embedded"),
         ("LOGGING__LEVEL", "3"),
         ("database.url", "x"),
     ];
     let ours = OTHER_VARIABLES.map(|(name, _)| (name, "1"));
     let all: Vec<_> = of_kubernetes.into_iter().chain(others).chain(ours).collect();
-    assert_eq!(variable_answers(&all), Vec::<String>::new());
+    let loaded = from_env(&all).unwrap();
+    assert_eq!(loaded.warnings, Vec::<String>::new());
+}
+
+#[test]
+fn a_variable_that_begins_as_ours_and_is_no_key_is_a_warning_and_no_refusal() {
+    let any = "settings are named TRADING_CORE__SECTION__KEY";
+    for (name, hint) in [
+        ("TRADING_CORE_DIR", "did you mean TRADING_CORE__SPOOL__DIR?"),
+        ("TRADING_CORE_PORT", "did you mean TRADING_CORE__SIMULATE__PORT?"),
+        ("TRADING_CORE_URL", "did you mean TRADING_CORE__DATABASE__URL?"),
+        ("TRADING_CORE_ENABLED", any),
+        ("TRADING_CORE_DATABASE", "did you mean TRADING_CORE__DATABASE__URL?"),
+        ("TRADING_CORE_IMAGE_TAG", any),
+        ("trading_core__image__tag", any),
+        ("TRADING_CORE_LOG", "did you mean RUST_LOG, or the flag --log-level?"),
+        ("TRADING_CORE_CONFIG_FILE", "did you mean TRADING_CORE_CONFIG?"),
+        ("trading_core_config", "did you mean TRADING_CORE_CONFIG?"),
+        ("TRADING_CORE_BATCH_MAX_SZE", "did you mean TRADING_CORE__BATCH__MAX_SIZE?"),
+        ("TRADING_CORE_MAX_SIZE", "did you mean TRADING_CORE__BATCH__MAX_SIZE?"),
+    ] {
+        let loaded = from_env(&[(name, "hunter2")]).unwrap();
+        assert_eq!(loaded.warnings, [format!("{name} sets nothing; {hint}")]);
+        assert_eq!(loaded.settings, defaults().settings, "{name}");
+    }
+}
+
+#[test]
+fn an_empty_database_url_is_none() {
+    assert_eq!(
+        from_env(&[("DATABASE_URL", "")]).unwrap().settings.database.url,
+        DatabaseUrl::Embedded
+    );
+    let text = "[database]\nurl = \"postgres://me@host/db\"";
+    let empty = variables(&[("DATABASE_URL", "")]);
+    let loaded = load(Some(&file(text)), &empty, &Overrides::default()).unwrap();
+    assert_eq!(loaded.settings.database.url, DatabaseUrl::Server("postgres://me@host/db".into()));
 }
 
 #[test]
@@ -280,8 +311,6 @@ fn no_secret_is_shown_wherever_it_was_put() {
         "TRADING_CORE_DATABASE_URL",
         "TRADING_CORE__DATABASE_URL",
         "TRADING_CORE__DATABASE__PASSWORD",
-        "DATABASE__URL",
-        "database_url",
         "TRADING_CORE__DATABASE__PWD",
     ] {
         let told = variable_answers(&[(name, "hunter2")]);
