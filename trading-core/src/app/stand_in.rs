@@ -1,7 +1,6 @@
 //! Simulated exchanges beside a command that asks the exchanges of a simulated market's database: they serve the same
 //! market, whose trades of any time are a function of its seed and rate.
 
-use rust_decimal::Decimal;
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
@@ -10,7 +9,10 @@ use super::live::bybit_history;
 use super::market_hours::{HoursError, MarketHours};
 use super::tasks::Tasks;
 use crate::config::{DatabaseUrl, Settings};
-use crate::simulator::{Clock, Closure, Simulator, SimulatorError, SimulatorOptions};
+use crate::domain::SimulatedMarket;
+use crate::simulator::{
+    Clock, Closure, MARKET_VERSION, Simulator, SimulatorError, SimulatorOptions,
+};
 use crate::store::embedded::{EmbeddedError, Options};
 use crate::store::postgres::{Origin, OriginError, origin};
 
@@ -34,6 +36,13 @@ pub enum StandInError {
     /// The trades are real, and simulated exchanges would be asked.
     #[error("this database holds trades of real exchanges: leave --simulated out")]
     Real,
+    /// The trades are simulated, and of a market that is not made here.
+    #[error(
+        "this database holds trades of a simulated market ({0}) that this version of trading-core does not make: what it would \
+         be asked for are other trades (market {MARKET_VERSION}). To begin anew, type `trading-core db remove --simulated`, or \
+         on a server of your own use another database"
+    )]
+    OtherVersion(String),
     /// The simulated exchanges cannot be served.
     #[error(transparent)]
     Simulator(#[from] SimulatorError),
@@ -62,10 +71,10 @@ impl StandIn {
         match (settings.database.simulated, origin(pool).await?) {
             (true, Some(Origin::Exchanges)) => Err(StandInError::Real),
             (true, held) => {
-                let market = held.as_ref().map(|held| match held {
-                    Origin::Simulated(market) => market.as_str(),
-                    Origin::Exchanges => "",
-                });
+                let market = match held {
+                    Some(Origin::Simulated(market)) => Some(made_here(market)?),
+                    _ => None,
+                };
                 let hours = match &settings.database.url {
                     DatabaseUrl::Embedded => {
                         let folder = Options::new(&settings.database, None).folder()?;
@@ -95,14 +104,12 @@ impl StandIn {
     /// When it cannot be served.
     pub async fn start(
         settings: &Settings,
-        market: Option<&str>,
+        market: Option<SimulatedMarket>,
         hours: Option<(Clock, Vec<Closure>)>,
     ) -> Result<(Settings, Self), SimulatorError> {
         let mut settings = settings.clone();
-        let (seed, rate) = market.and_then(seed_and_rate).unwrap_or_else(|| {
-            let simulate = &settings.simulate;
-            (simulate.seed, simulate.rate)
-        });
+        let simulate = &settings.simulate;
+        let (seed, rate) = market.map_or((simulate.seed, simulate.rate), |it| (it.seed, it.rate));
         let (clock, closures) = hours.unwrap_or_default();
         let bybit_history = Some(bybit_history(rate));
         let options = SimulatorOptions {
@@ -137,21 +144,26 @@ impl StandIn {
     }
 }
 
-/// As a recorder notes its market: `seed 42, rate 10`, and perhaps more.
-fn seed_and_rate(market: &str) -> Option<(u64, Decimal)> {
-    let named = |name: &str| market.split(", ").find_map(|it| it.strip_prefix(name));
-    Some((named("seed ")?.parse().ok()?, named("rate ")?.parse().ok()?))
+/// The market that a recorder has noted, where its trades are those that are served here.
+fn made_here(noted: String) -> Result<SimulatedMarket, StandInError> {
+    let market = SimulatedMarket::parse(&noted).filter(|it| it.version == MARKET_VERSION);
+    market.ok_or(StandInError::OtherVersion(noted))
 }
 
 #[cfg(test)]
 mod tests {
+    use rust_decimal::Decimal;
+
     use super::*;
 
     #[test]
-    fn the_market_of_a_database_is_the_one_that_was_recorded() {
+    fn the_market_of_a_database_is_the_one_that_was_recorded_or_none_is_served() {
         let rate = Decimal::new(25, 1);
-        assert_eq!(seed_and_rate("seed 7, rate 2.5"), Some((7, rate)));
-        assert_eq!(seed_and_rate("seed 7, rate 2.5, market 2"), Some((7, rate)));
-        assert_eq!(seed_and_rate(""), None);
+        let market = made_here(format!("seed 7, rate 2.5, market {MARKET_VERSION}")).unwrap();
+        assert_eq!((market.seed, market.rate), (7, rate));
+        for older in ["seed 7, rate 2.5", "seed 7, rate 2.5, market 1", ""] {
+            let error = made_here(older.to_owned()).unwrap_err().to_string();
+            assert!(error.contains("`trading-core db remove --simulated`"), "{error}");
+        }
     }
 }

@@ -26,7 +26,7 @@ pub use exchange_stamps::ExchangeStamps;
 pub use held::HeldSince;
 pub use instrument::{Instrument, InstrumentError};
 pub use recorder_clock::{RecorderClock, Stamp, steady_micros};
-pub use simulator::{SIMULATOR, announced_market};
+pub use simulator::{SIMULATOR, SimulatedMarket, announced_market};
 pub use symbol::{Symbol, SymbolError, SymbolRef, nearest};
 pub use text::{Escaper, Lines, escaped};
 pub use tick::{Side, Source, Tick, TradeId};

@@ -11,7 +11,7 @@ use trading_core::store::embedded::Cluster;
 
 use crate::recorder::{grown, setting};
 use crate::support::postgres::{Scratch, connect};
-use crate::support::process::Program;
+use crate::support::process::{Program, command};
 use crate::support::truth::stored;
 
 /// Longer than anything is waited for; reached only when something is broken.
@@ -30,12 +30,42 @@ fn hours(folder: &Path) -> (Vec<Closure>, Timestamp) {
     )
 }
 
-/// The market has closed by itself, or was closed.
-async fn closed(folder: &Path) {
-    let (_, until) = hours(folder);
-    while Timestamp::now() <= until {
-        sleep(std::time::Duration::from_millis(100)).await;
+/// Waits until the time is later than this.
+async fn later_than(time: impl Fn() -> Timestamp, program: &Program) {
+    let deadline = Instant::now() + PATIENCE;
+    while Timestamp::now() <= time() {
+        assert!(Instant::now() < deadline, "never later than {}\n{}", time(), program.log());
+        sleep(std::time::Duration::from_millis(20)).await;
     }
+}
+
+/// The market has closed by itself, or was closed.
+async fn closed(folder: &Path, program: &Program) {
+    later_than(|| hours(folder).1, program).await;
+}
+
+/// Waits until the minute in which the market went on is over, and a trade of a later one is stored.
+async fn minute_of_an_opening_stored(pool: &PgPool, opening: Timestamp, program: &Program) {
+    let minute = 60_000_000;
+    let over = opening.plus_micros(minute - opening.as_micros().rem_euclid(minute));
+    let deadline = Instant::now() + PATIENCE;
+    let newest =
+        "SELECT max(time) > $1 FROM tick_data WHERE exchange = 'okx' AND symbol = 'BTCUSDT'";
+    let is_stored = || sqlx::query_scalar::<_, Option<bool>>(newest).bind(over.to_datetime());
+    while is_stored().fetch_one(pool).await.unwrap() != Some(true) {
+        assert!(Instant::now() < deadline, "nothing later than {over}\n{}", program.log());
+        sleep(std::time::Duration::from_millis(20)).await;
+    }
+}
+
+/// A command that asks simulated exchanges of the same market: its answer, after it has ended well.
+fn answer(line: &str, settings: &[(String, String)]) -> String {
+    let mut command = command();
+    let output = command.args(line.split(' ')).envs(settings.iter().cloned()).output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let (answer, log) = (text(&output.stdout), text(&output.stderr));
+    assert_eq!(output.status.code(), Some(0), "{line}: {answer}{log}");
+    answer
 }
 
 /// Every trade between the first and the last that are stored of a symbol is there, as the market of these hours has it,
@@ -79,21 +109,32 @@ async fn a_simulated_run_goes_on_where_the_one_before_stood_also_after_a_kill() 
     grown(&pool, 100).await;
     first.signal(Signal::SIGKILL);
     first.gone().await;
-    closed(&scratch.home()).await;
+    closed(&scratch.home(), &first).await;
 
     let mut second = start();
     second.logged("The simulated market goes on where it stood").await;
     grown(&pool, 100).await;
     whole(&pool, &scratch.home(), &second).await;
     assert!(second.stop().await.success(), "{}", second.log());
-    closed(&scratch.home()).await;
+    closed(&scratch.home(), &second).await;
 
     let mut third = start();
     third.logged("The simulated market goes on where it stood").await;
     grown(&pool, 100).await;
     whole(&pool, &scratch.home(), &third).await;
+    let (closures, _) = hours(&scratch.home());
+    assert_eq!(closures.len(), 2);
+    minute_of_an_opening_stored(&pool, closures[0].to, &third).await;
     assert!(third.stop().await.success(), "{}", third.log());
-    assert_eq!(hours(&scratch.home()).0.len(), 2);
+
+    // The exchanges' own candles agree over the time in which the market was closed.
+    answer("backfill --simulated --exchange okx --symbol BTC-USDT --from 4m", &settings);
+    let verify = "verify --simulated --exchange okx --symbol BTC-USDT --against-exchange --json";
+    let report: serde_json::Value = serde_json::from_str(&answer(verify, &settings)).unwrap();
+    let symbol = &report["symbols"][0];
+    assert_eq!(report["verdict"], "complete", "{report:#}");
+    assert!(symbol["minutes_compared"].as_u64().unwrap() >= 2, "{report:#}");
+    assert_eq!(symbol["minutes_compared"], symbol["minutes_asked"], "{report:#}");
     pool.close().await;
     cluster.stop().await.unwrap();
 }

@@ -7,6 +7,8 @@
 
 use sqlx::PgPool;
 
+use crate::domain::SimulatedMarket;
+
 /// Where ticks come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
@@ -29,6 +31,19 @@ pub enum OriginError {
         /// What was to be recorded.
         wanted: String,
     },
+    /// Another simulated market: the same ids are other trades there.
+    #[error(
+        "this database holds trades of another simulated market ({held}), and the same ids are other trades in the one that is \
+         asked for ({wanted}). {}To begin anew, type `trading-core db remove --simulated`, or on a server of your own use \
+         another database",
+        to_go_on(held, wanted)
+    )]
+    OtherMarket {
+        /// The market that it holds.
+        held: String,
+        /// The one that was to be recorded.
+        wanted: String,
+    },
     /// It may not be written to.
     #[error(
         "the user may not write to this database: GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA … TO the user"
@@ -46,6 +61,21 @@ impl From<sqlx::Error> for OriginError {
             _ => Self::Database(error),
         }
     }
+}
+
+/// What to set to go on with the market that a database holds, where this version makes it.
+fn to_go_on(held: &str, wanted: &str) -> String {
+    let (held, wanted) = (SimulatedMarket::parse(held), SimulatedMarket::parse(wanted));
+    let Some((held, wanted)) =
+        held.zip(wanted).filter(|(held, wanted)| held.version == wanted.version)
+    else {
+        return "Another version of trading-core made it. ".to_owned();
+    };
+    let seed = format!(" TRADING_CORE__SIMULATE__SEED={}", held.seed);
+    let rate = format!(" TRADING_CORE__SIMULATE__RATE={}", held.rate);
+    let seed = if held.seed == wanted.seed { "" } else { &seed };
+    let rate = if held.rate == wanted.rate { "" } else { &rate };
+    format!("To go on with it, set{seed}{rate}. ")
 }
 
 /// What names a database to the spool.
@@ -99,7 +129,7 @@ pub async fn origin(pool: &PgPool) -> Result<Option<Origin>, OriginError> {
 ///
 /// # Errors
 ///
-/// When it holds trades of the other kind, may not be written to, or cannot be asked.
+/// When it holds trades of the other kind or of another simulated market, may not be written to, or cannot be asked.
 pub async fn claim(pool: &PgPool, origin: &Origin) -> Result<DatabaseName, OriginError> {
     let held = "SELECT origin, detail FROM recorded_from";
     let row: Option<(String, String)> = sqlx::query_as(held).fetch_optional(pool).await?;
@@ -119,12 +149,9 @@ pub async fn claim(pool: &PgPool, origin: &Origin) -> Result<DatabaseName, Origi
     if held != origin.kind() {
         return Err(OriginError::Mixed { held, wanted: origin.kind().to_owned() });
     }
-    if detail != origin.detail() {
-        tracing::warn!(
-            held = detail,
-            now = origin.detail(),
-            "This database holds trades of another simulated market: ids of the two will meet"
-        );
+    let wanted = origin.detail();
+    if !SimulatedMarket::is_same(&detail, wanted) {
+        return Err(OriginError::OtherMarket { held: detail, wanted: wanted.to_owned() });
     }
     Ok(database_name(pool).await?.unwrap_or_default())
 }
@@ -176,4 +203,27 @@ async fn cluster(pool: &PgPool) -> Result<Option<String>, sqlx::Error> {
     let asked = sqlx::query_scalar("SELECT system_identifier::text FROM pg_control_system()");
     // Some hosted servers grant it and do not have it.
     Ok(asked.fetch_one(pool).await.ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_market_is_refused_with_what_to_set_or_to_type() {
+        let told = |held: &str| {
+            let (held, wanted) = (held.to_owned(), "seed 7, rate 10, market 2".to_owned());
+            OriginError::OtherMarket { held, wanted }.to_string()
+        };
+        let seed = told("seed 42, rate 10, market 2");
+        assert!(seed.contains("set TRADING_CORE__SIMULATE__SEED=42. To begin"), "{seed}");
+        let both = told("seed 42, rate 2.5, market 2");
+        let set = "set TRADING_CORE__SIMULATE__SEED=42 TRADING_CORE__SIMULATE__RATE=2.5. ";
+        assert!(both.contains(set), "{both}");
+        let older = told("seed 7, rate 10");
+        assert!(older.contains("Another version") && !older.contains("SIMULATE__"), "{older}");
+        for told in [seed, both, older] {
+            assert!(told.contains("`trading-core db remove --simulated`"), "{told}");
+        }
+    }
 }

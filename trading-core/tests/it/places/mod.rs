@@ -8,6 +8,7 @@ mod users;
 
 use std::process::Output;
 
+use trading_core::simulator::MARKET_VERSION;
 use trading_core::store::embedded::{Cluster, command as db};
 use trading_core::store::postgres::{Origin, claim, migrate};
 
@@ -53,7 +54,7 @@ async fn made(scratch: &Scratch, origin: &Origin) {
 }
 
 fn of_a_market() -> Origin {
-    Origin::Simulated("seed 42, rate 10".to_owned())
+    Origin::Simulated(format!("seed 42, rate 10, market {MARKET_VERSION}"))
 }
 
 #[tokio::test]

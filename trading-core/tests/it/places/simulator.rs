@@ -98,11 +98,13 @@ async fn what_asks_the_exchanges_asks_simulated_ones_of_the_same_market() {
     assert_eq!(code, Some(0), "{answer}{log}");
     assert!(log.contains("Simulated exchanges are asked (seed 42, rate 10)"), "{log}");
     let verify = "verify --simulated --exchange okx --against-exchange --minutes 1 --json";
-    let (_, answer, log) = program(verify, &settings);
+    let (code, answer, log) = program(verify, &settings);
     let report: serde_json::Value = serde_json::from_str(&answer).unwrap();
     let symbol = &report["symbols"][0];
     assert!(symbol["minutes_compared"].as_u64().unwrap() >= 1, "{report:#}\n{log}");
-    assert!(!answer.contains("differs"), "{report:#}");
+    assert_eq!(symbol["minutes_compared"], symbol["minutes_asked"], "{report:#}");
+    assert_eq!(report["counts"]["unlike_exchange"], serde_json::Value::Null, "{report:#}");
+    assert_eq!((code, &report["verdict"]), (Some(0), &"complete".into()), "{report:#}\n{log}");
     let doctor = "doctor --simulated --exchange okx --symbol BTC-USDT";
     let (code, answer, log) = program(doctor, &settings);
     assert_eq!(code, Some(0), "{answer}{log}");
@@ -132,5 +134,53 @@ async fn nobody_asks_the_exchanges_of_the_other_kind() {
             assert_eq!(code, Some(1), "{line}{flag}: {answer}{log}");
             assert!(log.contains(told), "{line}{flag}: {log}");
         }
+    }
+}
+
+#[tokio::test]
+async fn another_simulated_market_is_refused_with_what_to_set_or_to_type() {
+    let version = MARKET_VERSION;
+    for (held, typed) in [
+        (format!("seed 7, rate 10, market {version}"), "set TRADING_CORE__SIMULATE__SEED=7. "),
+        (format!("seed 42, rate 3, market {version}"), "set TRADING_CORE__SIMULATE__RATE=3. "),
+        ("seed 42, rate 10".to_owned(), "Another version of trading-core made it. "),
+    ] {
+        let (folder, held_by) = (tempfile::tempdir().unwrap(), database().await);
+        migrate(&held_by.pool).await.unwrap();
+        claim(&held_by.pool, &Origin::Simulated(held.clone())).await.unwrap();
+        let settings = vec![
+            ("DATABASE_URL".to_owned(), held_by.url.clone()),
+            setting("SPOOL__DIR", folder.path().join("spool").display()),
+            setting("SIMULATE__RATE", "10"),
+            setting("SIMULATE__SEED", "42"),
+        ];
+        let (code, answer, log) = program("live --simulate", &settings);
+        assert_eq!(code, Some(1), "{held}: {answer}{log}");
+        assert!(log.contains(typed), "{held}: {log}");
+        assert!(log.contains("`trading-core db remove --simulated`"), "{held}: {log}");
+        assert_eq!(rows(&held_by).await, 0, "{held}");
+    }
+}
+
+#[tokio::test]
+async fn the_trades_of_an_older_market_are_not_asked_for() {
+    let older = database().await;
+    migrate(&older.pool).await.unwrap();
+    claim(&older.pool, &Origin::Simulated("seed 42, rate 10".to_owned())).await.unwrap();
+    sqlx::raw_sql(
+        "SELECT ensure_tick_partition((now() AT TIME ZONE 'UTC')::date); \
+         INSERT INTO tick_data VALUES (now(), now(), 'okx', 'BTCUSDT', '1', 'buy', 1, 1, 'live')",
+    )
+    .execute(&older.pool)
+    .await
+    .unwrap();
+    let settings = vec![("DATABASE_URL".to_owned(), older.url.clone())];
+    for line in
+        ["backfill --simulated --from 10s", "verify --simulated --against-exchange --to 2030-01-01"]
+    {
+        let (code, answer, log) = program(line, &settings);
+        assert_eq!(code, Some(1), "{line}: {answer}{log}");
+        assert!(log.contains("`trading-core db remove --simulated`"), "{line}: {log}");
+        assert_eq!(rows(&older).await, 1, "{line}");
     }
 }
