@@ -4,11 +4,8 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use crate::config::{DatabaseUrl, Settings};
-use crate::store::embedded::{Options, SIMULATED};
+use crate::store::embedded::{Options, SIMULATED, flag, of_the_trades};
 use crate::store::postgres::Origin;
-
-/// Names in an embedded database's directory that belong to its trades.
-const MOVED: [&str; 4] = ["postgres", "port", "pgpass", "spool"];
 
 /// A database that holds trades of the other kind than those that were to be recorded.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,7 +30,7 @@ impl Mixed {
         let place = match (&settings.database.url, options.folder()) {
             (DatabaseUrl::Embedded, Ok(folder)) => {
                 let is_there = |name: &&str| folder.join(name).exists();
-                let there = MOVED.into_iter().filter(is_there).collect();
+                let there = of_the_trades().filter(is_there).collect();
                 Place::Embedded(folder, there)
             }
             (url, _) => Place::Server(url.to_string().replace(":***@", "@")),
@@ -48,11 +45,12 @@ impl Mixed {
     /// The embedded database, from before the simulated market had a directory of its own.
     fn embedded(&self, f: &mut fmt::Formatter<'_>, folder: &Path, there: &[&str]) -> fmt::Result {
         let inside = folder.join(SIMULATED);
-        let (flag, keep) = match (self.is_simulated_held(), inside.exists()) {
+        // What is of the wrong kind lies in the other one's directory.
+        let flag = flag(!self.is_simulated_held());
+        let keep = match (self.is_simulated_held(), inside.exists()) {
             // Where a database of the simulated market is looked for from now on.
-            (true, false) => ("", inside),
-            (true, true) => ("", beside(folder)),
-            (false, _) => (" --simulated", beside(folder)),
+            (true, false) => inside,
+            _ => beside(folder),
         };
         let names: Vec<String> = there.iter().map(|name| quoted(&folder.join(name))).collect();
         write!(
@@ -135,7 +133,7 @@ mod tests {
     fn an_old_directory_is_told_how_it_is_emptied_or_moved_to_where_it_is_looked_for() {
         let folder = tempfile::tempdir().unwrap();
         let data_dir = folder.path().join("my data");
-        for name in ["postgres", "port", "run"] {
+        for name in ["postgres", "port", "socket-folder", "run"] {
             std::fs::create_dir_all(data_dir.join(name)).unwrap();
         }
         let (real, simulated) = ("real exchanges", "a simulated market");
@@ -143,7 +141,8 @@ mod tests {
         let dir = data_dir.display();
         assert!(text.contains("\n    trading-core db remove\n"), "{text}");
         let moved = format!(
-            "\n    mkdir '{dir}/simulated' && mv '{dir}/postgres' '{dir}/port' '{dir}/simulated'/\n"
+            "\n    mkdir '{dir}/simulated' && mv '{dir}/postgres' '{dir}/port' '{dir}/socket-folder' \
+             '{dir}/simulated'/\n"
         );
         assert!(text.contains(&moved), "{text}");
         std::fs::create_dir(data_dir.join(SIMULATED)).unwrap();

@@ -23,7 +23,7 @@ use trading_core::cli::{Cli, DbArgs, DbCommand, ExitCode, LiveArgs, SimulateArgs
 use trading_core::config::{DatabaseUrl, Settings, SimulateSettings};
 use trading_core::output;
 use trading_core::simulator::{self, SimulatorOptions, Switches, SwitchesError};
-use trading_core::store::embedded::{Options, command};
+use trading_core::store::embedded::{Options, command, flag};
 
 use place::must_be_meant;
 
@@ -167,10 +167,9 @@ async fn stop(options: &Options) -> ExitCode {
     if stopped == command::Stop::NotRunning
         && command::status(&other).await.is_ok_and(|status| status.server.is_some())
     {
-        let (which, flag) = match other.simulated {
-            true => ("of the simulated market", " --simulated"),
-            false => ("of the real exchanges", ""),
-        };
+        let flag = flag(other.simulated);
+        let which =
+            if other.simulated { "of the simulated market" } else { "of the real exchanges" };
         return output::result(&format!(
             "{stopped}; that {which} is: `trading-core db stop{flag}` stops it"
         ));

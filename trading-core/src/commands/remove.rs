@@ -6,7 +6,7 @@ use std::path::Path;
 use trading_core::cli::ExitCode;
 use trading_core::config::{DatabaseUrl, Settings};
 use trading_core::output;
-use trading_core::store::embedded::{Options, SIMULATED, command};
+use trading_core::store::embedded::{Options, SIMULATED, command, flag};
 
 use super::place::must_be_there;
 use super::{Environment, failed, pg_bin};
@@ -26,10 +26,6 @@ enum Problem {
          connected to another database of that server:\n  DROP DATABASE \"{name}\";"
     )]
     Elsewhere { url: String, name: String },
-}
-
-const fn flag(simulated: bool) -> &'static str {
-    if simulated { " --simulated" } else { "" }
 }
 
 /// `db remove`

@@ -9,6 +9,7 @@ use trading_core::cli::{Cli, ExitCode, SpoolArgs, SpoolCommand};
 use trading_core::config::Settings;
 use trading_core::domain::Tick;
 use trading_core::output;
+use trading_core::store::embedded::flag;
 use trading_core::store::spool;
 use trading_core::telemetry::{Grouped, Page};
 
@@ -95,10 +96,8 @@ fn elsewhere(settings: &Settings) -> Option<String> {
     database.simulated = !database.simulated;
     let dir = spool::folder(&settings.spool, &database).ok()?;
     let status = spool::status(&dir, settings.spool.max_bytes).ok()?;
-    let (which, flag) = match database.simulated {
-        true => ("the simulated market", " --simulated"),
-        false => ("real exchanges", ""),
-    };
+    let flag = flag(database.simulated);
+    let which = if database.simulated { "the simulated market" } else { "real exchanges" };
     let ticks = Grouped(status.ticks);
     (status.ticks > 0).then(|| {
         format!("Of {which} {ticks} ticks wait elsewhere: `trading-core spool status{flag}`")

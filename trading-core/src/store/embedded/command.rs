@@ -17,8 +17,8 @@ use super::home::{Home, bytes_below};
 pub use super::remove::{Content, Removal, remove, survey as survey_removal};
 use super::server::{self, Endpoint, Postmaster};
 use super::{
-    Arrival, Cluster, DATABASE, EmbeddedError, LOCK_WAIT, Options, USER, blocking, find_binaries,
-    find_new, url,
+    Arrival, Cluster, DATABASE, EmbeddedError, LOCK_WAIT, Options, SIMULATED, USER, blocking, find_binaries,
+    find_new, flag, url,
 };
 
 /// How long a running server may take to say its version.
@@ -41,11 +41,6 @@ pub struct Status {
     pub other_dir: Option<PathBuf>,
     /// The server, if it runs.
     pub server: Option<RunningServer>,
-}
-
-/// What a command is given to mean that database.
-const fn flag(simulated: bool) -> &'static str {
-    if simulated { " --simulated" } else { "" }
 }
 
 /// A server that runs.
@@ -97,10 +92,8 @@ impl fmt::Display for Status {
         }
         write!(f, "data      {} ({})", self.data_dir.display(), ByteSize(self.data_bytes))?;
         if let Some(folder) = &self.other_dir {
-            let (name, other) = match self.simulated {
-                true => ("real", ""),
-                false => ("simulated", " --simulated"),
-            };
+            let name = if self.simulated { "real" } else { SIMULATED };
+            let other = flag(!self.simulated);
             write!(f, "\n{name:9} {} (`trading-core db status{other}`)", folder.display())?;
         }
         Ok(())

@@ -28,6 +28,7 @@ mod furnish;
 mod home;
 mod locks;
 mod nameless;
+mod names;
 mod owner;
 mod remove;
 mod server;
@@ -53,6 +54,7 @@ use binaries::Binaries;
 pub use error::EmbeddedError;
 use home::Home;
 pub use home::default_data_dir;
+pub(crate) use names::of_the_trades;
 use server::{Endpoint, Postmaster, Started, Wait};
 use watchdog::Watchdog;
 pub use watchdog::stop_servers_when_killed;
@@ -64,6 +66,13 @@ pub const USER: &str = "trading_core";
 
 /// The folder of the simulated market, below the directory of the real one: the two never share a database or a spool.
 pub const SIMULATED: &str = "simulated";
+
+/// What a command is given to mean the database of the simulated market, with a blank before it; for that of the real
+/// exchanges nothing.
+#[must_use]
+pub const fn flag(simulated: bool) -> &'static str {
+    if simulated { " --simulated" } else { "" }
+}
 
 /// How long another process may hold the right to start or stop the server.
 const LOCK_WAIT: Duration = Duration::from_secs(120);

@@ -14,31 +14,14 @@ use tokio::time::timeout;
 use super::home::{Home, bytes_below};
 use super::server::{self, Postmaster};
 use super::strangers::{STAGING, entries};
-use super::{DATABASE, EmbeddedError, LOCK_WAIT, Options, SIMULATED, blocking, random_text};
+use super::{
+    DATABASE, EmbeddedError, LOCK_WAIT, Options, SIMULATED, blocking, names, random_text,
+};
 use crate::store::folder::is_missing;
 use crate::store::spool::{self, Leaving};
 
 /// How long a running server may take to count what it holds.
 const COUNT_MAX: Duration = Duration::from_secs(3);
-/// The files of a cluster's directory, beside its data: those that others wait at last.
-const FILES: [&str; 16] = [
-    "postgres.log",
-    "postgres.log.1",
-    "pgpass",
-    "pgpass.new",
-    "port",
-    "port.new",
-    "socket-folder",
-    "socket-folder.new",
-    "keep-running",
-    "keep-running.new",
-    "market-hours",
-    "market-hours.new",
-    "market-hours.held",
-    "market-hours.lock",
-    "users.lock",
-    "change.lock",
-];
 /// The folder of the spool, where `spool.dir` names no other.
 const SPOOL: &str = "spool";
 
@@ -147,7 +130,7 @@ fn clear(home: &Home) -> Result<Vec<String>, EmbeddedError> {
         remove_tree(home, &folder.join(name))?;
     }
     home.remove_socket_dir(&socket_dir)?;
-    for name in FILES {
+    for name in names::files() {
         match place.remove(name) {
             Err(error) if !is_missing(&error) => {
                 return Err(EmbeddedError::io("remove", &folder.join(name))(error));

@@ -3,29 +3,8 @@
 use std::fs;
 use std::path::Path;
 
-use super::EmbeddedError;
+use super::{EmbeddedError, names};
 
-/// Names in the directory that are no stranger's: ours, the simulated market's, the spool's beside us, and a mounted
-/// disk's.
-const KNOWN: [&str; 17] = [
-    "postgres",
-    super::SIMULATED,
-    "run",
-    "postgres.log",
-    "postgres.log.1",
-    "pgpass",
-    "port",
-    "socket-folder",
-    "change.lock",
-    "users.lock",
-    "keep-running",
-    "market-hours",
-    "market-hours.new",
-    "market-hours.held",
-    "market-hours.lock",
-    "spool",
-    "lost+found",
-];
 /// How the folder of an unfinished `initdb` begins.
 pub(super) const STAGING: &str = "initdb.";
 
@@ -36,14 +15,14 @@ pub(super) fn refuse_strangers(folder: &Path) -> Result<(), EmbeddedError> {
     if !folder.is_dir() {
         return refuse(folder, "it is not a directory".to_owned());
     }
-    let names = entries(folder)?;
-    if names.iter().any(|name| name == "PG_VERSION") {
+    let there = entries(folder)?;
+    if there.iter().any(|name| name == "PG_VERSION") {
         let why = "it is itself the data of a PostgreSQL server that trading-core did not make";
         return refuse(folder, why.to_owned());
     }
-    let ours = |name: &String| KNOWN.contains(&name.as_str()) || name.starts_with(STAGING);
-    if !names.is_empty() && !names.iter().any(ours) {
-        let first = names.first().cloned().unwrap_or_default();
+    let ours = |name: &String| names::is_known(name) || name.starts_with(STAGING);
+    if !there.is_empty() && !there.iter().any(ours) {
+        let first = there.first().cloned().unwrap_or_default();
         return refuse(folder, format!("it holds other files already ({first})"));
     }
     let data = folder.join("postgres");
