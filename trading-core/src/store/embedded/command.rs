@@ -17,8 +17,8 @@ use super::home::{Home, bytes_below};
 pub use super::remove::{Content, Removal, remove, survey as survey_removal};
 use super::server::{self, Endpoint, Postmaster};
 use super::{
-    Arrival, Cluster, DATABASE, EmbeddedError, LOCK_WAIT, Options, SIMULATED, USER, blocking, find_binaries,
-    find_new, flag, url,
+    Arrival, Cluster, DATABASE, EmbeddedError, LOCK_WAIT, Options, SIMULATED, USER, blocking,
+    find_binaries, find_new, flag, url,
 };
 
 /// How long a running server may take to say its version.
@@ -201,7 +201,10 @@ pub async fn start(options: &Options) -> Result<Start, EmbeddedError> {
 /// When the server does not stop in time.
 pub async fn stop(options: &Options) -> Result<Stop, EmbeddedError> {
     let Some(home) = existing(options).await? else { return Ok(Stop::NotRunning) };
-    let _lock = home.lock_changes(LOCK_WAIT).await?;
+    let _lock = match home.lock_changes(LOCK_WAIT).await {
+        Err(EmbeddedError::Removed { .. }) => return Ok(Stop::NotRunning),
+        lock => lock?,
+    };
     let in_use = home.has_users()?;
     home.set_kept_running(false)?;
     Ok(match (server::shut_down(&home, &mut None).await?, in_use) {
@@ -221,7 +224,10 @@ pub async fn stop_unused(options: &Options, patience: Duration) -> Result<Stop, 
     let Some(home) = existing(options).await? else { return Ok(Stop::NotRunning) };
     let deadline = Instant::now() + patience;
     loop {
-        let lock = home.lock_changes(LOCK_WAIT).await?;
+        let lock = match home.lock_changes(LOCK_WAIT).await {
+            Err(EmbeddedError::Removed { .. }) => return Ok(Stop::NotRunning),
+            lock => lock?,
+        };
         if home.is_kept_running() {
             return Ok(Stop::LeftRunning);
         }
@@ -368,6 +374,7 @@ async fn in_use(home: &Home) -> Result<bool, EmbeddedError> {
         Ok(_lock) => home.has_users(),
         // Somebody is starting or stopping it just now.
         Err(EmbeddedError::Busy { .. }) => Ok(true),
+        Err(EmbeddedError::Removed { .. }) => Ok(false),
         Err(error) => Err(error),
     }
 }

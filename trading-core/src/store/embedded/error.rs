@@ -188,6 +188,35 @@ pub enum EmbeddedError {
         /// The processes, where they are known.
         pids: Vec<i32>,
     },
+    /// The directory was removed while something in it was waited for.
+    #[error("the database in {} was removed meanwhile by `trading-core db remove`", folder.display())]
+    Removed {
+        /// The directory.
+        folder: PathBuf,
+    },
+    /// The data is a symbolic link.
+    #[error(
+        "{} is a symbolic link to {}, and a server that runs behind it would not be found again. To keep the data, move it \
+         to where the link is; the whole directory may be a link, as database.data_dir may name one. To throw it away, stop \
+         the server if one runs there (`pg_ctl stop -D`), then delete {} and the link by hand",
+        data.display(), target.display(), target.display()
+    )]
+    Linked {
+        /// The link.
+        data: PathBuf,
+        /// Where it leads.
+        target: PathBuf,
+    },
+    /// The data that was to be removed is a mount.
+    #[error(
+        "{} is a mounted file system, which is not this program's to remove; nothing was removed. Stop the server with \
+         `trading-core db stop`, delete by hand what is in that folder, unmount it, and ask again",
+        data.display()
+    )]
+    Mounted {
+        /// Where it is mounted.
+        data: PathBuf,
+    },
     /// Its spool cannot be read or removed.
     #[error(transparent)]
     Spool(Box<crate::store::spool::SpoolError>),

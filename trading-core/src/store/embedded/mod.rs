@@ -195,11 +195,8 @@ impl Cluster {
 
     /// [`Cluster::start`]; `keep` makes the server outlive its users.
     async fn start_as(options: &Options, keep: bool) -> Result<Self, EmbeddedError> {
-        let home = {
-            let options = options.clone();
-            blocking(move || Home::open(&options)).await?
-        };
-        let lock = Arc::new(home.lock_changes(LOCK_WAIT).await?);
+        let (home, lock) = Home::open_locked(options, LOCK_WAIT).await?;
+        let lock = Arc::new(lock);
         let watchdog = Watchdog::start(&home);
         let Up { arrival, endpoint, mut child } = Box::pin(bring_up(&home, options, &lock)).await?;
         let place = match furnished(&home, &endpoint, keep, arrival).await {

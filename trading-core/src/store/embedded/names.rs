@@ -66,6 +66,8 @@ pub(crate) fn of_the_trades() -> impl Iterator<Item = &'static str> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt as _;
     use std::time::Duration;
 
     use super::super::Options;
@@ -76,6 +78,7 @@ mod tests {
     #[tokio::test]
     async fn everything_that_is_made_beside_the_data_is_known() {
         let base = tempfile::tempdir().unwrap();
+        fs::set_permissions(base.path(), fs::Permissions::from_mode(0o755)).unwrap();
         // Too long for a socket, whose folder then lies elsewhere.
         let data_dir = base.path().join("l".repeat(120));
         let options = Options { data_dir: Some(data_dir), ..Options::default() };
@@ -94,6 +97,6 @@ mod tests {
             assert!(files().any(|file| file == name), "{name} would be left by db remove");
         }
         assert!(of_the_trades().any(|name| name == "socket-folder"));
-        std::fs::remove_dir(socket_dir).unwrap();
+        fs::remove_dir(socket_dir).unwrap();
     }
 }
