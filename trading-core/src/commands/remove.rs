@@ -7,6 +7,7 @@ use trading_core::cli::ExitCode;
 use trading_core::config::{DatabaseUrl, Settings};
 use trading_core::output;
 use trading_core::store::embedded::{Options, SIMULATED, command, flag};
+use trading_core::store::spool;
 
 use super::place::must_be_there;
 use super::{Environment, failed, pg_bin};
@@ -39,7 +40,11 @@ pub(super) async fn remove(settings: &Settings, yes: bool, environment: &Environ
         return code;
     }
     let options = Options::new(&settings.database, pg_bin(environment));
-    let removal = match command::survey_removal(&options).await {
+    let spool = match spool::folder(&settings.spool, &settings.database) {
+        Ok(dir) => dir,
+        Err(error) => return failed(&error),
+    };
+    let removal = match command::survey_removal(&options, &spool).await {
         Ok(Some(removal)) => removal,
         // Removed by somebody else meanwhile.
         Ok(None) => return output::result("nothing is left to remove"),
@@ -55,7 +60,7 @@ pub(super) async fn remove(settings: &Settings, yes: bool, environment: &Environ
     if !yes && !is_agreed(&what, &removal.folder) {
         return failed(&Problem::Declined);
     }
-    match command::remove(&options).await {
+    match command::remove(&options, &spool).await {
         Ok(left) => output::result(&removed(&what, &removal.folder, &left)),
         Err(error) => failed(&error),
     }

@@ -101,6 +101,11 @@ impl Home {
     fn at(folder: PathBuf) -> Result<Self, EmbeddedError> {
         let place = Folder::open(&folder).map_err(EmbeddedError::at("open", &folder))?;
         refuse_strangers(&folder)?;
+        // A server is known by the directory that it works in, which is where the link leads.
+        let data = folder.join("postgres");
+        if let Ok(target) = fs::read_link(&data) {
+            return Err(EmbeddedError::Linked { data, target });
+        }
         let (uid, gid, _mode) =
             place.owner().map_err(EmbeddedError::io("read the directory", &folder))?;
         let servant = servant_for(&folder, (uid, gid))?;
@@ -480,6 +485,23 @@ mod tests {
         ground.link("link", &ground.private);
         assert!(open(&ground.theirs.join("link")).is_err());
         ground.is_untouched();
+    }
+
+    #[test]
+    fn the_directory_may_be_a_link_and_the_data_in_it_may_not() {
+        let base = tempfile::tempdir().unwrap();
+        fs::set_permissions(base.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let (disk, data_dir) = (base.path().join("disk"), base.path().join("data"));
+        fs::create_dir_all(disk.join("postgres")).unwrap();
+        symlink(&disk, &data_dir).unwrap();
+        assert_eq!(open(&data_dir).unwrap().folder(), fs::canonicalize(&disk).unwrap());
+        let data_dir = base.path().join("other");
+        fs::create_dir(&data_dir).unwrap();
+        fs::write(disk.join("postgres/PG_VERSION"), "15").unwrap();
+        symlink(disk.join("postgres"), data_dir.join("postgres")).unwrap();
+        let error = open(&data_dir).unwrap_err();
+        assert!(matches!(error, EmbeddedError::Linked { .. }), "{error:?}");
+        assert!(error.to_string().contains(&disk.display().to_string()), "{error}");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use nix::unistd::geteuid;
@@ -115,6 +116,8 @@ async fn links_are_removed_and_not_followed_and_what_is_not_ours_stays() {
     let (code, answer, log) = program("db remove --yes", &settings(&scratch));
     assert_eq!(code, Some(0), "{log}");
     assert!(answer.contains("lost+found, notes.txt"), "{answer}");
+    let told = format!("not: {}, to which a link in it leads", elsewhere.path().display());
+    assert!(answer.contains(&told), "{answer}");
     assert_eq!(fs::read(elsewhere.path().join("thesis.txt")).unwrap(), b"years");
     assert_eq!(fs::read(scratch.path().join("notes.txt")).unwrap(), b"mine");
     assert!(!scratch.path().join("postgres").exists());
@@ -170,6 +173,78 @@ async fn what_waits_for_it_in_its_spool_goes_and_what_waits_for_another_database
     assert_eq!(left.ticks, 4);
     assert_eq!(left.slots.len(), 1, "{left:?}");
     assert_eq!(spool::recall(&dir, &own), None);
+}
+
+/// As recorders spool for the database at this directory.
+async fn spooled(dir: &Path, home: &Path, origin: &str, ticks: usize) {
+    let run = home.join("run");
+    let unseen = format!("the first at trading_core@{}:5433/trading_core, {origin}", run.display());
+    let (spool, _) = Spool::open(dir.to_owned(), 1 << 20, unseen.as_str()).await.unwrap();
+    spool.append(vec![tick(); ticks]).await.1.unwrap();
+}
+
+#[tokio::test]
+async fn a_simulated_spool_elsewhere_goes_too_and_one_that_others_may_use_stays_and_is_named() {
+    let elsewhere = tempfile::tempdir().unwrap();
+    let dir = elsewhere.path().join("spool");
+    for scratch in [Scratch::simulated(), Scratch::new("")] {
+        let is_simulated = scratch.options().simulated;
+        let origin = if is_simulated { of_a_market() } else { Origin::Exchanges };
+        made(&scratch, &origin).await;
+        let mut settings = settings(&scratch);
+        settings.push(setting("SPOOL__DIR", dir.display()));
+        let own = if is_simulated { dir.join("simulated") } else { dir.clone() };
+        spooled(&own, &scratch.home(), &origin.to_string(), 3).await;
+        let flag = if is_simulated { " --simulated" } else { "" };
+        let (code, answer, log) = program(&format!("db remove --yes{flag}"), &settings);
+        assert_eq!(code, Some(0), "{log}");
+        assert!(!scratch.home().exists(), "{answer}");
+        if is_simulated {
+            assert!(
+                answer.contains(&format!("\nand its spool in {}\n", own.display())),
+                "{answer}"
+            );
+            assert!(answer.contains("and 3 trades in its spool, which are stored"), "{answer}");
+            assert!(!own.exists() && dir.exists(), "{answer}");
+        } else {
+            let stays = format!(
+                "not: the spool in {}, which other recorders may use; 3 trades in it wait",
+                dir.display()
+            );
+            assert!(answer.contains(&stays), "{answer}");
+            assert_eq!(spool::status(&dir, 1 << 20).unwrap().ticks, 3);
+        }
+    }
+}
+
+#[tokio::test]
+async fn data_behind_a_link_is_not_removed_and_the_answer_says_what_to_delete() {
+    let scratch = Scratch::new("");
+    made(&scratch, &Origin::Exchanges).await;
+    let disk = tempfile::tempdir().unwrap();
+    fs::set_permissions(disk.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let (data, target) = (scratch.path().join("postgres"), disk.path().join("postgres"));
+    fs::rename(&data, &target).unwrap();
+    symlink(&target, &data).unwrap();
+    for line in ["db remove --yes", "db start"] {
+        let (code, _, log) = program(line, &settings(&scratch));
+        assert_eq!(code, Some(1), "{line}: {log}");
+        let told = format!("{} is a symbolic link to {}", data.display(), target.display());
+        assert!(log.contains(&told) && log.contains("by hand"), "{line}: {log}");
+    }
+    assert!(target.join("PG_VERSION").exists() && data.is_symlink());
+    fs::remove_file(&data).unwrap();
+    fs::rename(&target, &data).unwrap();
+
+    // A link to the whole directory stays, and can be used again.
+    let link = disk.path().join("data");
+    symlink(scratch.path(), &link).unwrap();
+    let settings = vec![setting("DATABASE__DATA_DIR", link.display())];
+    for line in ["db start", "db remove --yes", "db start", "db remove --yes"] {
+        let (code, _, log) = program(line, &settings);
+        assert_eq!(code, Some(0), "{line}: {log}");
+    }
+    assert_eq!(fs::read_dir(&link).unwrap().count(), 0);
 }
 
 #[tokio::test]
