@@ -121,10 +121,15 @@ pub fn with_causes(error: &(dyn Error + 'static)) -> String {
         let shown = words.to_string();
         let shown = escaped(&shown, Lines::One);
         // Some errors repeat their cause in their own text.
-        if !its_own.is_empty() {
+        let is_replaced =
+            !its_own.is_empty() && its_own != *shown && text.contains(its_own.as_str());
+        if is_replaced {
             text = text.replace(&its_own, &shown);
         }
-        if !text.contains(&*shown) {
+        // Only at the end is it surely the cause: a short one may be part of any word.
+        let with_cure = said(cause).to_string();
+        let is_said = text.ends_with(&*shown) || text.ends_with(&*escaped(&with_cure, Lines::One));
+        if !is_replaced && !is_said {
             text.push_str(": ");
             text.push_str(&shown);
         }
@@ -172,6 +177,8 @@ mod tests {
             "the ticks cannot be read: Connection refused"
         );
         assert_eq!(with_causes(&Ours::Repeats(refused())), "it said Connection refused");
+        let short = sqlx::Error::Io(std::io::Error::other("ticks"));
+        assert_eq!(with_causes(&Ours::Apart(short)), "the ticks cannot be read: ticks");
         let same = with_causes(&Ours::Same(sqlx::Error::PoolTimedOut));
         assert!(same.contains("pool timed out"), "{same}");
         assert_eq!(

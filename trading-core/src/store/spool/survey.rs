@@ -149,7 +149,6 @@ pub fn inspect(
     Ok(ticks)
 }
 
-/// `None`: it is not there.
 /// When a recorder last wrote into it; `None`: nothing waits there.
 ///
 /// # Errors
@@ -178,6 +177,7 @@ pub fn written_at(dir: &Path) -> Result<Option<Timestamp>, SpoolError> {
     Ok(newest)
 }
 
+/// `None`: it is not there.
 fn open_dir(dir: &Path) -> Result<Option<Folder>, SpoolError> {
     match Folder::open(dir) {
         Ok(folder) => Ok(Some(folder)),
