@@ -89,7 +89,8 @@ pub fn complain(error: &(dyn std::error::Error + 'static)) {
 }
 
 /// The error and its causes, where nothing that a database or a venue said begins a line or moves a cursor. Causes are
-/// words of others, on one line. Our own text may have several, of which only the first begins at the left.
+/// words of others, on one line. Our own text may have several, of which only the first begins at the left; those that
+/// are commands to be copied are not folded.
 fn complaint(error: &(dyn std::error::Error + 'static)) -> Page {
     let text = with_causes(error);
     let mut lines = text.lines();
@@ -98,6 +99,10 @@ fn complaint(error: &(dyn std::error::Error + 'static)) -> Page {
     page.line(Text::of(Tone::Bad, "error:").and(Tone::Plain, format!(" {first}")));
     for line in lines {
         let indent = line.len() - line.trim_start_matches(' ').len();
+        if Page::is_command(indent) {
+            page.whole(line);
+            continue;
+        }
         let missing = 2_usize.saturating_sub(indent);
         page.hanging(indent + missing + 2, format!("{:missing$}{line}", ""));
     }
@@ -156,5 +161,15 @@ mod tests {
     fn a_text_of_our_own_keeps_its_lines() {
         let text = complaint(&Ours("2 problems:\n  one\n  two\nor else".to_owned())).to_string();
         assert_eq!(text, "error: 2 problems:\n  one\n  two\n  or else");
+    }
+
+    #[test]
+    fn a_command_in_a_complaint_is_whole_on_a_narrow_terminal() {
+        let command = "    psql postgres://me@host/market -c 'CREATE DATABASE real_trades'";
+        let text =
+            format!("it holds simulated trades. Real ones need another, as\n{command}\nor so");
+        let screen = Screen { width: Some(30), ..Screen::default() };
+        let text = complaint(&Ours(text)).on(screen);
+        assert!(text.lines().any(|line| line == command), "{text}");
     }
 }

@@ -13,6 +13,10 @@ use super::text::Text;
 const HANG: usize = 2;
 /// Columns of a name at the begin of a line, with its blanks.
 const NAME_MAX: usize = 16;
+/// A line of ours that stands so far in is a command to be copied.
+const COMMAND_INDENT: usize = 4;
+/// What an entry that is a command to be copied begins with.
+const COMMANDS: [&str; 2] = ["psql ", "PGPASSFILE="];
 
 /// Lines and tables.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -23,6 +27,7 @@ pub struct Page {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Block {
     Line { text: Text, hang: usize },
+    Whole(Text),
     Table(Table),
 }
 
@@ -37,6 +42,12 @@ impl Page {
         self.blocks.push(Block::Line { text: text.into(), hang });
     }
 
+    /// Adds a line that is to be copied. It is never folded: where it is longer than a terminal is wide, the terminal wraps
+    /// it, and knows when it is copied that it is one line.
+    pub fn whole(&mut self, text: impl Into<Text>) {
+        self.blocks.push(Block::Whole(text.into()));
+    }
+
     /// Adds a line that begins with a name, which takes so many columns and two blanks.
     pub fn entry(&mut self, name: &str, width: usize, text: impl Into<Text>) {
         let name = Text::from(name);
@@ -46,7 +57,8 @@ impl Page {
     }
 
     /// Adds each line of a text. One that begins with a name and two blanks or more goes on behind the name, any other a
-    /// little further in than it begins.
+    /// little further in than it begins. Commands stay whole: what begins four columns in or more, and an entry such as
+    /// `psql      psql 'postgres://…'`.
     pub fn lines(&mut self, text: &str) {
         for line in text.lines() {
             let words = line.trim_start_matches(' ');
@@ -56,8 +68,19 @@ impl Page {
                 name + rest.len() - rest.trim_start_matches(' ').len()
             });
             let named = named.filter(|width| *width <= NAME_MAX && indent == 0);
+            let entry = named.and_then(|width| line.get(width..)).unwrap_or_default();
+            if Self::is_command(indent) || COMMANDS.iter().any(|it| entry.starts_with(it)) {
+                self.whole(line);
+                continue;
+            }
             self.hanging(indent + named.unwrap_or(HANG), line);
         }
+    }
+
+    /// Whether a line of our own text that is indented so far is a command to be copied.
+    #[must_use]
+    pub const fn is_command(indent: usize) -> bool {
+        indent >= COMMAND_INDENT
     }
 
     /// Adds a table.
@@ -73,6 +96,10 @@ impl Page {
             match block {
                 Block::Table(table) => table.write(screen, &mut out),
                 Block::Line { text, hang } => write_line(text, *hang, screen, &mut out),
+                Block::Whole(text) => {
+                    text.write(screen.colours, &mut out);
+                    out.push('\n');
+                }
             }
         }
         out
@@ -146,6 +173,23 @@ mod tests {
     #[test]
     fn a_page_in_a_pipe_is_one_line_a_record() {
         insta::assert_snapshot!("page_piped", page().to_string());
+    }
+
+    #[test]
+    fn a_command_is_whole_on_a_terminal_that_is_too_narrow_for_it() {
+        let commands = [
+            "    mkdir /var/lib/simulated && mv /var/lib/postgres /var/lib/simulated/",
+            "psql      psql 'postgres://trading_core@/db?host=%2Frun%2Fuser&port=5433'",
+            "tcp       PGPASSFILE='/var/lib/pgpass' psql -h 127.0.0.1 -p 5433 -U trading_core db",
+        ];
+        let mut page = Page::default();
+        page.lines(&commands.join("\n"));
+        page.line("or `trading-core live --simulate --database-url embedded`, if that is meant");
+        let text = page.on(Screen { width: Some(40), ..Screen::default() });
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines.get(..3), Some(&commands[..]), "{text}");
+        let quoted = "  `trading-core live --simulate --database-url embedded`,";
+        assert_eq!(lines.get(3..), Some(&["or", quoted, "  if that is meant"][..]), "{text}");
     }
 
     #[test]

@@ -6,8 +6,11 @@ use std::path::Path;
 use std::process::Stdio;
 
 use nix::pty::{Winsize, openpty};
+use trading_core::store::embedded::Cluster;
+use trading_core::store::postgres::{Origin, claim};
 
-use crate::support::postgres::{TestDatabase, database};
+use crate::recorder::setting;
+use crate::support::postgres::{Scratch, TestDatabase, database};
 use crate::support::process::command;
 
 /// A database with a symbol of wide letters, a gap in its ids, and a long remark.
@@ -155,6 +158,32 @@ async fn no_terminal_is_too_narrow_to_print_on() {
         let (ended, shown) = on_terminal(columns, &["config", "check"], &[settings]);
         assert_eq!(ended, Some(64), "{shown}");
     }
+}
+
+#[tokio::test]
+async fn a_command_to_be_copied_is_one_line_for_the_terminal_however_narrow_it_is() {
+    let database = database().await;
+    trading_core::store::postgres::migrate(&database.pool).await.unwrap();
+    let simulated = Origin::Simulated("a test".to_owned());
+    claim(&database.pool, &simulated).await.unwrap();
+    let url = [("DATABASE_URL", database.url.as_str())];
+    let scratch = Scratch::new("");
+    let cluster = Cluster::start(&scratch.options()).await.unwrap();
+    let (name, value) = setting("DATABASE__DATA_DIR", scratch.path().display());
+    let data_dir = [(name.as_str(), value.as_str())];
+    for columns in [40, 80] {
+        let (code, shown) = on_terminal(columns, &["live"], &url);
+        assert_eq!(code, Some(1), "{shown}");
+        let is_whole = |line: &str| {
+            line.starts_with("    psql ") && line.ends_with(" -c 'CREATE DATABASE real_trades'")
+        };
+        assert!(plain(&shown).lines().any(is_whole), "{columns}: {shown}");
+        let (code, shown) = on_terminal(columns, &["db", "status"], &data_dir);
+        assert_eq!(code, Some(0), "{shown}");
+        let entry = format!("psql      psql '{}'", cluster.url());
+        assert!(results(&shown).contains(&entry), "{columns}: {shown}");
+    }
+    cluster.stop().await.unwrap();
 }
 
 #[tokio::test]
