@@ -13,13 +13,13 @@ mod liveness;
 mod relay;
 mod sequence;
 mod session;
+mod told;
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use rustc_hash::FxHashSet;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
@@ -29,12 +29,13 @@ pub use gate::ConnectGate;
 pub use liveness::LivenessRules;
 use relay::Relay;
 pub use sequence::{Findings, Sequence};
+pub use told::GapLines;
 
 use crate::domain::{ExchangeStamps, Instrument, RecorderClock};
 use crate::exchange::{Exchange, Limits};
 use crate::network::Network;
 use crate::pipeline::{Ledger, TickSender};
-use crate::store::journal::{GapCause, GapRecord, Journal};
+use crate::store::journal::{GapRecord, Journal};
 use crate::store::postgres::LastStored;
 use crate::telemetry::{SharedLimiter, Unsaid};
 
@@ -93,7 +94,7 @@ pub async fn run(context: FeedContext, stop: CancellationToken) {
         )),
         // Where one connection finds that the pipeline has ended, the others are stopped.
         stop: stop.child_token(),
-        gaps_said: SharedLimiter::default(),
+        gap_lines: GapLines::default(),
         retracted_said: SharedLimiter::default(),
         ahead_said: SharedLimiter::default(),
         repeats_said: SharedLimiter::default(),
@@ -108,6 +109,7 @@ pub async fn run(context: FeedContext, stop: CancellationToken) {
     }
     let rest = feed.sequence.lock().await.rest();
     feed.report(rest);
+    feed.gap_lines.tell_rest();
     info!(feed = %feed.context.name, "Feed stopped");
 }
 
@@ -117,7 +119,7 @@ struct Feed {
     context: FeedContext,
     sequence: Mutex<Sequence>,
     stop: CancellationToken,
-    gaps_said: SharedLimiter,
+    gap_lines: GapLines,
     retracted_said: SharedLimiter,
     ahead_said: SharedLimiter,
     repeats_said: SharedLimiter,
@@ -133,6 +135,7 @@ impl Feed {
             pulse.tick().await;
             let due = self.sequence.lock().await.due(Instant::now(), self.context.clock.now());
             self.report(due);
+            self.gap_lines.tell_due();
         }
     }
 
@@ -176,52 +179,11 @@ impl Feed {
         }
     }
 
-    /// Lists gaps, and says so.
+    /// Lists gaps at once. They are told together with those that follow soon.
     fn report(&self, gaps: Vec<GapRecord>) {
-        if let [first, rest @ ..] = gaps.as_slice()
-            && rest.iter().any(|gap| gap.instrument != first.instrument)
-            && gaps.iter().all(|gap| gap.ids.is_some() && gap.cause == first.cause)
-        {
-            self.report_together(first.cause, &gaps);
-            return;
-        }
         for gap in gaps {
+            self.gap_lines.add(&gap);
             self.context.journal.gap(gap);
-            if let Some(unsaid) = self.gaps_said.admit(Instant::now()) {
-                let GapRecord { instrument, ids, from, to, cause, .. } = gap;
-                // Of many small gaps that are told as one, some of the ids came.
-                let some = if cause == GapCause::JumpedOften { "some of " } else { "" };
-                let cause = cause.as_str();
-                match ids {
-                    Some((first, last)) => warn!(
-                        "Gap: {instrument} is missing {some}{} trades, ids {first} to {last}: {cause}{unsaid}",
-                        last.saturating_sub(first).saturating_add(1)
-                    ),
-                    None => warn!(
-                        "Gap: {instrument} may be missing trades from {from} to {to}: {cause}{unsaid}"
-                    ),
-                }
-            }
-        }
-    }
-}
-
-impl Feed {
-    /// Lists gaps that show at once and for one reason, as after a start, and says so in one line.
-    fn report_together(&self, cause: GapCause, gaps: &[GapRecord]) {
-        for gap in gaps {
-            self.context.journal.gap(*gap);
-        }
-        if let Some(unsaid) = self.gaps_said.admit(Instant::now()) {
-            let symbols: FxHashSet<Instrument> = gaps.iter().map(|gap| gap.instrument).collect();
-            let count = |(first, last): (u64, u64)| last.saturating_sub(first).saturating_add(1);
-            let trades: u64 = gaps.iter().filter_map(|gap| gap.ids).map(count).sum();
-            warn!(
-                "Gap: {} is missing {trades} trades of {} symbols: {}{unsaid}",
-                self.context.exchange.name(),
-                symbols.len(),
-                cause.as_str()
-            );
         }
     }
 }
