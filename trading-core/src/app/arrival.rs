@@ -16,13 +16,14 @@ use super::ground::{Answers, Question};
 use super::live::LiveError;
 use crate::domain::{Instrument, Tick, Timestamp};
 use crate::exchange::IdRule;
+use crate::feed::GapLines;
 use crate::store::journal::{GapCause, GapRecord, Journal};
 use crate::store::postgres::{
     LastStored, PostgresStore, StoredTrade, first_received, last_received,
 };
 use crate::store::spool::Spool;
 use crate::store::{Store, StoreError, Written, cause_of, said};
-use crate::telemetry::{Lasting, RepeatLimiter, SharedLimiter};
+use crate::telemetry::{Lasting, RepeatLimiter};
 
 /// The wait before a database that is away is asked again.
 const RETRY_DELAY: Duration = Duration::from_secs(2);
@@ -99,7 +100,6 @@ pub(super) struct Arrival {
     pub(super) spooled_for: Option<String>,
     /// Why it was not there at the start.
     pub(super) first: LiveError,
-    pub(super) gaps_said: SharedLimiter,
 }
 
 impl Arrival {
@@ -175,69 +175,77 @@ impl Arrival {
         stored: &[LastStored],
         started_at: Timestamp,
     ) -> Result<(), sqlx::Error> {
+        let lines = GapLines::default();
+        let list = |gap: Option<GapRecord>| {
+            if let Some(gap) = gap {
+                lines.add(&gap);
+                journal.gap(gap);
+            }
+        };
         // At once: these are known, and a stop must not lose them.
         for last in stored {
-            self.list_time(journal, last.instrument, last.until, started_at);
+            list(self.gap_in_time(last.instrument, last.until, started_at, cause(last)));
         }
+        lines.tell_rest();
         // The first trades of this run are in the table when the spool is empty. Where this is not reached, the auditor
         // finds the ids.
         spool.until_empty_is(true).await;
         let instruments: Vec<_> = self.question.instruments().collect();
         let before = last_received(pool, &instruments, started_at).await?;
         for last in &before {
+            // What an earlier run had spooled: it has ended since.
+            let cause = GapCause::NotRunning;
             if !stored.iter().any(|known| known.instrument == last.instrument) {
-                self.list_time(journal, last.instrument, last.exchange_at, started_at);
+                list(self.gap_in_time(last.instrument, last.exchange_at, started_at, cause));
             }
-            self.list_ids(journal, last, first_received(pool, last, Some(started_at)).await?);
+            let next = first_received(pool, last, Some(started_at)).await?;
+            list(self.gap_in_ids(last, next, cause));
         }
         for last in stored {
+            let cause = cause(last);
             let last = last.into();
-            self.list_ids(journal, &last, first_received(pool, &last, None).await?);
+            list(self.gap_in_ids(&last, first_received(pool, &last, None).await?, cause));
         }
+        lines.tell_rest();
         Ok(())
     }
 
     /// Where ids prove nothing, all of the time up to this run may be missing.
-    fn list_time(
+    fn gap_in_time(
         &self,
-        journal: &Journal,
         instrument: Instrument,
         from: Timestamp,
         started_at: Timestamp,
-    ) {
-        if self.question.ids_of(instrument) != Some(IdRule::Unique) || from >= started_at {
-            return;
-        }
-        let (to, cause) = (started_at.plus_micros(FIRST_TRADE_MAX), GapCause::NotRunning);
-        let why = cause.as_str();
-        if let Some(unsaid) = self.gaps_said.admit(Instant::now()) {
-            warn!("Gap: {instrument} may be missing trades from {from} to {to}: {why}{unsaid}");
-        }
-        let seen_at = Timestamp::now();
-        journal.gap(GapRecord { instrument, ids: None, from, to, cause, seen_at });
+        cause: GapCause,
+    ) -> Option<GapRecord> {
+        let is_unproved = self.question.ids_of(instrument) == Some(IdRule::Unique);
+        let (to, seen_at) = (started_at.plus_micros(FIRST_TRADE_MAX), Timestamp::now());
+        let gap = GapRecord { instrument, ids: None, from, to, cause, seen_at };
+        (is_unproved && from < started_at).then_some(gap)
     }
 
-    fn list_ids(&self, journal: &Journal, last: &StoredTrade, next: Option<StoredTrade>) {
+    fn gap_in_ids(
+        &self,
+        last: &StoredTrade,
+        next: Option<StoredTrade>,
+        cause: GapCause,
+    ) -> Option<GapRecord> {
         let StoredTrade { instrument, exchange_at: from, .. } = *last;
         let numbers = next.and_then(|next| {
             Some((last.trade_id.number()?, next.trade_id.number()?, next.exchange_at))
         });
-        let Some((before, after, to)) = numbers.filter(|(before, after, _)| before + 1 < *after)
-        else {
-            return;
-        };
-        if self.question.ids_of(instrument) != Some(IdRule::Consecutive) {
-            return;
-        }
-        let ((first, end), cause) = ((before + 1, after - 1), GapCause::NotRunning);
-        let (trades, why) = (after - before - 1, cause.as_str());
-        if let Some(unsaid) = self.gaps_said.admit(Instant::now()) {
-            warn!(
-                "Gap: {instrument} is missing {trades} trades, ids {first} to {end}: {why}{unsaid}"
-            );
-        }
-        let seen_at = Timestamp::now();
-        journal.gap(GapRecord { instrument, ids: Some((first, end)), from, to, cause, seen_at });
+        let (before, after, to) = numbers.filter(|(before, after, _)| before + 1 < *after)?;
+        let (ids, seen_at) = (Some((before + 1, after - 1)), Timestamp::now());
+        let is_proved = self.question.ids_of(instrument) == Some(IdRule::Consecutive);
+        is_proved.then_some(GapRecord { instrument, ids, from, to, cause, seen_at })
+    }
+}
+
+/// Why trades after this one may be missing.
+const fn cause(last: &LastStored) -> GapCause {
+    match last.is_carried {
+        true => GapCause::NotStoredYet,
+        false => GapCause::NotRunning,
     }
 }
 

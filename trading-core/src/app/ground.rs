@@ -19,11 +19,10 @@ use crate::config::Settings;
 use crate::domain::{Instrument, RecorderClock, TradeId};
 use crate::exchange::IdRule;
 use crate::store::postgres::{
-    DatabaseName, LastStored, MaintenanceError, Origin, OriginError, carried, claim, days,
+    DatabaseName, LastStored, MaintenanceError, Origin, OriginError, carriers, claim, days,
     in_doubt_since, is_away, last_stored, list_time_until_now, migrate, upsert_instruments,
 };
 use crate::store::spool::{self, Spool, SpoolNames};
-use crate::telemetry::SharedLimiter;
 
 /// A trade is stamped by its exchange no longer before it is received, but for one that hangs.
 const LAG_MAX: Duration = Duration::from_secs(5);
@@ -123,13 +122,7 @@ impl Ground {
         let spool =
             open_spool(settings, SpoolNames { database, also: vec![unseen] }, None, false).await?;
         let (opening, ready) = Ready::new(false);
-        let arrival = Arrival {
-            question: question.clone(),
-            opening,
-            spooled_for,
-            first,
-            gaps_said: SharedLimiter::default(),
-        };
+        let arrival = Arrival { question: question.clone(), opening, spooled_for, first };
         Ok(Self::new((&question, venues), pool, spool, Vec::new(), ready, Some(arrival)).await)
     }
 
@@ -243,7 +236,7 @@ async fn doubt(
     stored: &mut Vec<LastStored>,
 ) -> Result<(), sqlx::Error> {
     let mut since = FxHashMap::default();
-    let carried = carried(pool).await?;
+    let carriers = carriers(pool).await?;
     for &(instrument, _, ids) in instruments {
         let exchange = instrument.exchange();
         if !since.contains_key(exchange) {
@@ -263,10 +256,7 @@ async fn doubt(
                 exchange_at: *since,
                 until: *since,
                 missing: Vec::new(),
-                is_carried: carried.contains(&(
-                    instrument.exchange().to_owned(),
-                    instrument.symbol().as_str().to_owned(),
-                )),
+                is_carried: carriers.may_hold(instrument, *since, None),
             }),
             None => list_time_until_now(pool, instrument, *since).await?,
         }

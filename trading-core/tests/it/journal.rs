@@ -444,6 +444,43 @@ async fn recording_goes_on_at_the_newest_trade_by_time_then_by_number_over_many_
     assert_eq!(found, expected);
 }
 
+#[tokio::test]
+async fn only_a_recorder_that_lived_after_the_last_stored_trade_may_hold_what_follows_it() {
+    let database = migrated().await;
+    let store = PostgresStore::new(database.socket());
+    let at = |symbol: &str, second: i64| {
+        let tick = tick(symbol, "1", second);
+        Tick { received_at: tick.exchange_at, ..tick }
+    };
+    // The last sign of life was twelve seconds ago, as of a recorder that was killed seven seconds ago.
+    sqlx::query(
+        "INSERT INTO feed_sessions (recorder, exchange, feed, connected_at, seen_at, symbols) \
+         VALUES ('killed', 'binance', 'binance-1', now() - interval '1 min', now() - interval '12 s', \
+             '{BTCUSDT,ETHUSDT}')",
+    )
+    .execute(&database.pool)
+    .await
+    .unwrap();
+    let (stored, held) = (at("BTCUSDT", -7), at("ETHUSDT", -40));
+    let asked = [stored.instrument, held.instrument, at("SOLUSDT", 0).instrument];
+    store.write(&[stored.clone(), held.clone(), at("SOLUSDT", -40)]).await.unwrap();
+    let carried = async || {
+        let mut found = last_stored(&database.pool, &asked).await.unwrap();
+        found.sort_by_key(|last| asked.iter().position(|it| *it == last.instrument));
+        found.iter().map(|last| last.is_carried).collect::<Vec<_>>()
+    };
+    assert_eq!(carried().await, [false, true, false]);
+    // Somebody stores what is traded now: between two of its signs of life it lives all the same.
+    let now = Tick { trade_id: TradeId::Number(2), ..at("BTCUSDT", 4) };
+    store.write(&[now]).await.unwrap();
+    assert_eq!(carried().await, [true, true, false]);
+    sqlx::query("UPDATE feed_sessions SET ended_at = now(), reason = 'stopped'")
+        .execute(&database.pool)
+        .await
+        .unwrap();
+    assert_eq!(carried().await, [false, false, false]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_database_that_is_away_at_the_end_is_waited_for_once_and_not_with_each_note() {
     let nowhere = tempfile::tempdir().unwrap();

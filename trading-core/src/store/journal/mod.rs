@@ -143,7 +143,8 @@ pub enum GapCause {
     Jumped,
     /// It was traded between the last stored trade and the first after the start.
     NotRunning,
-    /// The same, while another recorder carried the symbol or had just ended: what it took may come yet.
+    /// The same, and another recorder carried the symbol then, which records still or was killed: what it held may come
+    /// yet.
     NotStoredYet,
     /// It was traded while no connection brought it.
     NoConnection,
@@ -161,7 +162,7 @@ impl GapCause {
             Self::Jumped => "the ids jumped",
             Self::NotRunning => "the recorder was not running",
             Self::NotStoredYet => {
-                "not stored when this recorder started, while another one recorded or just before"
+                "another recorder records, or one was killed: what it held is not stored yet"
             }
             Self::NoConnection => "no connection",
             Self::NamedLater => "a heartbeat named a later id",

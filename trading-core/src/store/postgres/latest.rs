@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashMap;
 use sqlx::PgPool;
 use sqlx::types::chrono::{DateTime, Utc};
 
@@ -11,6 +11,9 @@ use crate::domain::bounds::SESSION_DEAD;
 use crate::domain::{Instrument, Timestamp, TradeId};
 use crate::store::journal::{GapCause, WITHOUT_A_WORD};
 
+/// An exchange of which a trade that was made so lately is stored is being recorded. Trades come to the table within a
+/// second or so.
+const RECORDED_NOW: Duration = Duration::from_secs(3);
 /// What a recorder of an earlier version, which noted nothing, may have held with its usual settings.
 const UNNOTED: Duration = Duration::from_secs(30);
 
@@ -40,7 +43,7 @@ pub struct LastStored {
     pub until: Timestamp,
     /// Ids that are listed as missing, in order: the first and the last of each range.
     pub missing: Vec<(u64, u64)>,
-    /// Whether a recorder carries it, or did less than a minute ago: what it has may not be stored yet.
+    /// Whether a recorder carries it, or one that was killed did: what it took after this may not be stored yet.
     pub is_carried: bool,
 }
 
@@ -77,28 +80,63 @@ pub async fn last_stored(
             end_of(instrument, &rows, missing)
         }));
     }
-    let carried = carried(pool).await?;
+    let carriers = carriers(pool).await?;
+    let mut newest: FxHashMap<&str, Timestamp> = FxHashMap::default();
+    for last in &found {
+        let newest = newest.entry(last.instrument.exchange()).or_insert(last.until);
+        *newest = last.until.max(*newest);
+    }
     for last in &mut found {
-        let (exchange, symbol) = (last.instrument.exchange(), last.instrument.symbol().as_str());
-        last.is_carried = carried.contains(&(exchange.to_owned(), symbol.to_owned()));
+        let newest = newest.get(last.instrument.exchange()).copied();
+        last.is_carried = carriers.may_hold(last.instrument, last.until, newest);
     }
     Ok(found)
 }
 
-/// The exchanges and symbols that recorders carry which have given a sign of life within a minute.
+/// What recorders carry that have given a sign of life within a minute: those that record, and one that was just killed.
+#[derive(Debug)]
+pub struct Carriers {
+    /// The database's time.
+    now: Timestamp,
+    /// The last sign of life, by exchange and symbol.
+    seen: FxHashMap<(String, String), Timestamp>,
+}
+
+impl Carriers {
+    /// Whether one of them may hold trades that were made after this time and are not stored: it was alive after it, or
+    /// the exchange is being recorded. `newest`: when the youngest stored trade of the exchange was made.
+    #[must_use]
+    pub fn may_hold(
+        &self,
+        instrument: Instrument,
+        after: Timestamp,
+        newest: Option<Timestamp>,
+    ) -> bool {
+        let name = (instrument.exchange().to_owned(), instrument.symbol().as_str().to_owned());
+        let lately = i64::try_from(RECORDED_NOW.as_micros()).unwrap_or(i64::MAX);
+        let is_recorded = newest.is_some_and(|newest| newest >= self.now.plus_micros(-lately));
+        // Between two signs of life, which are ten seconds apart, nothing else shows that a recorder lives.
+        self.seen.get(&name).is_some_and(|seen| *seen > after || is_recorded)
+    }
+}
+
+/// The recorders that have given a sign of life within a minute, by what they carry.
 ///
 /// # Errors
 ///
 /// When the server cannot be reached or refuses.
-pub async fn carried(pool: &PgPool) -> Result<FxHashSet<(String, String)>, sqlx::Error> {
-    let rows: Vec<(String, String)> = sqlx::query_as(
-        "SELECT DISTINCT exchange, unnest(symbols) FROM feed_sessions \
-         WHERE ended_at IS NULL AND seen_at > now() - $1",
+pub async fn carriers(pool: &PgPool) -> Result<Carriers, sqlx::Error> {
+    let rows: Vec<(String, String, DateTime<Utc>, DateTime<Utc>)> = sqlx::query_as(
+        "SELECT exchange, symbol, max(seen_at), now() FROM feed_sessions, unnest(symbols) AS symbol \
+         WHERE ended_at IS NULL AND seen_at > now() - $1 GROUP BY exchange, symbol",
     )
     .bind(SESSION_DEAD)
     .fetch_all(pool)
     .await?;
-    Ok(rows.into_iter().collect())
+    let time = |at: DateTime<Utc>| Timestamp::from_micros(at.timestamp_micros()).ok();
+    let now = rows.first().and_then(|row| time(row.3)).unwrap_or(Timestamp::MAX);
+    let seen = rows.into_iter().filter_map(|row| Some(((row.0, row.1), time(row.2)?))).collect();
+    Ok(Carriers { now, seen })
 }
 
 /// The newest rows of each symbol; those in the database's future too, or not. From the newest days back, a few at a time:
@@ -307,7 +345,7 @@ pub async fn list_time_until_now(
         "INSERT INTO tick_gaps (exchange, symbol, from_time, to_time, cause) \
          SELECT $1, $2, least($3, now()), now(), \
              CASE WHEN EXISTS (SELECT FROM feed_sessions WHERE exchange = $1 AND $2 = ANY (symbols) \
-                 AND ended_at IS NULL AND seen_at > now() - $5) THEN $6 ELSE $4 END \
+                 AND ended_at IS NULL AND seen_at > greatest(now() - $5, $3)) THEN $6 ELSE $4 END \
          ON CONFLICT DO NOTHING",
     )
     .bind(instrument.exchange())

@@ -63,7 +63,8 @@ pub use gaps::{
     waiting_gaps,
 };
 pub use latest::{
-    LastStored, carried, in_doubt_since, last_stored, list_time_until_now, not_stored_for,
+    Carriers, LastStored, carriers, in_doubt_since, last_stored, list_time_until_now,
+    not_stored_for,
 };
 pub use maintenance::{MaintenanceError, Schema, schema, upsert_instruments};
 pub use migrate::{LockHolder, lock_holder, migrate, migrate_within};
