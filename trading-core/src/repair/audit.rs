@@ -48,10 +48,12 @@ pub async fn audit(
     let rounds = async {
         loop {
             auditor.round(&venues, auditor.context.clock.now()).await;
+            auditor.says.tell();
             sleep(INTERVAL).await;
         }
     };
     stop.run_until_cancelled(rounds).await;
+    auditor.says.tell_rest();
 }
 
 struct Auditor {
@@ -65,6 +67,8 @@ struct Auditor {
 impl Auditor {
     async fn round(&self, venues: &[RepairVenue], now: Timestamp) {
         for venue in venues.iter().filter(|venue| venue.exchange.ids() == IdRule::Consecutive) {
+            // Of an exchange's symbols what is missing is said together.
+            self.says.tell();
             let exact_times = venue.exchange.history().rules().exact_times;
             for instrument in &venue.instruments {
                 if let Err(error) = self.look_through(*instrument, exact_times, now).await {

@@ -130,8 +130,16 @@ pub async fn run(
     let names: Vec<&'static str> = venues.iter().map(|venue| venue.exchange.name()).collect();
     let loops = workers.iter().map(|worker| attend(worker, woken.clone(), &stop));
     let look = look_for_work(&context, &names, max_age, &wake);
+    let tell = async {
+        loop {
+            sleep(LOOK_INTERVAL).await;
+            workers.iter().for_each(Worker::tell_due);
+        }
+    };
     // A worker that is stopped still sends on what it has begun to send.
-    futures_util::join!(join_all(loops), stop.run_until_cancelled(look));
+    let work = join_all(loops);
+    futures_util::join!(work, stop.run_until_cancelled(look), stop.run_until_cancelled(tell));
+    workers.iter().for_each(Worker::tell_rest);
 }
 
 /// Works on one gap after the other, and waits where there is none.

@@ -162,7 +162,9 @@ pub async fn repair_all(
         Ok(())
     };
     let workers = Worker::several(context, venue, scope, WORKERS, stop);
-    try_join_all(workers.iter().map(work)).await.map(|_done| ())
+    let done = try_join_all(workers.iter().map(work)).await;
+    workers.iter().for_each(Worker::tell_rest);
+    done.map(|_done| ())
 }
 
 impl Worker {
@@ -200,6 +202,16 @@ impl Worker {
     /// No gap is due: what came of those before is said.
     pub(super) fn tell(&self) {
         self.says.tell();
+    }
+
+    /// All is said, at the end.
+    pub(super) fn tell_rest(&self) {
+        self.says.tell_rest();
+    }
+
+    /// What has waited to be said is said, whoever works.
+    pub(super) fn tell_due(&self) {
+        self.says.tell_due();
     }
 
     /// Works on a gap; `false`: there is none that is due, or we are stopped.
