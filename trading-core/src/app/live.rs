@@ -81,6 +81,13 @@ pub enum LiveError {
         /// What is there instead.
         reason: String,
     },
+    /// The database holds trades of the market that `live --simulate` makes, which was closed at times.
+    #[error(
+        "the simulated database holds trades of the market that `live --simulate` makes and that is closed while nobody records \
+         it; the one at {0} was open all the time, and has other trades. To record that one, throw the others away with \
+         `trading-core db remove --simulated`, or set another TRADING_CORE__DATABASE__DATA_DIR"
+    )]
+    OtherHours(String),
     /// The embedded database does not run.
     #[error(transparent)]
     Embedded(#[from] EmbeddedError),
@@ -488,6 +495,12 @@ impl World {
         simulator: Tasks,
         stop: CancellationToken,
     ) -> Result<Self, LiveError> {
+        if settings.database.url == DatabaseUrl::Embedded {
+            let folder = Options::new(&settings.database, None).folder()?;
+            if MarketHours::look(&folder)?.is_some() {
+                return Err(LiveError::OtherHours(address.to_owned()));
+            }
+        }
         let network = Network::new(&settings.network).map_err(VenueError::from)?;
         let asked = tokio::time::timeout(ASK_MAX, network.simulated_market(address)).await;
         let nobody =

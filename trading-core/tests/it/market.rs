@@ -58,14 +58,19 @@ async fn minute_of_an_opening_stored(pool: &PgPool, opening: Timestamp, program:
     }
 }
 
-/// A command that asks simulated exchanges of the same market: its answer, after it has ended well.
-fn answer(line: &str, settings: &[(String, String)]) -> String {
+/// What a command answers and logs, after it has ended with this code.
+fn ended(code: i32, line: &str, settings: &[(String, String)]) -> (String, String) {
     let mut command = command();
     let output = command.args(line.split(' ')).envs(settings.iter().cloned()).output().unwrap();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let (answer, log) = (text(&output.stdout), text(&output.stderr));
-    assert_eq!(output.status.code(), Some(0), "{line}: {answer}{log}");
-    answer
+    assert_eq!(output.status.code(), Some(code), "{line}: {answer}{log}");
+    (answer, log)
+}
+
+/// A command that asks simulated exchanges of the same market: its answer, after it has ended well.
+fn answer(line: &str, settings: &[(String, String)]) -> String {
+    ended(0, line, settings).0
 }
 
 /// Every trade between the first and the last that are stored of a symbol is there, as the market of these hours has it,
@@ -135,6 +140,9 @@ async fn a_simulated_run_goes_on_where_the_one_before_stood_also_after_a_kill() 
     assert_eq!(report["verdict"], "complete", "{report:#}");
     assert!(symbol["minutes_compared"].as_u64().unwrap() >= 2, "{report:#}");
     assert_eq!(symbol["minutes_compared"], symbol["minutes_asked"], "{report:#}");
+    // A market that was never closed has other trades.
+    let (_, log) = ended(1, "live --simulate=127.0.0.1:9", &settings);
+    assert!(log.contains("`trading-core db remove --simulated`"), "{log}");
     pool.close().await;
     cluster.stop().await.unwrap();
 }
