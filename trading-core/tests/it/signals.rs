@@ -194,11 +194,11 @@ async fn a_signal_ends_a_check_with_a_word() {
         .unwrap();
     let _connection = silent.accept().unwrap();
     let pid = Pid::from_raw(child.id().try_into().unwrap());
-    nix::sys::signal::kill(pid, Signal::SIGHUP).unwrap();
+    nix::sys::signal::kill(pid, Signal::SIGTERM).unwrap();
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     let told = String::from_utf8_lossy(&output.stderr);
     let (settings, rest) = told.split_once('\n').unwrap();
     assert!(settings.contains("INFO Settings: "), "{told}");
-    assert_eq!(rest, "error: SIGHUP: stopped before the end\n");
+    assert_eq!(rest, "error: SIGTERM: stopped before the end\n");
 }
