@@ -36,7 +36,7 @@ use crate::store::spool::{Losses, Spool};
 /// How long the database may take to note at the end that all is stored.
 const NOTE_MAX: Duration = Duration::from_secs(2);
 
-/// What a simulated exchange has sent has come when nothing more does for so long.
+/// After this time without a tick, everything that a simulated exchange has sent is received.
 const QUIET_LOOK: Duration = Duration::from_millis(50);
 /// How often that is looked at.
 const QUIET_LOOKS: usize = 10;
@@ -86,7 +86,7 @@ pub enum VenueError {
     Tls(#[from] rustls::Error),
 }
 
-/// Who is meant by the exchanges.
+/// Which exchanges are recorded: real or simulated ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reach<'a> {
     /// The real ones, at the URLs of the settings: simulated ones are refused there.

@@ -67,7 +67,7 @@ async fn look(
     }
     let (folder, simulated) = (options.folder()?, options.simulated);
     let other = options.other();
-    // That one may be another user's; this is not about it.
+    // The other database may belong to another user, which is no problem of this command.
     let is_other_made = command::is_made(&other).await.unwrap_or(false);
     Err(match (is_other_made, simulated) {
         (false, _) => NothingRecorded::Here { folder, simulated },

@@ -312,7 +312,7 @@ impl Checker<'_> {
                 origin: by.clone(),
             });
         }
-        // What is missing was told.
+        // A missing key is reported already.
         let there = |leaf: &str| Some(key(leaf)).filter(|_| !missing.contains(&leaf));
         let kind = there("kind").and_then(|key| {
             self.take(&key, "the name of a strategy", |it| it.scalar().map(str::to_owned))

@@ -37,15 +37,15 @@ const FILE: &str = "market-hours";
 const LOCK: &str = "market-hours.lock";
 /// Held by every recorder as long as it lives.
 const HELD: &str = "market-hours.held";
-/// How far ahead the market is open. After a kill so much is traded that nobody records.
+/// How far ahead the market is open: after a kill, trades go on for at most this time without a recorder.
 const AHEAD_MICROS: i64 = 5_000_000;
-/// So long after a start the market opens: the feeds are subscribed by then, and miss nothing.
+/// How long after a start the market opens: the feeds are subscribed by then, and miss nothing.
 const OPENS_AFTER_MICROS: i64 = 3_000_000;
 /// How often that is renewed.
 const RENEW_INTERVAL: Duration = Duration::from_secs(2);
 /// The most bytes of the file: some sixty thousand runs.
 const BYTES_MAX: u64 = 4 << 20;
-/// So many of them are left free at a start, for the recorders that renew.
+/// How many bytes of the file are left free at a start, for the recorders that renew.
 const BYTES_FREE: u64 = 64 << 10;
 
 /// The hours cannot be kept.
@@ -224,7 +224,7 @@ fn shown(open_until: &AtomicI64, traded_until: &AtomicI64, now: Timestamp) -> Ti
     shown
 }
 
-/// Reads the hours and writes them anew, in at most so many bytes, while nobody else does.
+/// Reads the hours and writes them anew, up to a limit in bytes, while nobody else does.
 fn change<T>(
     folder: &Folder,
     bytes_max: u64,
