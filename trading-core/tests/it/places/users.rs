@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
+use std::process::Command;
 
 use nix::unistd::geteuid;
 use trading_core::store::postgres::Origin;
@@ -11,7 +12,7 @@ use trading_core::store::postgres::Origin;
 use super::{Settings, made, program, settings, told};
 use crate::recorder::setting;
 use crate::support::postgres::Scratch;
-use crate::support::process::command;
+use crate::support::process::{PROGRAM, command_of};
 
 /// A user who has a number and no name.
 const NAMELESS: u32 = 64_123;
@@ -25,10 +26,30 @@ fn is_root() -> bool {
     is_root
 }
 
-fn as_nameless(line: &str, settings: &Settings) -> (Option<i32>, String, String) {
-    let mut command = command();
-    command.uid(NAMELESS).gid(NAMELESS).env("HOME", "/nonexistent");
-    told(command.args(line.split_whitespace()).envs(settings.iter().cloned()).output().unwrap())
+/// The program where every user may run it: the build's own folder can lie in a home that is shut to others.
+struct Nameless {
+    folder: tempfile::TempDir,
+}
+
+impl Nameless {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        allow(folder.path(), 0o755);
+        fs::copy(PROGRAM, folder.path().join("trading-core")).unwrap();
+        Self { folder }
+    }
+
+    fn command(&self) -> Command {
+        let mut command = command_of(&self.folder.path().join("trading-core"));
+        command.uid(NAMELESS).gid(NAMELESS).env("HOME", "/nonexistent");
+        command
+    }
+
+    /// The program, run to its end by the user without a name.
+    fn runs(&self, line: &str, settings: &Settings) -> (Option<i32>, String, String) {
+        let mut command = self.command();
+        told(command.args(line.split_whitespace()).envs(settings.iter().cloned()).output().unwrap())
+    }
 }
 
 fn allow(folder: &Path, mode: u32) {
@@ -40,6 +61,7 @@ async fn a_database_of_another_user_is_told_from_none_and_the_answer_says_how_to
     if !is_root() {
         return;
     }
+    let nameless = Nameless::new();
     let scratch = Scratch::new("");
     made(&scratch, &Origin::Exchanges).await;
     let settings = settings(&scratch);
@@ -62,14 +84,14 @@ async fn a_database_of_another_user_is_told_from_none_and_the_answer_says_how_to
             if mode == 0o711 && line == "spool status" {
                 continue;
             }
-            let (code, answer, log) = as_nameless(line, &settings);
+            let (code, answer, log) = nameless.runs(line, &settings);
             assert_eq!(code, Some(1), "{mode:o} {line}: {answer}{log}");
             let dir = scratch.path().display();
             assert!(log.contains(&format!("{dir}")), "{mode:o} {line}: {log}");
             assert!(log.contains("belongs to the user root: ask as"), "{mode:o} {line}: {log}");
             assert!(log.contains("`sudo -E trading-core …`"), "{mode:o} {line}: {log}");
         }
-        let (code, answer, _) = as_nameless("doctor --exchange okx", &settings);
+        let (code, answer, _) = nameless.runs("doctor --exchange okx", &settings);
         assert_eq!(code, Some(2), "{answer}");
         assert!(answer.contains("belongs to the user root: ask as"), "{answer}");
     }
@@ -82,10 +104,11 @@ async fn the_other_user_is_named_by_whom_the_directory_belongs_to() {
     if !is_root() {
         return;
     }
+    let nameless = Nameless::new();
     let scratch = Scratch::new("");
     chown(scratch.path(), Some(47_116), Some(47_116)).unwrap();
     made(&scratch, &Origin::Exchanges).await;
-    let (code, answer, log) = as_nameless("db status", &settings(&scratch));
+    let (code, answer, log) = nameless.runs("db status", &settings(&scratch));
     assert_eq!(code, Some(1), "{answer}{log}");
     assert!(log.contains("`sudo -E -u '#47116' trading-core …`"), "{log}");
 }
@@ -95,10 +118,11 @@ async fn a_user_without_a_name_gets_a_database() {
     if !is_root() {
         return;
     }
+    let nameless = Nameless::new();
     let scratch = Scratch::new("");
     chown(scratch.path(), Some(NAMELESS), Some(NAMELESS)).unwrap();
     let settings = settings(&scratch);
-    let (code, answer, log) = as_nameless("db start", &settings);
+    let (code, answer, log) = nameless.runs("db start", &settings);
     if log.contains("has no name on this machine") {
         assert!(log.contains("apt-get install libnss-wrapper"), "{log}");
         let left = fs::read_dir(scratch.path().join("postgres")).map(Iterator::count).unwrap_or(0);
@@ -107,16 +131,16 @@ async fn a_user_without_a_name_gets_a_database() {
         return;
     }
     assert_eq!(code, Some(0), "{answer}{log}");
-    let mut psql = command();
-    psql.uid(NAMELESS).gid(NAMELESS).args(["db", "psql", "--", "-Atc", "SELECT 1"]);
+    let mut psql = nameless.command();
+    psql.args(["db", "psql", "--", "-Atc", "SELECT 1"]);
     let (code, answer, log) = told(psql.envs(settings.iter().cloned()).output().unwrap());
     assert_eq!((code, answer.as_str()), (Some(0), "1\n"), "{log}");
-    let (code, _, log) = as_nameless("db stop", &settings);
+    let (code, _, log) = nameless.runs("db stop", &settings);
     assert_eq!(code, Some(0), "{log}");
     // Nothing of what gave it a name is left, and the next start needs none.
-    let (code, _, log) = as_nameless("db start", &settings);
+    let (code, _, log) = nameless.runs("db start", &settings);
     assert_eq!(code, Some(0), "{log}");
-    let (code, _, log) = as_nameless("db remove --yes", &settings);
+    let (code, _, log) = nameless.runs("db remove --yes", &settings);
     assert_eq!(code, Some(0), "{log}");
 }
 
@@ -128,6 +152,7 @@ async fn a_user_without_a_name_and_without_help_is_told_the_cure_before_anything
     if !is_root() || has_wrapper {
         return;
     }
+    let nameless = Nameless::new();
     let folder = tempfile::tempdir().unwrap();
     chown(folder.path(), Some(NAMELESS), Some(NAMELESS)).unwrap();
     // No unshare is found there.
@@ -135,7 +160,7 @@ async fn a_user_without_a_name_and_without_help_is_told_the_cure_before_anything
         setting("DATABASE__DATA_DIR", folder.path().display()),
         ("PATH".to_owned(), "/nonexistent".to_owned()),
     ];
-    let (code, _, log) = as_nameless("db start", &settings);
+    let (code, _, log) = nameless.runs("db start", &settings);
     assert_eq!(code, Some(1), "{log}");
     assert!(log.contains("user number 64123, which has no name"), "{log}");
     assert!(log.contains("apt-get install libnss-wrapper"), "{log}");

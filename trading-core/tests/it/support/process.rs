@@ -1,7 +1,7 @@
 //! The program itself, run as its user runs it.
 
 use std::fs::{File, read_to_string};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -22,32 +22,20 @@ pub(crate) struct Program {
 
 impl Program {
     /// Starts it with these arguments and settings; its log goes to a file in `folder`.
-    pub(crate) fn start(
-        folder: &std::path::Path,
-        arguments: &[&str],
-        settings: &[(String, String)],
-    ) -> Self {
+    pub(crate) fn start(folder: &Path, arguments: &[&str], settings: &[(String, String)]) -> Self {
         let mut command = command();
         command.args(arguments);
         Self::spawn(command, folder, settings)
     }
 
     /// As [`Program::start`], by a shell: a command line whose `$0` is the program.
-    pub(crate) fn start_in_shell(
-        folder: &std::path::Path,
-        line: &str,
-        settings: &[(String, String)],
-    ) -> Self {
+    pub(crate) fn start_in_shell(folder: &Path, line: &str, settings: &[(String, String)]) -> Self {
         let mut shell = away_from_settings(Command::new("sh"));
-        shell.args(["-c", line, env!("CARGO_BIN_EXE_trading-core")]);
+        shell.args(["-c", line, PROGRAM]);
         Self::spawn(shell, folder, settings)
     }
 
-    fn spawn(
-        mut command: Command,
-        folder: &std::path::Path,
-        settings: &[(String, String)],
-    ) -> Self {
+    fn spawn(mut command: Command, folder: &Path, settings: &[(String, String)]) -> Self {
         let log = folder.join("trading-core.log");
         let child = command
             .envs(settings.iter().cloned())
@@ -122,9 +110,17 @@ impl Drop for Program {
     }
 }
 
+/// Where the build has put the program.
+pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_trading-core");
+
 /// The program, away from the settings of whoever runs the tests.
 pub(crate) fn command() -> Command {
-    away_from_settings(Command::new(env!("CARGO_BIN_EXE_trading-core")))
+    command_of(Path::new(PROGRAM))
+}
+
+/// A copy of the program, away from the settings of whoever runs the tests.
+pub(crate) fn command_of(program: &Path) -> Command {
+    away_from_settings(Command::new(program))
 }
 
 fn away_from_settings(mut command: Command) -> Command {
