@@ -1,4 +1,4 @@
-//! The words of the trade: tick, instrument, side, exact decimals, time.
+//! The words of the trade: tick, instrument, side, exact decimals, time, ranges of ids and of time.
 //!
 //! No I/O and no clock but [`Timestamp::now`] and [`RecorderClock::now`], which only the edges call. Imports nothing else of ours, so
 //! every room may use it.
@@ -9,7 +9,9 @@ mod consensus;
 mod decimal;
 mod exchange_stamps;
 mod held;
+mod id_set;
 mod instrument;
+mod ranges;
 mod record;
 mod recorder_clock;
 mod simulator;
@@ -25,11 +27,13 @@ pub(crate) use decimal::written_value;
 pub use decimal::{DecimalError, parse_decimal};
 pub use exchange_stamps::ExchangeStamps;
 pub use held::HeldSince;
+pub use id_set::IdSet;
 pub use instrument::{Instrument, InstrumentError};
+pub use ranges::{IdRange, TimeRange};
 pub use record::Record;
 pub use recorder_clock::{RecorderClock, Stamp, steady_micros};
 pub use simulator::{SIMULATOR, SimulatedMarket, announced_market};
 pub use symbol::{Symbol, SymbolError, SymbolRef, nearest};
 pub use text::{Escaper, Lines, escaped};
 pub use tick::{Side, Source, Tick, TradeId};
-pub use time::{Timestamp, TimestampError};
+pub use time::{DAY, Timestamp, TimestampError};

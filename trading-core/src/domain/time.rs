@@ -1,6 +1,10 @@
 //! Instants in microseconds, the finest unit that PostgreSQL stores.
+//!
+//! Every calculation stops at the ends of what a time can be: none wraps, none panics.
 
 use std::fmt;
+use std::ops::{Add, Sub};
+use std::time::Duration;
 
 use chrono::{DateTime, SecondsFormat, Utc};
 
@@ -20,6 +24,9 @@ pub struct TimestampError {
 
 /// 9999-12-31T23:59:59.999999Z.
 const MICROS_MAX: i64 = 253_402_300_799_999_999;
+
+/// One day.
+pub const DAY: Duration = Duration::from_hours(24);
 
 impl Timestamp {
     /// 1970-01-01: before everything else.
@@ -100,7 +107,26 @@ impl Timestamp {
         Self(self.0 - self.0.rem_euclid(60_000_000))
     }
 
-    /// So many microseconds later, or earlier where negative; at the ends of what a time can be, those.
+    /// How long after `earlier` this is; zero where it is not after it.
+    #[must_use]
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_micros(self.micros_since(earlier).max(0).unsigned_abs())
+    }
+
+    /// How far this is from `other`, whichever comes first.
+    #[must_use]
+    pub const fn apart(self, other: Self) -> Duration {
+        Duration::from_micros(self.0.abs_diff(other.0))
+    }
+
+    /// Microseconds from `other` to this, negative where this comes first: for what one clock is ahead of another.
+    #[must_use]
+    pub const fn micros_since(self, other: Self) -> i64 {
+        self.0.saturating_sub(other.0)
+    }
+
+    /// Moved by an offset in microseconds, back where it is negative. Where the sign is known, add or subtract a
+    /// [`Duration`].
     #[must_use]
     pub fn plus_micros(self, micros: i64) -> Self {
         Self(self.0.saturating_add(micros).clamp(0, MICROS_MAX))
@@ -111,6 +137,29 @@ impl Timestamp {
     pub const fn day(self) -> i64 {
         self.0.div_euclid(86_400_000_000)
     }
+}
+
+impl Add<Duration> for Timestamp {
+    type Output = Self;
+
+    /// Later by this much, in whole microseconds; at most [`Self::MAX`].
+    fn add(self, time: Duration) -> Self {
+        self.plus_micros(micros(time))
+    }
+}
+
+impl Sub<Duration> for Timestamp {
+    type Output = Self;
+
+    /// Earlier by this much, in whole microseconds; at least [`Self::EPOCH`].
+    fn sub(self, time: Duration) -> Self {
+        self.plus_micros(-micros(time))
+    }
+}
+
+/// Whole microseconds; a time too long for them is longer than all of them.
+fn micros(time: Duration) -> i64 {
+    i64::try_from(time.as_micros()).unwrap_or(i64::MAX)
 }
 
 impl fmt::Display for Timestamp {
@@ -137,6 +186,26 @@ mod tests {
         assert_eq!(time.plus_micros(-456_789).as_micros(), 123_000_000);
         assert_eq!(time.plus_micros(i64::MIN).as_micros(), 0);
         assert_eq!(time.plus_micros(i64::MAX).as_micros(), MICROS_MAX);
+    }
+
+    #[test]
+    fn a_duration_is_added_and_taken_away_within_what_a_time_can_be() {
+        let time = Timestamp::from_micros(123_456_789).unwrap();
+        assert_eq!((time + Duration::from_millis(1)).as_micros(), 123_457_789);
+        assert_eq!((time - Duration::from_nanos(1_999)).as_micros(), 123_456_788);
+        assert_eq!(time - DAY, Timestamp::EPOCH);
+        assert_eq!(time + Duration::MAX, Timestamp::MAX);
+        assert_eq!(time - Duration::MAX, Timestamp::EPOCH);
+        assert_eq!((Timestamp::EPOCH + DAY).day(), 1);
+    }
+
+    #[test]
+    fn of_two_times_one_is_so_much_after_the_other_or_not_at_all() {
+        let (early, late) = (Timestamp::EPOCH + DAY, Timestamp::EPOCH + DAY * 3);
+        assert_eq!((late.since(early), early.since(late)), (DAY * 2, Duration::ZERO));
+        assert_eq!((late.apart(early), early.apart(late)), (DAY * 2, DAY * 2));
+        assert_eq!(early.micros_since(late), -172_800_000_000);
+        assert_eq!(Timestamp::EPOCH + Timestamp::MAX.since(Timestamp::EPOCH), Timestamp::MAX);
     }
 
     #[test]
