@@ -7,7 +7,7 @@ use tracing::{info, warn};
 use trading_core::app::{DrainError, Drained, Wanted, drain_spool};
 use trading_core::cli::{Cli, ExitCode, SpoolArgs, SpoolCommand};
 use trading_core::config::Settings;
-use trading_core::domain::Tick;
+use trading_core::domain::{Tick, count};
 use trading_core::output;
 use trading_core::store::embedded::flag;
 use trading_core::store::spool;
@@ -106,7 +106,7 @@ fn elsewhere(settings: &Settings) -> Option<String> {
 
 /// Says on standard error how many more there are: standard output has ticks only.
 fn tell_others(dir: &Path, printed: usize, damaged: bool) {
-    let printed = u64::try_from(printed).unwrap_or(u64::MAX);
+    let printed = count(printed);
     match spool::inspectable(dir, damaged) {
         Ok(all) if all > printed => info!(
             "{printed} of {all} ticks are printed, the oldest of each slot first; --limit N prints more"

@@ -11,6 +11,7 @@ use rust_decimal::prelude::ToPrimitive as _;
 use super::Check;
 use super::stored::Load;
 use crate::config::Settings;
+use crate::domain::count;
 use crate::store::{spool, with_causes};
 use crate::telemetry::Grouped;
 
@@ -30,7 +31,7 @@ pub(super) fn files(settings: &Settings) -> Check {
         .filter(|venue| venue.enabled)
         .map(|venue| venue.connections.get() * (venue.symbols.len() / 50 + 1))
         .sum();
-    let feeds = u64::try_from(feeds).unwrap_or(u64::MAX);
+    let feeds = count(feeds);
     let needed = feeds + u64::from(settings.database.max_connections.get()) + FILES_BESIDE;
     match getrlimit(Resource::RLIMIT_NOFILE) {
         Ok((allowed, _)) => judge_files(allowed, needed),

@@ -21,6 +21,7 @@ use rust_decimal::prelude::ToPrimitive as _;
 use serde::Serialize;
 
 use crate::config::Settings;
+use crate::domain::count;
 use crate::network::Network;
 use crate::telemetry::{Page, Progress, Text, Tone, Total, Unit};
 
@@ -162,7 +163,7 @@ pub async fn examine(settings: &Settings, sources: &str, pg_bin: Option<PathBuf>
     let venues = settings.exchanges.iter().filter(|venue| venue.enabled);
     let venues: Vec<_> = venues.collect();
     let total = venues.iter().map(|venue| venue.symbols.len()).sum::<usize>();
-    let total = u64::try_from(total).unwrap_or(u64::MAX);
+    let total = count(total);
     let progress =
         Progress::start("Asking the exchanges", Unit::Of("symbols"), Total::Known(total));
     let answers = match Network::new(&settings.network) {

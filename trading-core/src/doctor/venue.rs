@@ -9,7 +9,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::Check;
 use super::stored::Load;
 use crate::config::ExchangeSettings;
-use crate::domain::{Instrument, RecorderClock, Symbol, Timestamp, Witness};
+use crate::domain::{Instrument, RecorderClock, Symbol, Timestamp, Witness, count};
 use crate::exchange::history::Span;
 use crate::exchange::{self, Exchange};
 use crate::network::{Network, Pause};
@@ -80,7 +80,7 @@ pub(super) async fn examine(
     if !is_reached {
         let found = "its symbols were not asked for, as its REST side is not reached";
         venue.checks.push(Check::warn(area, found, "look again when it is"));
-        progress.advance(u64::try_from(settings.symbols.len()).unwrap_or(u64::MAX));
+        progress.advance(count(settings.symbols.len()));
         return venue;
     }
     let (checks, load) = asking.symbols(&settings.symbols, asks_load).await;

@@ -2,8 +2,9 @@
 
 use std::collections::HashSet;
 use std::fmt;
-use std::sync::{LazyLock, Mutex, PoisonError};
+use std::sync::{LazyLock, Mutex};
 
+use super::lock;
 use super::symbol::Symbol;
 
 /// One symbol on one exchange. Copying it is copying a pointer, so that a tick carries its instrument for
@@ -38,7 +39,7 @@ impl Instrument {
     /// When [`Instrument::LIMIT`] others are known already.
     pub fn intern(exchange: &str, symbol: &Symbol) -> Result<Self, InstrumentError> {
         let entry = Entry { exchange: exchange.to_owned(), symbol: symbol.clone() };
-        let mut interned = INTERNED.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut interned = lock(&INTERNED);
         if let Some(known) = interned.get(&entry) {
             return Ok(Self(known));
         }

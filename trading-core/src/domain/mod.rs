@@ -6,11 +6,13 @@
 pub mod bounds;
 mod clock;
 mod consensus;
+mod count;
 mod decimal;
 mod exchange_stamps;
 mod held;
 mod id_set;
 mod instrument;
+mod lock;
 mod ranges;
 mod record;
 mod recorder_clock;
@@ -22,6 +24,7 @@ mod time;
 
 pub use clock::ClockOffset;
 pub use consensus::{APART_MICROS, Consensus, DATABASE, Witness, consensus};
+pub use count::count;
 #[cfg(test)]
 pub(crate) use decimal::written_value;
 pub use decimal::{DecimalError, parse_decimal};
@@ -29,6 +32,7 @@ pub use exchange_stamps::ExchangeStamps;
 pub use held::HeldSince;
 pub use id_set::IdSet;
 pub use instrument::{Instrument, InstrumentError};
+pub use lock::lock;
 pub use ranges::{IdRange, TimeRange};
 pub use record::Record;
 pub use recorder_clock::{RecorderClock, Stamp, steady_micros};

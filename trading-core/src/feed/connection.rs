@@ -1,6 +1,6 @@
 //! One WebSocket connection, from connect to end: the feed's only I/O.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{FutureExt as _, SinkExt as _, StreamExt as _};
@@ -14,7 +14,7 @@ use super::liveness::{Alarm, Liveness};
 use super::sequence::Sequence;
 use super::session::{End, Event, Session, requests, requests_anew};
 use super::{Feed, FeedContext};
-use crate::domain::{Instrument, Stamp, Tick, Timestamp};
+use crate::domain::{Instrument, Stamp, Tick, Timestamp, count, lock};
 use crate::exchange::{Message, Subscribed, reason_text};
 use crate::network::{DialError, WebSocket};
 use crate::store::journal::{OpenSession, QuarantinedFrame, SessionEnd, SessionStart};
@@ -58,11 +58,11 @@ pub(super) struct Learned(Arc<std::sync::Mutex<Option<Liveness>>>);
 
 impl Learned {
     fn offer(&self, liveness: &Liveness) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(liveness.clone());
+        *lock(&self.0) = Some(liveness.clone());
     }
 
     pub(super) fn take(&self) -> Option<Liveness> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+        lock(&self.0).take()
     }
 }
 
@@ -405,8 +405,8 @@ impl<'a> Connection<'a> {
         let mut sequence = self.feed.sequence.lock().await;
         let findings = sequence.admit(&mut self.ticks, now);
         context.ledger.record_frame(received, findings.duplicates);
-        self.counts.ticks += u64::try_from(received).unwrap_or(u64::MAX);
-        self.counts.duplicates += u64::try_from(findings.duplicates).unwrap_or(u64::MAX);
+        self.counts.ticks += count(received);
+        self.counts.duplicates += count(findings.duplicates);
         self.feed.report_findings(findings);
         for tick in self.ticks.iter().filter(|tick| !context.clock.is_far(tick)) {
             self.liveness.record_new(tick.instrument, now);

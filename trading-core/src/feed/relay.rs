@@ -12,6 +12,7 @@ use super::backoff::Backoff;
 use super::connection::{self, Learned, Notice, Orders, Report};
 use super::liveness::Liveness;
 use super::session::End;
+use crate::domain::count;
 use crate::telemetry::Lasting;
 
 /// A planned cut is met this long before it comes.
@@ -46,7 +47,7 @@ impl<'a> Relay<'a> {
             1 => context.name.clone(),
             _ => format!("{}/{number}", context.name),
         };
-        let number = u64::try_from(number).unwrap_or(u64::MAX);
+        let number = count(number);
         Self {
             feed,
             name,

@@ -1,13 +1,13 @@
 //! What the log says of gaps: a line of one, and one line of all that show at about the same time and for one reason.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use rustc_hash::FxHashSet;
 use tokio::time::Instant;
 use tracing::warn;
 
-use crate::domain::{Instrument, Timestamp};
+use crate::domain::{Instrument, Timestamp, lock};
 use crate::store::journal::{GapCause, GapRecord};
 
 /// How long the first gap waits for others: after a start or a cut they show one after the other, symbol by symbol.
@@ -149,7 +149,7 @@ impl GapLines {
     }
 
     fn with<T>(&self, act: impl FnOnce(&mut GapTally) -> T) -> T {
-        act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        act(&mut lock(&self.0))
     }
 }
 

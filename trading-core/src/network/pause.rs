@@ -1,14 +1,14 @@
 //! How long a venue is left alone after an answer, from its status and its `Retry-After`; and the pause itself, which
 //! all who go to that venue keep.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use chrono::{DateTime, SecondsFormat};
 use tokio::time::{Instant, sleep_until};
 use tracing::warn;
 
-use crate::domain::Timestamp;
+use crate::domain::{Timestamp, lock};
 
 /// The longest pause, whatever a venue asks for: Binance bans for up to three days who goes on asking.
 /// <https://developers.binance.com/docs/binance-spot-api-docs/rest-api/limits>
@@ -126,7 +126,7 @@ impl Pause {
         }
         let now = Instant::now();
         let until = now + hold.wait + self.jitter(hold.wait);
-        let mut known = self.until.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = lock(&self.until);
         let before = known.filter(|until| *until > now);
         *known = Some(before.map_or(until, |before| before.max(until)));
         drop(known);
@@ -146,7 +146,7 @@ impl Pause {
     /// How long it still lasts; zero when it is over.
     #[must_use]
     pub fn left(&self) -> Duration {
-        let until = *self.until.lock().unwrap_or_else(PoisonError::into_inner);
+        let until = *lock(&self.until);
         until.map_or(Duration::ZERO, |until| until.saturating_duration_since(Instant::now()))
     }
 

@@ -26,7 +26,7 @@ use super::summary::SummaryHandle;
 use super::ticks::earlier;
 use super::writer::{Outage, Step, Writer};
 use crate::config::PaperSettings;
-use crate::domain::{Source, Timestamp};
+use crate::domain::{Source, Timestamp, count};
 use crate::pipeline::{Delivery, TapReceiver};
 
 /// Changes of whole chunks that may wait for the task.
@@ -93,7 +93,7 @@ async fn start(
                 let again_at = outage.retry_at(&error);
                 while let Ok(delivery) = timeout_at(again_at, tap.recv()).await {
                     let Some(delivery) = delivery else { return Ok(None) };
-                    let ticks = u64::try_from(delivery.chunk.len()).unwrap_or(u64::MAX);
+                    let ticks = count(delivery.chunk.len());
                     told = told.saturating_add(delivery.missed);
                     missed = missed.saturating_add(delivery.missed).saturating_add(ticks);
                 }

@@ -1,9 +1,10 @@
 //! How each strategy does, in one line for the log and one value for who asks.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use super::account::Valuation;
+use crate::domain::lock;
 
 /// How paper trading does.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -82,11 +83,11 @@ impl SummaryHandle {
     /// The summary after the newest ticks; empty before the first.
     #[must_use]
     pub fn get(&self) -> Summary {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.0).clone()
     }
 
     pub(super) fn set(&self, summary: Summary) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = summary;
+        *lock(&self.0) = summary;
     }
 }
 

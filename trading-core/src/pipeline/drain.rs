@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 use super::writer::Writer;
+use crate::domain::count;
 use crate::store::spool::{Backlog, Oldest, Spool};
 use crate::store::{DaysLeft, Remedy, Store, StoreError, cause_of};
 use crate::telemetry::{Lasting, RepeatLimiter};
@@ -195,7 +196,7 @@ impl<S: Store> Drain<S> {
         }
         let now = Instant::now();
         let (_, drained) = self.drained.get_or_insert((now, 0));
-        *drained = drained.saturating_add(u64::try_from(oldest.ticks.len()).unwrap_or(u64::MAX));
+        *drained = drained.saturating_add(count(oldest.ticks.len()));
         if let Err(error) = self.spool.remove(oldest.position).await {
             self.wait_longer();
             error!(cause = cause_of(&error), "Drained batches not removed from the spool: {error}");

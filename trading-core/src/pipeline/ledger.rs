@@ -6,6 +6,7 @@
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::domain::count;
 use crate::store::Written;
 
 /// The pipeline's counters. Shared; every method may be called from any task.
@@ -64,10 +65,6 @@ pub struct LedgerReading {
 
 fn add(counter: &AtomicU64, number: u64) {
     counter.fetch_add(number, Ordering::Relaxed);
-}
-
-fn count(number: usize) -> u64 {
-    u64::try_from(number).unwrap_or(u64::MAX)
 }
 
 impl Ledger {

@@ -4,6 +4,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::domain::count;
+
 /// The batches under way.
 #[derive(Debug, Default)]
 pub(super) struct StoredThrough {
@@ -17,7 +19,7 @@ impl StoredThrough {
     pub(super) fn begin(&mut self, ticks: usize, since: i64) -> u64 {
         let first = self.begun;
         self.under_way.insert(first, since);
-        self.begun = first.saturating_add(u64::try_from(ticks).unwrap_or(u64::MAX));
+        self.begun = first.saturating_add(count(ticks));
         first
     }
 

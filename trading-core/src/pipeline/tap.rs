@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use tokio::sync::{mpsc, watch};
 
-use crate::domain::Tick;
+use crate::domain::{Tick, count};
 
 /// Ticks in the order in which the pipeline took them, shared with everybody who looks on.
 pub type Chunk = Arc<[Tick]>;
@@ -87,7 +87,7 @@ impl TapSender {
     pub fn offer(&mut self, chunk: &Chunk) {
         let waiting = self.shared.waiting.load(Ordering::Acquire);
         let fits = waiting.saturating_add(chunk.len()) <= self.capacity || waiting == 0;
-        let length = u64::try_from(chunk.len()).unwrap_or(u64::MAX);
+        let length = count(chunk.len());
         self.offered = self.offered.saturating_add(length);
         let delivery =
             Delivery { missed: self.missed, chunk: Arc::clone(chunk), through: self.offered };

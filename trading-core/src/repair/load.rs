@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::admission::Admission;
 use super::ids::IdSet;
 use super::{RANGES_MAX, RepairContext, RepairVenue};
-use crate::domain::{Instrument, Tick, Timestamp};
+use crate::domain::{Instrument, Tick, Timestamp, count};
 use crate::exchange::history::{Pages, Span};
 use crate::pipeline::ChannelClosed;
 use crate::rest::RestError;
@@ -122,7 +122,7 @@ impl Loader<'_> {
             } else {
                 only_absent(&self.gaps, instrument, &mut ticks).await?;
             }
-            *loaded += u64::try_from(ticks.len()).unwrap_or(u64::MAX);
+            *loaded += count(ticks.len());
             send(self.context, &self.admission, &mut ticks).await?;
             if let Some(reach) = pages.reach() {
                 cover(seconds(reach.times.0.max(from), reach.times.1.min(to)));

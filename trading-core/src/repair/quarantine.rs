@@ -5,7 +5,7 @@ use tokio_util::sync::CancellationToken;
 use super::RepairContext;
 use super::admission::Admission;
 use super::load::{LoadError, only_absent, send};
-use crate::domain::{Instrument, Source, Tick, Timestamp};
+use crate::domain::{Instrument, Source, Tick, Timestamp, count};
 use crate::exchange::{DecodeError, Exchange, Subscribed};
 use crate::store::postgres::{Gaps, instruments, quarantined};
 
@@ -62,7 +62,7 @@ pub async fn reread_quarantined(
             if !exchange.history().rules().exact_times {
                 ticks = absent_of_each(&gaps, ticks).await?;
             }
-            reread.ticks += u64::try_from(ticks.len()).unwrap_or(u64::MAX);
+            reread.ticks += count(ticks.len());
             send(context, &admission, &mut ticks).await?;
             reread.read.push(row.hash);
         }

@@ -2,7 +2,7 @@
 //! after ten seconds at the latest.
 
 use std::fmt::Display;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use rustc_hash::FxHashSet;
@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::ids::IdSet;
-use crate::domain::Instrument;
+use crate::domain::{Instrument, lock};
 use crate::store::postgres::{GapStatus, OpenGap, Part};
 use crate::telemetry::Lasting;
 
@@ -140,7 +140,7 @@ impl Says {
     }
 
     fn lock(&self) -> MutexGuard<'_, Settled> {
-        self.settled.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.settled)
     }
 
     /// An attempt that came to nothing.

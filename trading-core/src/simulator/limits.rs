@@ -4,12 +4,12 @@
 //! refused until it would. All clients share it, as all of them have one address.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use super::binance;
 use super::market::Venue;
 use super::reply::Reply;
-use crate::domain::Timestamp;
+use crate::domain::{Timestamp, lock};
 
 const SECOND_US: u64 = 1_000_000;
 
@@ -76,7 +76,7 @@ impl Limiter {
     pub(super) fn charge(&self, venue: Venue, path: &[&str], now: Timestamp) -> Result<(), u64> {
         let Some(limit) = self.limits.0.get(&venue) else { return Ok(()) };
         let cost = if venue == Venue::Binance { binance::weight(path) } else { 1 };
-        let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut buckets = lock(&self.buckets);
         let bucket = buckets.entry(venue).or_insert(Bucket { level: 0, at: now });
         let passed = u64::try_from(now.as_micros() - bucket.at.as_micros()).unwrap_or(0);
         let level = bucket.level.saturating_sub(passed.saturating_mul(limit.per_second));

@@ -1,10 +1,12 @@
 //! Repeats of one log line, limited to one in an interval, with the number that was not said.
 
 use std::fmt;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use tokio::time::Instant;
+
+use crate::domain::lock;
 
 /// Says when a line that may come often is due again.
 ///
@@ -64,7 +66,7 @@ impl SharedLimiter {
 
     /// As [`RepeatLimiter::admit`], for whoever asks first.
     pub fn admit(&self, now: Instant) -> Option<Unsaid> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).admit(now)
+        lock(&self.0).admit(now)
     }
 }
 

@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
 use bytesize::ByteSize;
@@ -16,6 +16,7 @@ use unicode_width::UnicodeWidthStr as _;
 
 use super::figures::{Grouped, Lasting, Rate};
 use super::screen::Screen;
+use crate::domain::lock;
 
 /// Where there is no terminal, a line so often.
 const LINE_INTERVAL: Duration = Duration::from_secs(5);
@@ -114,7 +115,7 @@ impl Progress {
     pub fn advance(&self, by: u64) {
         self.bar.inc(by);
         if !self.is_shown {
-            let mut said_at = self.said_at.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut said_at = lock(&self.said_at);
             if said_at.elapsed() >= LINE_INTERVAL {
                 *said_at = Instant::now();
                 info!("{}: {}", self.what, self.reading().facts().join(", "));

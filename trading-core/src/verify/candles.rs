@@ -12,7 +12,7 @@ use sqlx::PgPool;
 use sqlx::types::chrono::{DateTime, Utc};
 
 use crate::config::NetworkSettings;
-use crate::domain::{Instrument, Symbol, Timestamp, parse_decimal};
+use crate::domain::{Instrument, Symbol, Timestamp, count, parse_decimal};
 use crate::exchange::history::Candle;
 use crate::exchange::{self, Exchange};
 use crate::network::{Network, Pause};
@@ -69,7 +69,7 @@ pub async fn compare(
         by_exchange.entry(symbol.exchange.clone()).or_default().push(symbol.symbol.clone());
     }
     let total = by_exchange.values().map(Vec::len).sum::<usize>();
-    let total = u64::try_from(total).unwrap_or(u64::MAX);
+    let total = count(total);
     let what = "Comparing with the exchanges";
     let progress = Progress::start(what, Unit::Of("symbols"), Total::Known(total));
     // Each venue has its own pace: they are asked beside each other, the symbols of one after each other.

@@ -2,7 +2,7 @@
 
 use sqlx::types::chrono::{DateTime, Utc};
 
-use crate::domain::Timestamp;
+use crate::domain::{Timestamp, count};
 use crate::exchange::IdRule;
 
 use super::Scope;
@@ -95,7 +95,7 @@ pub(super) async fn against_time(
     let mut named = Named::default();
     if suspects.len() > SUSPECTS_MAX {
         // The ids are no count at all here: each place is one finding, and none is taken out.
-        named.count = u64::try_from(suspects.len()).unwrap_or(u64::MAX);
+        named.count = count(suspects.len());
         return Ok(named);
     }
     for Suspect { ids, at, belongs } in suspects {

@@ -3,7 +3,7 @@
 use sqlx::postgres::PgConnection;
 use sqlx::types::chrono::{DateTime, Utc};
 
-use crate::domain::Timestamp;
+use crate::domain::{Timestamp, count};
 use crate::telemetry::Grouped;
 
 use super::error::VerifyError;
@@ -80,7 +80,7 @@ async fn missing(
     let number = |count: i64| u64::try_from(count).unwrap_or_default();
     let at_start = told_at_start(&delivery.exchange)
         .saturating_mul(delivery.sessions)
-        .saturating_mul(u64::try_from(symbols.len()).unwrap_or(u64::MAX));
+        .saturating_mul(count(symbols.len()));
     // Every row that may be one of them is taken for one.
     let explained = number(received)
         + number(otherwise)

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::domain::Timestamp;
+use crate::domain::{Timestamp, count};
 use crate::exchange::IdRule;
 use crate::telemetry::Grouped;
 
@@ -424,9 +424,9 @@ impl Judge<'_> {
             let is_outside = |id: &u64| evidence.ends().is_none_or(|it| *id < it.0 || *id > it.1);
             let is_listed = |id: u64| listed.parts((id, id)).iter().any(|(_, it)| it.is_some());
             let outside = loose.iter().filter(|id| is_outside(id) && !is_listed(**id)).count();
-            self.missing.rejected += u64::try_from(outside).unwrap_or(u64::MAX);
+            self.missing.rejected += count(outside);
         }
-        let kept = u64::try_from(loose.len()).unwrap_or(u64::MAX).saturating_add(*unnumbered);
+        let kept = count(loose.len()).saturating_add(*unnumbered);
         if kept > 0 {
             let text = format!("{} refused by the table: see rejected_ticks", trades(kept));
             self.tell(Kind::Rejected, kept, None, None, text);
@@ -467,7 +467,7 @@ impl Judge<'_> {
                     text.to_owned(),
                 );
             }
-            let told = u64::try_from(named.rows.len()).unwrap_or(u64::MAX);
+            let told = count(named.rows.len());
             self.rest(kind, named.count.saturating_sub(told));
         }
         if let Some((count, at)) = evidence.out_of_session {

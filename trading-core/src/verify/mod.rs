@@ -49,7 +49,7 @@ pub use error::VerifyError;
 pub use findings::{Finding, Kind};
 pub use report::{Missing, Quarantined, Report, Sessions, SymbolReport, Verdict};
 
-use crate::domain::{Lines, SymbolRef, Timestamp, escaped, nearest};
+use crate::domain::{Lines, SymbolRef, Timestamp, count, escaped, nearest};
 use crate::exchange::{self, Exchange, IdRule};
 use crate::telemetry::{Grouped, Progress, Total, Unit};
 
@@ -146,7 +146,7 @@ pub async fn verify(pool: &PgPool, scope: &Scope, looks: usize) -> Result<Report
         to: scope.to,
         settle_seconds: scope.settle_seconds,
         rows,
-        days: u64::try_from(days.len()).unwrap_or(u64::MAX),
+        days: count(days.len()),
         open_sessions: small.open_sessions,
         sessions: small.deliveries.told(),
         symbols: Vec::new(),
@@ -433,7 +433,7 @@ async fn closer_looks(
     scope: &Scope,
     looks: usize,
 ) -> Result<Looked, VerifyError> {
-    let total = u64::try_from(tallies.len()).unwrap_or(u64::MAX);
+    let total = count(tallies.len());
     let progress = Progress::start("Looking closer", Unit::Of("symbols"), Total::Known(total));
     let symbols = tallies.into_iter().map(|(key, tally)| {
         let gaps = small.gaps.remove(&key).unwrap_or_default();

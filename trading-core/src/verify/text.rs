@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Write as _};
 
-use crate::domain::Timestamp;
+use crate::domain::{Timestamp, count};
 use crate::telemetry::{Grouped, Page, Side, Table, Text, Tone};
 
 use super::report::{Quarantined, Report, Sessions, SymbolReport, Verdict};
@@ -37,7 +37,7 @@ impl Report {
                 page.hanging(4, format!("  {finding}"));
             }
             let hidden = self.findings.len().saturating_sub(SHOWN_MAX);
-            let hidden = u64::try_from(hidden).unwrap_or(u64::MAX) + self.findings_not_listed;
+            let hidden = count(hidden) + self.findings_not_listed;
             if hidden > 0 {
                 page.line(format!("  and {} more", Grouped(hidden)));
             }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use rust_decimal::Decimal;
 
 use super::parameters::{Parameter, Range};
-use crate::domain::Tick;
+use crate::domain::{Tick, count};
 use crate::paper::money::Overflow;
 
 /// The setting of every strategy that looks at bars.
@@ -113,7 +113,7 @@ impl Window {
 
     /// How often one price must be pushed to fill it: more would change nothing.
     pub(super) fn repeats(&self, bars: u64) -> u64 {
-        bars.min(u64::try_from(self.length).unwrap_or(u64::MAX))
+        bars.min(count(self.length))
     }
 }
 

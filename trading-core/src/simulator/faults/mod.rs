@@ -9,7 +9,7 @@ mod switches;
 mod tests;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use self::switches::SwitchesError as Refused;
 use super::journal::{Entry, Journal, Keeper, Kind};
 use super::market::{Listing, UnknownVenue, Venue, hash, stream};
-use crate::domain::Timestamp;
+use crate::domain::{Timestamp, lock};
 
 pub use self::switches::{RestFault, Switches, SwitchesError};
 
@@ -441,7 +441,7 @@ impl FaultsHandle {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }
 

@@ -4,13 +4,14 @@
 //! one that failed or fell silent is dropped whole, socket and all, whatever state the server left it in.
 
 use std::net::IpAddr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use sqlx::PgConnection;
 use sqlx::postgres::PgConnectOptions;
 
 use super::server::{Server, Session};
+use crate::domain::lock;
 
 #[derive(Debug)]
 pub(super) struct Connections {
@@ -26,7 +27,7 @@ impl Connections {
     }
 
     pub(super) async fn take(&self) -> Result<PgConnection, sqlx::Error> {
-        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let idle = lock(&self.idle).pop();
         match idle {
             Some(connection) => Ok(connection),
             None => self.server.connect(self.session).await,
@@ -34,12 +35,12 @@ impl Connections {
     }
 
     pub(super) fn give_back(&self, connection: PgConnection) {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
+        lock(&self.idle).push(connection);
     }
 
     /// Forgets the idle connections: the next writes connect anew.
     pub(super) fn clear(&self) {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        lock(&self.idle).clear();
     }
 }
 

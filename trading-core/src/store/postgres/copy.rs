@@ -3,13 +3,13 @@
 //! The envelope is PostgreSQL's (<https://www.postgresql.org/docs/current/sql-copy.html>, "Binary Format"); what a
 //! value looks like in it comes from sqlx's encoders. Buffers are used again, so that a batch allocates little.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use sqlx::postgres::PgArgumentBuffer;
 use sqlx::{Encode, PgConnection, Postgres};
 
 use super::Attempt;
-use crate::domain::Tick;
+use crate::domain::{Tick, lock};
 
 const STATEMENT: &str = "COPY tick_data (time, received_at, exchange, symbol, trade_id, side, price, quantity, source) \
      FROM STDIN (FORMAT binary)";
@@ -28,12 +28,12 @@ pub(super) struct CopyBuffers(Mutex<Vec<(PgArgumentBuffer, String)>>);
 
 impl CopyBuffers {
     fn take(&self) -> (PgArgumentBuffer, String) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default()
+        lock(&self.0).pop().unwrap_or_default()
     }
 
     fn give_back(&self, mut buffers: (PgArgumentBuffer, String)) {
         buffers.0.clear();
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(buffers);
+        lock(&self.0).push(buffers);
     }
 }
 

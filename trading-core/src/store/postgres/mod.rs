@@ -81,7 +81,7 @@ pub(in crate::store) use server::url_encoded;
 pub use server::{SESSION_OPTIONS, Server, Session, is_away, refusal};
 
 use super::{DaysLeft, Store, StoreError, Written};
-use crate::domain::{RecorderClock, Tick};
+use crate::domain::{RecorderClock, Tick, count};
 use crate::telemetry::SharedLimiter;
 
 /// The server's time for one statement.
@@ -197,7 +197,7 @@ impl PostgresStore {
                 stored => break stored?,
             }
         };
-        let duplicates = u64::try_from(batch.len()).unwrap_or(u64::MAX).saturating_sub(stored);
+        let duplicates = count(batch.len()).saturating_sub(stored);
         if duplicates > 0 {
             self.neighbour.notice(Instant::now());
         }
@@ -313,7 +313,7 @@ impl PostgresStore {
             let setting_aside = reject::set_aside(connection, &refusals, self.rejected_max);
             let counted = Self::within(setting_aside).await?;
             self.tell_refused(&refusals, counted);
-            written.rejected += u64::try_from(refusals.len()).unwrap_or(u64::MAX);
+            written.rejected += count(refusals.len());
         }
         if left.is_empty() {
             return Ok(written);

@@ -3,10 +3,12 @@
 //! Then a COPY would fail again and again, and two that wait for each other's rows in opposite orders would lock each
 //! other up. So for a while after a conflict every batch goes in in the order of its keys, without looking first.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use tokio::time::Instant;
+
+use crate::domain::lock;
 
 /// How long a neighbour is expected after it was noticed.
 const EXPECTED: Duration = Duration::from_secs(10);
@@ -20,12 +22,12 @@ pub(super) struct Neighbour {
 impl Neighbour {
     /// Ticks were there already, or two writers locked each other up.
     pub(super) fn notice(&self, now: Instant) {
-        *self.noticed_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
+        *lock(&self.noticed_at) = Some(now);
     }
 
     /// Whether it is likely to meet one.
     pub(super) fn is_expected(&self, now: Instant) -> bool {
-        let noticed_at = *self.noticed_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let noticed_at = *lock(&self.noticed_at);
         noticed_at.is_some_and(|noticed_at| now.saturating_duration_since(noticed_at) < EXPECTED)
     }
 }

@@ -4,14 +4,14 @@
 //! its own ticks only. Many days at once are made in steps, each well within the time that a write may take.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use sqlx::types::chrono::{DateTime, NaiveDate, Utc};
 use sqlx::{PgConnection, PgPool};
 use tokio::time::Instant;
 
-use crate::domain::{RecorderClock, Source, Tick, Timestamp};
+use crate::domain::{RecorderClock, Source, Tick, Timestamp, lock};
 use crate::store::said;
 use crate::telemetry::SharedLimiter;
 
@@ -74,10 +74,7 @@ impl Partitions {
                     Ok(()) => is_made = true,
                     Err(error) if is_of_the_day(&error) => {
                         let now = Instant::now();
-                        self.refused
-                            .lock()
-                            .unwrap_or_else(PoisonError::into_inner)
-                            .insert(day, now);
+                        lock(&self.refused).insert(day, now);
                         unmade.insert(day, Unmade::Refused(error));
                     }
                     Err(error) => return Err(error),
@@ -88,7 +85,7 @@ impl Partitions {
     }
 
     fn was_refused(&self, day: i64) -> bool {
-        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut refused = lock(&self.refused);
         refused.retain(|_, at| at.elapsed() < REFUSED_PAUSE);
         refused.contains_key(&day)
     }
@@ -103,7 +100,7 @@ impl Partitions {
             .bind(date(day))
             .fetch_one(connection)
             .await?;
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).insert(day);
+        lock(&self.known).insert(day);
         if let Some((kind, table)) = note.as_deref().and_then(|note| note.split_once(' ')) {
             self.tell(kind, table, date(day));
         }
@@ -129,17 +126,17 @@ impl Partitions {
 
     /// Asks the database again before the next write.
     pub(super) fn forget(&self) {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        lock(&self.known).clear();
     }
 
     /// Tries the days that were refused again with the next write.
     pub(super) fn forget_refusals(&self) {
-        self.refused.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        lock(&self.refused).clear();
     }
 
     /// The days of these ticks that are not known to have a partition.
     pub(super) fn missing(&self, batch: &[Tick]) -> BTreeSet<i64> {
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = lock(&self.known);
         batch.iter().map(|tick| tick.exchange_at.day()).filter(|day| !known.contains(day)).collect()
     }
 }
@@ -262,7 +259,7 @@ impl Clocks {
         &self,
         connection: &mut PgConnection,
     ) -> Result<Timestamp, sqlx::Error> {
-        let known = *self.database.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = *lock(&self.database);
         if let Some((asked_at, time)) = known
             && asked_at.elapsed() < CLOCK_AGE_MAX
         {
@@ -272,7 +269,7 @@ impl Clocks {
         let now: DateTime<Utc> =
             sqlx::query_scalar("SELECT clock_timestamp()").fetch_one(connection).await?;
         let now = Timestamp::from_micros(now.timestamp_micros()).unwrap_or(Timestamp::EPOCH);
-        *self.database.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), now));
+        *lock(&self.database) = Some((Instant::now(), now));
         Ok(now)
     }
 

@@ -38,7 +38,7 @@ mod survey;
 mod tests;
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use tokio::sync::watch;
 
@@ -51,7 +51,7 @@ pub use slot::{Foreign, SpoolNames};
 pub use survey::{SlotStatus, Status, inspect, inspectable, status, written_at};
 
 use crate::config::{DatabaseSettings, DatabaseUrl, SpoolSettings};
-use crate::domain::Tick;
+use crate::domain::{Tick, lock};
 use crate::store::embedded::{SIMULATED, default_data_dir};
 use queue::Queue;
 
@@ -268,7 +268,7 @@ impl Spool {
         let (queue, backlog) = (Arc::clone(&self.queue), Arc::clone(&self.backlog));
         let losses = Arc::clone(&self.losses);
         aside(&self.dir, move || {
-            let mut queue = queue.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut queue = lock(&queue);
             let done = work(&mut queue);
             losses.send_if_modified(|told| {
                 let is_news = told != queue.losses();

@@ -18,7 +18,7 @@ use super::recover::{Losses, Remarks, clear_away, set_aside, take_over};
 use super::segment::{Frame, Head, Reader, Step, frame};
 use super::slot::{self, Foreign, Slot, SpoolNames};
 use super::{Backlog, Oldest, Position, SpoolError};
-use crate::domain::Tick;
+use crate::domain::{Tick, count};
 use crate::store::folder::{Folder, is_missing};
 
 /// Bytes of a segment that is full: small enough that a drained part of the spool soon gives its room back.
@@ -160,7 +160,7 @@ impl Queue {
     fn append_records(&mut self, batch: &[Tick], records: &[Encoded]) -> Result<(), SpoolError> {
         let mut bytes = Vec::new();
         records.iter().for_each(|record| frame(record, &mut bytes));
-        let written = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+        let written = count(bytes.len());
         self.make_room(batch, written)?;
         let (Some(file), Some(segment)) = (&self.open, self.segments.back_mut()) else {
             return Ok(());
@@ -203,7 +203,7 @@ impl Queue {
         }
         let head = Head::new(&self.database, batch);
         let head_bytes = head.to_bytes().map_err(SpoolError::io("begin a file in", &self.dir))?;
-        let bytes = if goes_on { 0 } else { u64::try_from(head_bytes.len()).unwrap_or(u64::MAX) };
+        let bytes = if goes_on { 0 } else { count(head_bytes.len()) };
         if self.bytes.saturating_add(bytes).saturating_add(written) > self.max_bytes {
             return Err(SpoolError::Full { bytes: self.bytes, max_bytes: self.max_bytes });
         }

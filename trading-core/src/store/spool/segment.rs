@@ -21,7 +21,7 @@ use std::os::unix::fs::FileExt;
 use serde::{Deserialize, Serialize};
 
 use super::record::{self, Encoded, RECORD_BYTES_MAX, RECORD_TICKS_MAX, TICK_BYTES_MIN};
-use crate::domain::Tick;
+use crate::domain::{Tick, count};
 use crate::store::folder::Folder;
 
 const MAGIC: [u8; 8] = *b"TCSPOOL1";
@@ -356,7 +356,7 @@ impl Reader {
             if !self.read_at(sector, at)? {
                 sector.fill(0);
             }
-            at = at.saturating_add(u64::try_from(sector.len()).unwrap_or(u64::MAX));
+            at = at.saturating_add(count(sector.len()));
         }
         Ok(())
     }
@@ -440,7 +440,7 @@ impl Reader {
                 }
             }
             // The last bytes of the window are the first of the next one: a frame may begin there.
-            at += u64::try_from(bytes.len().saturating_sub(FRAME_BYTES - 1)).unwrap_or(u64::MAX);
+            at += count(bytes.len().saturating_sub(FRAME_BYTES - 1));
         }
         Ok(None)
     }
@@ -480,7 +480,7 @@ impl Reader {
             if read == 0 || seen.iter().any(|byte| *byte != 0) {
                 return Ok(read == 0);
             }
-            at += u64::try_from(read).unwrap_or(u64::MAX);
+            at += count(read);
         }
         Ok(true)
     }
