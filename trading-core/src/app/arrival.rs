@@ -12,8 +12,8 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::ground::{Answers, Question};
-use super::live::LiveError;
+use super::registration::{Registered, Registration};
+use super::start_error::StartError;
 use crate::domain::{Instrument, Tick, Timestamp};
 use crate::exchange::IdRule;
 use crate::feed::GapLines;
@@ -94,12 +94,12 @@ impl Store for ReadyStore {
 /// What is left to do when the database is there.
 #[derive(Debug)]
 pub(super) struct Arrival {
-    pub(super) question: Question,
+    pub(super) registration: Registration,
     pub(super) opening: Opening,
     /// What the spool's new batches are written for; `None`: a database that nobody has seen yet.
     pub(super) spooled_for: Option<String>,
     /// Why it was not there at the start.
-    pub(super) first: LiveError,
+    pub(super) first: StartError,
 }
 
 impl Arrival {
@@ -143,17 +143,17 @@ impl Arrival {
         stop.cancelled().await;
     }
 
-    async fn wait(&self, pool: &PgPool, began: Instant) -> Result<Vec<LastStored>, LiveError> {
+    async fn wait(&self, pool: &PgPool, began: Instant) -> Result<Vec<LastStored>, StartError> {
         let mut said = RepeatLimiter::default();
         tell_away(&self.first, None, &mut said);
         loop {
             sleep(RETRY_DELAY).await;
-            match self.question.ask(pool).await {
-                Ok(Answers { name, stored }) => {
+            match self.registration.register(pool).await {
+                Ok(Registered { name, stored }) => {
                     if let Some(spooled) = self.spooled_for.as_ref().filter(|it| **it != name.own) {
-                        return Err(LiveError::Another { spooled: spooled.clone() });
+                        return Err(StartError::Another { spooled: spooled.clone() });
                     }
-                    self.question.remember(&name.own)?;
+                    self.registration.remember(&name.own)?;
                     let waited = Lasting(began.elapsed());
                     info!("The database is there after {waited}; what was spooled goes to it");
                     self.opening.0.send_replace(true);
@@ -190,7 +190,7 @@ impl Arrival {
         // The first trades of this run are in the table when the spool is empty. Where this is not reached, the auditor
         // finds the ids.
         spool.until_empty_is(true).await;
-        let instruments: Vec<_> = self.question.instruments().collect();
+        let instruments: Vec<_> = self.registration.instruments().collect();
         let before = last_received(pool, &instruments, started_at).await?;
         for last in &before {
             // What an earlier run had spooled: it has ended since.
@@ -218,7 +218,7 @@ impl Arrival {
         started_at: Timestamp,
         cause: GapCause,
     ) -> Option<GapRecord> {
-        let is_unproved = self.question.ids_of(instrument) == Some(IdRule::Unique);
+        let is_unproved = self.registration.ids_of(instrument) == Some(IdRule::Unique);
         let (to, seen_at) = (started_at.plus_micros(FIRST_TRADE_MAX), Timestamp::now());
         let gap = GapRecord { instrument, ids: None, from, to, cause, seen_at };
         (is_unproved && from < started_at).then_some(gap)
@@ -236,7 +236,7 @@ impl Arrival {
         });
         let (before, after, to) = numbers.filter(|(before, after, _)| before + 1 < *after)?;
         let (ids, seen_at) = (Some((before + 1, after - 1)), Timestamp::now());
-        let is_proved = self.question.ids_of(instrument) == Some(IdRule::Consecutive);
+        let is_proved = self.registration.ids_of(instrument) == Some(IdRule::Consecutive);
         is_proved.then_some(GapRecord { instrument, ids, from, to, cause, seen_at })
     }
 }
@@ -249,7 +249,7 @@ const fn cause(last: &LastStored) -> GapCause {
     }
 }
 
-fn tell_away(error: &LiveError, since: Option<Instant>, said: &mut RepeatLimiter) {
+fn tell_away(error: &StartError, since: Option<Instant>, said: &mut RepeatLimiter) {
     let Some(unsaid) = said.admit(Instant::now()) else { return };
     let cause = cause_of(error);
     let since = since.map(|began| Lasting(began.elapsed()));

@@ -11,11 +11,11 @@ use tracing::{info, warn};
 
 use super::database::Database;
 use super::identity::identity;
-use super::live::LiveError;
-use super::recorder::{Reach, venues};
 use super::signals::StopSignals;
 use super::stand_in::{StandIn, StandInError};
+use super::start_error::StartError;
 use super::tasks::Tasks;
+use super::venues::{Reach, Venue, venues};
 use crate::config::{Settings, SimulateSettings};
 use crate::domain::{Instrument, RecorderClock, Timestamp};
 use crate::pipeline::{Ledger, LedgerReading, Pipeline, channel};
@@ -106,7 +106,7 @@ impl BackfillReport {
 pub enum BackfillError {
     /// What `live` needs is not there either.
     #[error(transparent)]
-    Live(#[from] LiveError),
+    Live(#[from] StartError),
     /// The exchanges of this database cannot be asked.
     #[error(transparent)]
     StandIn(#[from] StandInError),
@@ -127,7 +127,7 @@ pub async fn backfill(
     settings: &Settings,
     options: BackfillOptions,
 ) -> Result<BackfillReport, BackfillError> {
-    let mut signals = StopSignals::listen().map_err(LiveError::Signals)?;
+    let mut signals = StopSignals::listen().map_err(StartError::Signals)?;
     let database = Database::open(settings, options.pg_bin.clone()).await?;
     let stop = CancellationToken::new();
     let report =
@@ -185,7 +185,7 @@ async fn fill_from(
     pool: PgPool,
     stop: &CancellationToken,
 ) -> Result<BackfillReport, BackfillError> {
-    let reach = match origin(&pool).await.map_err(LiveError::from)? {
+    let reach = match origin(&pool).await.map_err(StartError::from)? {
         Some(Origin::Simulated(_)) => Reach::Any,
         Some(Origin::Exchanges) => Reach::Real,
         None => {
@@ -197,14 +197,14 @@ async fn fill_from(
                 ),
                 false => (Origin::Exchanges, Reach::Real),
             };
-            claim(&pool, &own).await.map_err(LiveError::from)?;
+            claim(&pool, &own).await.map_err(StartError::from)?;
             reach
         }
     };
-    let recorded = venues(settings, reach).map_err(LiveError::from)?;
-    let instruments: Vec<_> = recorded.iter().flat_map(super::Venue::spellings).collect();
+    let recorded = venues(settings, reach).map_err(StartError::from)?;
+    let instruments: Vec<_> = recorded.iter().flat_map(Venue::spellings).collect();
     let noted = upsert_instruments(&pool, &instruments).await;
-    noted.map_err(|error: MaintenanceError| LiveError::from(error))?;
+    noted.map_err(|error: MaintenanceError| StartError::from(error))?;
 
     let started_at = database_time(&pool).await?;
     // What a wrong clock had refused need not be fetched.
@@ -235,7 +235,7 @@ async fn fill_from(
         clock: RecorderClock::default(),
         held,
     };
-    let asked = recorded.iter().filter_map(super::Venue::repair).collect::<Vec<_>>();
+    let asked = recorded.iter().filter_map(Venue::repair).collect::<Vec<_>>();
     let work = Work { context, options, stop };
     let done = work.of_all(&asked).await;
     drop(work);

@@ -12,7 +12,7 @@ use tokio::time::{Instant, MissedTickBehavior, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
-use super::recorder::Venue;
+use super::venues::Venue;
 use crate::domain::{
     APART_MICROS, Consensus, DATABASE, ExchangeStamps, RecorderClock, Timestamp, Witness,
     consensus, steady_micros,

@@ -1,21 +1,70 @@
 //! The database of the settings, reached in one way by every command.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::PgConnection;
 use sqlx::postgres::PgPool;
+use tracing::{error, info, warn};
 
-use super::live::{Guarded, LiveError};
+use super::start_error::StartError;
+use super::tasks::Tasks;
 use crate::config::{DatabaseUrl, Settings};
 use crate::store::embedded::{Cluster, Options, command};
 use crate::store::postgres::{PostgresStore, Server, Session, migrate, pooler};
+use crate::store::with_causes;
 
 /// The server's time for one statement of a recorder beside its writes; longer than any of them takes that is well.
 const STATEMENT_MAX: Duration = Duration::from_secs(120);
 
 /// The sessions of a recorder beside its writes.
 const RECORDER: Session = Session { name: "trading-core", statement_max: Some(STATEMENT_MAX) };
+
+/// How often it is checked that the embedded server runs: a crashed one is brought back.
+const GUARD_INTERVAL: Duration = Duration::from_secs(2);
+
+/// The embedded cluster, and a task that brings a crashed server back, to the very end: what was accepted is still
+/// stored then.
+#[derive(Debug)]
+struct Guarded {
+    cluster: Arc<Cluster>,
+    guard: Tasks,
+}
+
+impl Guarded {
+    fn new(cluster: Cluster) -> Self {
+        let (cluster, mut guard) = (Arc::new(cluster), Tasks::default());
+        guard.spawn("guard", bring_back(Arc::clone(&cluster)));
+        Self { cluster, guard }
+    }
+
+    async fn stop(mut self) {
+        // A start that is given up midway leaves at most a running server, which is stopped next.
+        self.guard.abort().await;
+        match Arc::into_inner(self.cluster).map(Cluster::stop) {
+            Some(stopping) => {
+                if let Err(error) = stopping.await {
+                    warn!(%error, "The embedded database was not stopped");
+                }
+            }
+            None => warn!("The embedded database is still looked at, and left running"),
+        }
+    }
+}
+
+async fn bring_back(cluster: Arc<Cluster>) {
+    loop {
+        tokio::time::sleep(GUARD_INTERVAL).await;
+        match cluster.ensure_running().await {
+            Ok(true) => info!("The embedded database runs again"),
+            Ok(false) => {}
+            Err(error) => {
+                error!(error = %with_causes(&error), "The embedded database cannot be brought back");
+            }
+        }
+    }
+}
 
 /// A database to record into.
 #[derive(Debug)]
@@ -38,7 +87,7 @@ impl Database {
     /// # Errors
     ///
     /// When the cluster does not start or the URL is none.
-    pub async fn open(settings: &Settings, pg_bin: Option<PathBuf>) -> Result<Self, LiveError> {
+    pub async fn open(settings: &Settings, pg_bin: Option<PathBuf>) -> Result<Self, StartError> {
         match &settings.database.url {
             DatabaseUrl::Embedded => {
                 let cluster = Cluster::start(&Options::new(&settings.database, pg_bin)).await?;
@@ -70,7 +119,7 @@ impl Database {
     /// # Errors
     ///
     /// When the server does not answer or a migration fails.
-    pub async fn migrated_pool(&self, connections: u32) -> Result<PgPool, LiveError> {
+    pub async fn migrated_pool(&self, connections: u32) -> Result<PgPool, StartError> {
         let pool = self.pool(connections).await?;
         migrate(&pool).await?;
         Ok(pool)
@@ -81,7 +130,7 @@ impl Database {
     /// # Errors
     ///
     /// When the server does not answer, or a pooler that keeps no sessions is in between.
-    pub async fn pool(&self, connections: u32) -> Result<PgPool, LiveError> {
+    pub async fn pool(&self, connections: u32) -> Result<PgPool, StartError> {
         let session = Session { name: "trading-core", statement_max: None };
         self.address.look(session).await?;
         Ok(self.address.server.pool(connections, session))
@@ -92,9 +141,9 @@ impl Database {
     /// # Errors
     ///
     /// When the server does not let us in.
-    pub async fn connect(&self) -> Result<PgConnection, LiveError> {
+    pub async fn connect(&self) -> Result<PgConnection, StartError> {
         let session = Session { name: "trading-core", statement_max: None };
-        let unreachable = |error| LiveError::Database { url: self.address.shown.clone(), error };
+        let unreachable = |error| StartError::Database { url: self.address.shown.clone(), error };
         self.address.server.connect(session).await.map_err(unreachable)
     }
 
@@ -134,7 +183,7 @@ impl Address {
     }
 
     /// Whether a recorder can work with this server now.
-    pub(super) async fn look_as_recorder(&self) -> Result<(), LiveError> {
+    pub(super) async fn look_as_recorder(&self) -> Result<(), StartError> {
         self.look(RECORDER).await
     }
 
@@ -153,11 +202,11 @@ impl Address {
     }
 
     /// Asked without the pool, which would try for long and then say no more than that it did.
-    async fn look(&self, session: Session) -> Result<(), LiveError> {
-        let unreachable = |error| LiveError::Database { url: self.shown.clone(), error };
+    async fn look(&self, session: Session) -> Result<(), StartError> {
+        let unreachable = |error| StartError::Database { url: self.shown.clone(), error };
         match pooler(&self.server, session).await.map_err(unreachable)? {
             None => Ok(()),
-            Some(pooler) => Err(LiveError::Pooler { url: self.shown.clone(), pooler }),
+            Some(pooler) => Err(StartError::Pooler { url: self.shown.clone(), pooler }),
         }
     }
 }

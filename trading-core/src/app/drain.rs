@@ -7,8 +7,9 @@ use sqlx::postgres::PgPool;
 use tracing::warn;
 
 use super::database::Database;
-use super::live::{LiveError, open_spool, spool_id};
 use super::signals::StopSignals;
+use super::spool::open_spool;
+use super::start_error::{StartError, spool_id};
 use crate::config::Settings;
 use crate::store::postgres::{DatabaseName, PostgresStore, database_name};
 use crate::store::spool::{self, Losses, SlotStatus, Spool, SpoolError, SpoolNames};
@@ -33,7 +34,7 @@ pub struct Drained {
 pub enum DrainError {
     /// The database or the spool cannot be used.
     #[error(transparent)]
-    Start(#[from] LiveError),
+    Start(#[from] StartError),
     /// The spool failed.
     #[error(transparent)]
     Spool(#[from] SpoolError),
@@ -110,11 +111,11 @@ pub async fn drain_spool(
     pg_bin: Option<PathBuf>,
     wanted: Wanted<'_>,
 ) -> Result<Drained, DrainError> {
-    let mut signals = StopSignals::listen().map_err(LiveError::Signals)?;
-    let dir = spool::folder(&settings.spool, &settings.database).map_err(LiveError::from)?;
+    let mut signals = StopSignals::listen().map_err(StartError::Signals)?;
+    let dir = spool::folder(&settings.spool, &settings.database).map_err(StartError::from)?;
     let mut drained =
         Drained { written: Written::default(), losses: Losses::default(), left: 0, dir };
-    let status = spool::status(&drained.dir, settings.spool.max_bytes).map_err(LiveError::from)?;
+    let status = spool::status(&drained.dir, settings.spool.max_bytes).map_err(StartError::from)?;
     let free = |slot: &&SlotStatus| !slot.held;
     let mut slots = status.slots.iter().filter(free);
     // No database is made for nothing.
@@ -174,7 +175,7 @@ async fn names(
     database: &Database,
     adopted: Option<&str>,
 ) -> Result<(SpoolNames, Option<String>), DrainError> {
-    let name = database_name(pool).await.map_err(LiveError::from)?;
+    let name = database_name(pool).await.map_err(StartError::from)?;
     let is_claimed = name.is_some();
     let DatabaseName { own, original } = name.unwrap_or_default();
     let origin = own.rsplit_once(", ").map(|(_id, origin)| origin.to_owned());

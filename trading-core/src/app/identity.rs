@@ -6,7 +6,7 @@ use crate::domain::Timestamp;
 
 /// Host, process id and start, such as `db1:4711:2026-09-02T07:44:10.104422Z`: no two runs have the same.
 #[must_use]
-pub fn identity(started_at: Timestamp) -> String {
+pub(super) fn identity(started_at: Timestamp) -> String {
     let host = gethostname().ok().and_then(|name| name.into_string().ok());
     let host = host.unwrap_or_else(|| "unknown".to_owned());
     format!("{host}:{}:{started_at}", std::process::id())

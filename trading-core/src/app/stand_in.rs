@@ -2,26 +2,20 @@
 //! market, whose trades of any time are a function of its seed and rate.
 
 use sqlx::PgPool;
-use tokio_util::sync::CancellationToken;
-use tracing::{error, info};
+use tracing::info;
 
-use super::live::bybit_history;
-use super::market_hours::{HoursError, MarketHours};
-use super::tasks::Tasks;
+use super::market_hours::MarketHours;
+use super::served::ServedExchanges;
+use super::start_error::StartError;
 use crate::config::{DatabaseUrl, Settings};
 use crate::domain::SimulatedMarket;
-use crate::simulator::{
-    Clock, Closure, MARKET_VERSION, Simulator, SimulatorError, SimulatorOptions,
-};
-use crate::store::embedded::{EmbeddedError, Options};
-use crate::store::postgres::{Origin, OriginError, origin};
+use crate::simulator::{Clock, Closure, MARKET_VERSION, SimulatorOptions};
+use crate::store::embedded::Options;
+use crate::store::postgres::{Origin, origin};
 
 /// Simulated exchanges that run inside this process until they are ended.
 #[derive(Debug)]
-pub struct StandIn {
-    serving: Tasks,
-    stop: CancellationToken,
-}
+pub struct StandIn(ServedExchanges);
 
 /// Why the exchanges of a database cannot be asked.
 #[derive(Debug, thiserror::Error)]
@@ -43,18 +37,9 @@ pub enum StandInError {
          on a server of your own use another database"
     )]
     OtherVersion(String),
-    /// The simulated exchanges cannot be served.
+    /// The database cannot be asked whose trades it holds, or the simulated exchanges cannot be served.
     #[error(transparent)]
-    Simulator(#[from] SimulatorError),
-    /// When the market was open is not known.
-    #[error(transparent)]
-    Hours(#[from] HoursError),
-    /// Nobody says where the database is.
-    #[error(transparent)]
-    Embedded(#[from] EmbeddedError),
-    /// Whose trades it holds cannot be asked.
-    #[error(transparent)]
-    Origin(#[from] OriginError),
+    Start(#[from] StartError),
 }
 
 impl StandIn {
@@ -68,7 +53,7 @@ impl StandIn {
         settings: &Settings,
         pool: &PgPool,
     ) -> Result<(Settings, Option<Self>), StandInError> {
-        match (settings.database.simulated, origin(pool).await?) {
+        match (settings.database.simulated, origin(pool).await.map_err(StartError::from)?) {
             (true, Some(Origin::Exchanges)) => Err(StandInError::Real),
             (true, held) => {
                 let market = match held {
@@ -77,8 +62,9 @@ impl StandIn {
                 };
                 let hours = match &settings.database.url {
                     DatabaseUrl::Embedded => {
-                        let folder = Options::new(&settings.database, None).folder()?;
-                        MarketHours::look(&folder)?
+                        let folder = Options::new(&settings.database, None).folder();
+                        let folder = folder.map_err(StartError::from)?;
+                        MarketHours::look(&folder).map_err(StartError::from)?
                     }
                     DatabaseUrl::Server(_) => None,
                 };
@@ -106,41 +92,26 @@ impl StandIn {
         settings: &Settings,
         market: Option<SimulatedMarket>,
         hours: Option<(Clock, Vec<Closure>)>,
-    ) -> Result<(Settings, Self), SimulatorError> {
+    ) -> Result<(Settings, Self), StartError> {
         let mut settings = settings.clone();
         let simulate = &settings.simulate;
         let (seed, rate) = market.map_or((simulate.seed, simulate.rate), |it| (it.seed, it.rate));
         let (clock, closures) = hours.unwrap_or_default();
-        let bybit_history = Some(bybit_history(rate));
-        let options = SimulatorOptions {
-            seed,
-            rate,
-            clock,
-            closures,
-            bybit_history,
-            ..SimulatorOptions::default()
-        };
-        let simulator = Simulator::bind(options).await?;
-        let address = simulator.address();
+        let options =
+            SimulatorOptions { seed, rate, clock, closures, ..SimulatorOptions::default() };
+        let served = ServedExchanges::serve(options).await?;
+        let address = served.address();
         for exchange in &mut settings.exchanges {
             exchange.ws_url = Some(format!("ws://{address}/{}", exchange.name));
             exchange.rest_url = Some(format!("http://{address}/{}", exchange.name));
         }
         info!("Simulated exchanges are asked (seed {seed}, rate {rate})");
-        let (mut serving, stop) = (Tasks::default(), CancellationToken::new());
-        let run = simulator.run(stop.clone());
-        serving.spawn("simulator", async move {
-            if let Err(error) = run.await {
-                error!(%error, "The simulated exchanges have ended");
-            }
-        });
-        Ok((settings, Self { serving, stop }))
+        Ok((settings, Self(served)))
     }
 
     /// Ends them.
-    pub async fn end(mut self) {
-        self.stop.cancel();
-        while self.serving.join_next().await.is_some() {}
+    pub async fn end(self) {
+        self.0.end().await;
     }
 }
 

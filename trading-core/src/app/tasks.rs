@@ -6,23 +6,23 @@ use tokio::task::{Id, JoinError, JoinSet};
 
 /// Tasks by name. Dropping it ends them where they are.
 #[derive(Debug, Default)]
-pub struct Tasks {
+pub(super) struct Tasks {
     set: JoinSet<()>,
     names: HashMap<Id, String>,
 }
 
 /// A task that has ended.
 #[derive(Debug)]
-pub struct Ended {
+pub(super) struct Ended {
     /// Its name.
-    pub name: String,
+    pub(super) name: String,
     /// Why it panicked, if it did.
-    pub panic: Option<JoinError>,
+    pub(super) panic: Option<JoinError>,
 }
 
 impl Tasks {
     /// Starts a task.
-    pub fn spawn(
+    pub(super) fn spawn(
         &mut self,
         name: impl Into<String>,
         task: impl Future<Output = ()> + Send + 'static,
@@ -32,7 +32,7 @@ impl Tasks {
     }
 
     /// Waits until a task ends; `None` when there is none. Cancel-safe.
-    pub async fn join_next(&mut self) -> Option<Ended> {
+    pub(super) async fn join_next(&mut self) -> Option<Ended> {
         let ended = self.set.join_next_with_id().await?;
         let (id, panic) = match ended {
             Ok((id, ())) => (id, None),
@@ -42,14 +42,14 @@ impl Tasks {
     }
 
     /// Ends them where they are, and waits until they have let go of what they held.
-    pub async fn abort(&mut self) {
+    pub(super) async fn abort(&mut self) {
         self.set.shutdown().await;
         self.names.clear();
     }
 
     /// The names of those that still run, sorted.
     #[must_use]
-    pub fn running(&self) -> Vec<&str> {
+    pub(super) fn running(&self) -> Vec<&str> {
         let mut names: Vec<&str> = self.names.values().map(String::as_str).collect();
         names.sort_unstable();
         names

@@ -18,7 +18,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
-use trading_core::app::{Database, LiveOptions, Outcome, StopSignals, live as run_live};
+use trading_core::app::{Database, Exchanges, LiveOptions, Outcome, StopSignals, live as run_live};
 use trading_core::cli::{Cli, DbArgs, DbCommand, ExitCode, LiveArgs, SimulateArgs};
 use trading_core::config::{DatabaseUrl, Settings, SimulateSettings};
 use trading_core::output;
@@ -45,21 +45,18 @@ type Environment = BTreeMap<String, String>;
 /// `live`
 pub(super) fn live(cli: &Cli, arguments: &LiveArgs, environment: &Environment) -> ExitCode {
     with_settings(cli, environment, async |settings| {
-        // Nothing behind the flag: simulated exchanges in this process.
-        let (is_here, address) = match arguments.simulate.as_deref() {
-            None => (false, None),
-            Some("") => (true, None),
-            Some(address) => (false, Some(address.to_owned())),
+        let exchanges = match arguments.simulate.as_deref() {
+            None => Exchanges::Real,
+            // Nothing behind the flag: simulated exchanges in this process.
+            Some("") => {
+                let options = simulated(&settings.simulate, Switches::default());
+                // A port of its own: that of the settings may be taken by `simulate`.
+                Exchanges::Simulated(SimulatorOptions { port: 0, ..options })
+            }
+            Some(address) => Exchanges::SimulatedAt(address.to_owned()),
         };
-        let simulate = is_here.then(|| {
-            // A port of its own: one that stands in the settings may be taken by `simulate`.
-            let mut options = simulated(&settings.simulate, Switches::default());
-            options.port = 0;
-            options
-        });
         let options = LiveOptions {
-            simulate,
-            simulator_at: address,
+            exchanges,
             paper_trading: arguments.paper_trading,
             pg_bin: pg_bin(environment),
         };

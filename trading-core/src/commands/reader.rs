@@ -6,7 +6,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use sqlx::Connection as _;
-use trading_core::app::{Database, LiveError};
+use trading_core::app::{Database, StartError};
 use trading_core::cli::{ExitCode, ReaderArgs};
 use trading_core::config::{DatabaseUrl, Settings};
 use trading_core::output;
@@ -18,7 +18,7 @@ use super::{Environment, failed, pg_bin};
 #[derive(Debug, thiserror::Error)]
 enum Problem {
     #[error(transparent)]
-    Database(#[from] LiveError),
+    Database(#[from] StartError),
     #[error(transparent)]
     Reader(#[from] ReaderError),
     #[error(

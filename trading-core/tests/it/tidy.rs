@@ -165,6 +165,44 @@ fn the_import_rule_finds_what_it_forbids() {
 }
 
 #[test]
+fn files_of_app_import_each_other_in_one_direction() {
+    let app = Path::new("trading-core/src/app");
+    let mut files: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for file in everything().into_iter().filter(|file| file.starts_with(app) && is_rust(file)) {
+        let within = file.strip_prefix(app).unwrap().with_extension("");
+        let parts: Vec<&str> = within.iter().filter_map(|part| part.to_str()).collect();
+        if parts == ["mod"] || is_test_module(&file) {
+            continue;
+        }
+        let depth = parts.len() - usize::from(parts.last() == Some(&"mod"));
+        let code = without_tests(&code_of(&fs::read_to_string(root().join(&file)).unwrap()));
+        let names = imports(&code, &["super::".repeat(depth).as_str()]).into_iter();
+        files.entry(parts[0].to_owned()).or_default().extend(names.map(|(_, name)| name));
+    }
+    assert!(files["live"].contains("recorder"), "the rule reads no imports: {files:?}");
+    let circle = in_a_circle(files);
+    assert!(circle.is_empty(), "move what both need into a file of its own: {circle:?}");
+
+    let set = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+    let files = [("live", set(&["recorder"])), ("recorder", set(&["live", "tasks"]))];
+    let circle = in_a_circle(files.map(|(name, imports)| (name.to_owned(), imports)).into());
+    assert_eq!(circle.into_keys().collect::<Vec<_>>(), ["live", "recorder"]);
+}
+
+/// What is left when every file is taken away that imports none of those left.
+fn in_a_circle(
+    mut files: BTreeMap<String, BTreeSet<String>>,
+) -> BTreeMap<String, BTreeSet<String>> {
+    loop {
+        let all: BTreeSet<String> = files.keys().cloned().collect();
+        files.retain(|_, imports| !imports.is_disjoint(&all));
+        if files.len() == all.len() {
+            return files;
+        }
+    }
+}
+
+#[test]
 fn every_file_says_first_what_it_is_for() {
     report(&each_source("trading-core", |file, text| {
         let first = text.lines().next().unwrap_or_default();
@@ -350,7 +388,8 @@ fn import_problems(file: &Path, text: &str) -> Vec<String> {
     let depth = parts.len() - usize::from(parts.last() == Some(&"mod.rs"));
     let code = without_tests(&code_of(text));
     let mut problems = Vec::new();
-    for (number, other) in imports(&code, depth) {
+    let above = "super::".repeat(depth.max(1));
+    for (number, other) in imports(&code, &["crate::", "trading_core::", &above]) {
         let other = room_of(&other);
         let is_room = ROOMS.iter().any(|(name, ..)| *name == other);
         if is_room && other != room && !allowed.contains(&other) {
@@ -369,11 +408,10 @@ fn room_of(name: &str) -> &str {
     if MAIN.contains(&name) { "main" } else { name }
 }
 
-/// First names after the crate's root, each with its line.
-fn imports(code: &str, depth: usize) -> Vec<(usize, String)> {
-    let above = "super::".repeat(depth.max(1));
+/// First names after one of these roots, each with its line.
+fn imports(code: &str, roots: &[&str]) -> Vec<(usize, String)> {
     let mut found = Vec::new();
-    for root in ["crate::", "trading_core::", above.as_str()] {
+    for root in roots {
         for (at, _) in code.match_indices(root) {
             let before = code.get(..at).unwrap_or_default();
             // `super::super::` holds `super::`, and `my_crate::` holds `crate::`.

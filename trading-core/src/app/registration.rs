@@ -1,55 +1,30 @@
-//! What a recorder stands on: a schema that is up to date, a database that is its own, where recording goes on.
-//!
-//! A database that is away at the start is waited for while the recorder runs ([`Arrival`]): the spool is opened for the
-//! database as the last start found it at this address.
+//! What a recorder asks of a database, and leaves in it, before the first tick: the schema is brought up to date, the
+//! database is claimed for this kind of trades, the instruments are noted, and it says where recording goes on.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use rustc_hash::FxHashMap;
 use sqlx::PgPool;
-use sqlx::migrate::MigrateError;
 
-use super::arrival::{Arrival, Ready, ReadyStore};
-use super::clock_watch::ClockWatch;
 use super::database::{Address, Database};
-use super::live::{LiveError, open_spool};
-use super::recorder::Venue;
+use super::start_error::StartError;
+use super::venues::Venue;
 use crate::config::Settings;
-use crate::domain::{Instrument, RecorderClock, TradeId};
+use crate::domain::{Instrument, TradeId};
 use crate::exchange::IdRule;
 use crate::store::postgres::{
-    DatabaseName, LastStored, MaintenanceError, Origin, OriginError, carriers, claim, days,
-    in_doubt_since, is_away, last_stored, list_time_until_now, migrate, upsert_instruments,
+    DatabaseName, LastStored, MaintenanceError, Origin, carriers, claim, days, in_doubt_since,
+    last_stored, list_time_until_now, migrate, upsert_instruments,
 };
-use crate::store::spool::{self, Spool, SpoolNames};
+use crate::store::spool;
 
 /// A trade is stamped by its exchange no longer before it is received, but for one that hangs.
 const LAG_MAX: Duration = Duration::from_secs(5);
 
-/// Everything a recorder needs of the database and the disk.
-#[derive(Debug)]
-pub struct Ground {
-    /// For what is written beside the ticks.
-    pub pool: PgPool,
-    /// Where ticks end.
-    pub(super) store: ReadyStore,
-    /// Where they wait when that is away.
-    pub spool: Spool,
-    /// Where recording goes on; empty where that is not known yet.
-    pub stored: Vec<LastStored>,
-    /// Stamps what is received, and knows how far the machine's clock is off.
-    pub clock: RecorderClock,
-    /// Finds that out.
-    pub(super) clock_watch: ClockWatch,
-    pub(super) ready: Ready,
-    /// What is left to do where the database was away.
-    pub(super) arrival: Option<Arrival>,
-}
-
-/// What a database is asked before anything is written to it.
+/// What a recorder brings to a database.
 #[derive(Debug, Clone)]
-pub(super) struct Question {
+pub(super) struct Registration {
     address: Address,
     origin: Origin,
     /// Each with the venue's spelling, and what its ids prove.
@@ -58,98 +33,36 @@ pub(super) struct Question {
     keeps_days: bool,
 }
 
-/// What it says.
+/// What the database answers.
 #[derive(Debug)]
-pub(super) struct Answers {
+pub(super) struct Registered {
     pub(super) name: DatabaseName,
+    /// Where recording goes on.
     pub(super) stored: Vec<LastStored>,
 }
 
-impl Ground {
-    pub(super) async fn prepare(
+impl Registration {
+    pub(super) fn new(
         settings: &Settings,
         venues: &[Venue],
         origin: &Origin,
         database: &Database,
-    ) -> Result<Self, LiveError> {
+    ) -> Result<Self, StartError> {
         let spool_dir = spool::folder(&settings.spool, &settings.database)?;
         let instruments = venues.iter().flat_map(|venue| {
             venue.spellings().map(|(instrument, spelling)| (instrument, spelling, venue.ids()))
         });
-        let question = Question {
+        Ok(Self {
             address: database.address().clone(),
             origin: origin.clone(),
             instruments: instruments.collect(),
             spool_dir,
             keeps_days: settings.database.retention.is_some(),
-        };
-        // The writers have connections of their own.
-        let writers = u32::try_from(settings.batch.writers.get()).unwrap_or(u32::MAX);
-        let pooled = settings.database.max_connections.get().saturating_sub(writers).max(1);
-        let pool = question.address.recorders_pool(pooled);
-        match question.ask(&pool).await {
-            Ok(answers) => Self::known(settings, (question, venues), pool, answers).await,
-            Err(error) if error.is_passing() => {
-                Self::away(settings, (question, venues), pool, error).await
-            }
-            Err(error) => Err(error),
-        }
+        })
     }
 
-    async fn known(
-        settings: &Settings,
-        (question, venues): (Question, &[Venue]),
-        pool: PgPool,
-        answers: Answers,
-    ) -> Result<Self, LiveError> {
-        let Answers { name, stored } = answers;
-        let names = SpoolNames { database: name.own.clone(), also: vec![question.unseen()] };
-        let spool = open_spool(settings, names, name.original.as_deref(), false).await?;
-        question.remember(&name.own)?;
-        let (_opening, ready) = Ready::new(true);
-        Ok(Self::new((&question, venues), pool, spool, stored, ready, None).await)
-    }
-
-    async fn away(
-        settings: &Settings,
-        (question, venues): (Question, &[Venue]),
-        pool: PgPool,
-        first: LiveError,
-    ) -> Result<Self, LiveError> {
-        let spooled_for = spool::recall(&question.spool_dir, &question.place());
-        let unseen = question.unseen();
-        let database = spooled_for.clone().unwrap_or_else(|| unseen.clone());
-        let spool =
-            open_spool(settings, SpoolNames { database, also: vec![unseen] }, None, false).await?;
-        let (opening, ready) = Ready::new(false);
-        let arrival = Arrival { question: question.clone(), opening, spooled_for, first };
-        Ok(Self::new((&question, venues), pool, spool, Vec::new(), ready, Some(arrival)).await)
-    }
-
-    async fn new(
-        (question, venues): (&Question, &[Venue]),
-        pool: PgPool,
-        spool: Spool,
-        stored: Vec<LastStored>,
-        ready: Ready,
-        arrival: Option<Arrival>,
-    ) -> Self {
-        let clock = RecorderClock::default();
-        let is_here = question.address.is_on_this_machine();
-        let clock_watch = ClockWatch::start(clock.clone(), pool.clone(), is_here, venues).await;
-        let store = question.address.store().with_clock(clock.clone());
-        let store = ReadyStore::new(store, ready.clone());
-        Self { pool, store, spool, stored, clock, clock_watch, ready, arrival }
-    }
-
-    /// Whether the database is there, from now on.
-    pub(super) fn ready(&self) -> Ready {
-        self.ready.clone()
-    }
-}
-
-impl Question {
-    pub(super) async fn ask(&self, pool: &PgPool) -> Result<Answers, LiveError> {
+    /// Registers this recorder; safe to repeat.
+    pub(super) async fn register(&self, pool: &PgPool) -> Result<Registered, StartError> {
         self.address.look_as_recorder().await?;
         migrate(pool).await?;
         let name = claim(pool, &self.origin).await?;
@@ -167,12 +80,17 @@ impl Question {
             }
         };
         doubt(pool, &self.instruments, &mut stored).await.map_err(MaintenanceError::from)?;
-        Ok(Answers { name, stored })
+        Ok(Registered { name, stored })
     }
 
     /// Notes which database lies at this address, for a start before it.
-    pub(super) fn remember(&self, name: &str) -> Result<(), LiveError> {
+    pub(super) fn remember(&self, name: &str) -> Result<(), StartError> {
         Ok(spool::remember(&self.spool_dir, &self.place(), name)?)
+    }
+
+    /// Which database lay at this address when it was last reached.
+    pub(super) fn recall(&self) -> Option<String> {
+        spool::recall(&self.spool_dir, &self.place())
     }
 
     pub(super) fn instruments(&self) -> impl Iterator<Item = Instrument> {
@@ -189,7 +107,7 @@ impl Question {
     }
 
     /// What names a database to the spool that was never seen at this address.
-    fn unseen(&self) -> String {
+    pub(super) fn unseen(&self) -> String {
         format!("the first at {}, {}", self.address.name(), self.origin)
     }
 
@@ -262,21 +180,4 @@ async fn doubt(
         }
     }
     Ok(())
-}
-
-impl LiveError {
-    /// Whether the database may answer otherwise a moment later.
-    pub(super) fn is_passing(&self) -> bool {
-        match self {
-            Self::Database { error, .. }
-            | Self::Origin(OriginError::Database(error))
-            | Self::Maintenance(
-                MaintenanceError::Database(error)
-                | MaintenanceError::Migrate(
-                    MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _),
-                ),
-            ) => is_away(error),
-            _ => false,
-        }
-    }
 }
