@@ -83,7 +83,7 @@ impl Recorder {
         let (journal, journal_writer) = journal(recorder.clone());
         let seed = u64::try_from(started_at.as_micros()).unwrap_or_default();
         let hurry = CancellationToken::new();
-        let spooling = Spooling { spool: spool.clone(), hurry: hurry.clone(), seed };
+        let spooling = Spooling { spool: spool.clone(), spool_now: hurry.clone(), seed };
         let pipeline = Pipeline::new(
             receiver,
             Arc::new(store),

@@ -12,7 +12,9 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
-use super::writer::Writer;
+use super::Spooling;
+use super::ledger::Ledger;
+use super::store_access::StoreAccess;
 use crate::domain::count;
 use crate::store::spool::{Backlog, Oldest, Spool};
 use crate::store::{DaysLeft, Remedy, Store, StoreError, cause_of};
@@ -22,16 +24,20 @@ use crate::telemetry::{Lasting, RepeatLimiter};
 const PROBE_DELAY: Duration = Duration::from_secs(1);
 /// The longest wait between two probes, which jitter may double.
 const PROBE_DELAY_MAX: Duration = Duration::from_secs(10);
-/// How often it is said that the store is still away.
+/// How often the log says that the store is still away.
 const AWAY_INTERVAL: Duration = Duration::from_secs(60);
 
 /// What empties the spool.
 #[derive(Debug)]
 pub(super) struct Drain<S> {
-    writer: Arc<Writer<S>>,
+    access: Arc<StoreAccess<S>>,
+    ledger: Arc<Ledger>,
     spool: Spool,
+    /// Cancelled near a stop's deadline: what waits stays in the spool.
+    spool_now: CancellationToken,
     /// Ticks that one write carries at most, unless one batch has more.
     ticks_max: usize,
+    /// Decides the jitter of the waits.
     seed: u64,
     /// The waits of the failures since the last success.
     delays: Option<ExponentialBackoff>,
@@ -43,10 +49,18 @@ pub(super) struct Drain<S> {
 }
 
 impl<S: Store> Drain<S> {
-    pub(super) fn new(writer: Arc<Writer<S>>, spool: Spool, ticks_max: usize, seed: u64) -> Self {
+    pub(super) fn new(
+        access: Arc<StoreAccess<S>>,
+        ledger: Arc<Ledger>,
+        spooling: Spooling,
+        ticks_max: usize,
+    ) -> Self {
+        let Spooling { spool, spool_now, seed } = spooling;
         Self {
-            writer,
+            access,
+            ledger,
             spool,
+            spool_now,
             ticks_max,
             seed,
             delays: None,
@@ -57,28 +71,24 @@ impl<S: Store> Drain<S> {
         }
     }
 
-    /// Runs until it is to finish: then until nothing waits, or the store is away, or there is a hurry.
+    /// Runs until `finish` is cancelled and nothing waits or the store is away, or until the stop's deadline is near.
     pub(super) async fn run(mut self, finish: CancellationToken) {
-        let (writer, spool) = (Arc::clone(&self.writer), self.spool.clone());
-        let over = async move {
-            let finished = async {
-                finish.cancelled().await;
-                tokio::select! {
-                    () = spool.until_empty_is(true) => {}
-                    () = writer.circuit.until_open_is(true) => {}
-                }
-            };
+        let (access, spool) = (Arc::clone(&self.access), self.spool.clone());
+        let spool_now = self.spool_now.clone();
+        let finished = async {
+            finish.cancelled().await;
             tokio::select! {
-                () = finished => {}
-                () = writer.hurry.cancelled() => {}
+                () = spool.until_empty_is(true) => {}
+                () = access.circuit().until_open_is(true) => {}
             }
         };
-        let mut over = std::pin::pin!(over);
+        let mut finished = std::pin::pin!(finished);
         loop {
             // Given up anywhere, a step loses nothing: a batch that is written and not removed is written again.
             tokio::select! {
                 biased;
-                () = &mut over => return,
+                () = &mut finished => return,
+                () = spool_now.cancelled() => return,
                 () = self.step() => {}
             }
         }
@@ -95,7 +105,7 @@ impl<S: Store> Drain<S> {
             Ok(None) => return,
             Err(error) => {
                 self.wait_longer();
-                self.writer.circuit.ask_for_trial();
+                self.access.circuit().request_trial();
                 if let Some(unsaid) = self.failed.admit(Instant::now()) {
                     error!(cause = cause_of(&error), "Spool not read: {error}{}", unsaid);
                 }
@@ -104,16 +114,15 @@ impl<S: Store> Drain<S> {
         };
         if oldest.ticks.is_empty() {
             // Nothing of it can be read. That says nothing of the store, which would take no ticks though it is away.
-            self.writer.ledger.record_unreadable(oldest.unreadable);
+            self.ledger.record_unreadable(oldest.unreadable);
             self.remove(oldest).await;
             return;
         }
-        match self.writer.write_in_turn(&oldest.ticks).await {
+        match self.access.write(&oldest.ticks).await {
             Ok(written) => {
-                self.writer.ledger.record_drained(written);
-                self.writer.ledger.record_unreadable(oldest.unreadable);
+                self.ledger.record_drained(written);
+                self.ledger.record_unreadable(oldest.unreadable);
                 self.delays = None;
-                self.writer.close_circuit();
                 self.remove(oldest).await;
             }
             Err(StoreError::Days(days)) => self.put_back(oldest, *days).await,
@@ -121,9 +130,9 @@ impl<S: Store> Drain<S> {
                 self.wait_longer();
                 if error.remedy() == Remedy::Stop {
                     // Perhaps only this batch is refused: the next live one says whether the store takes others.
-                    self.writer.circuit.ask_for_trial();
+                    self.access.circuit().request_trial();
                 }
-                self.tell_failure(&error);
+                self.log_failure(&error);
             }
         }
     }
@@ -131,18 +140,16 @@ impl<S: Store> Drain<S> {
     /// The store is there and has taken all but the ticks of some days: those go to the end of the spool, so that what
     /// waits behind them is stored.
     async fn put_back(&mut self, oldest: Oldest, days: DaysLeft) {
-        self.writer.close_circuit();
         if days.goes_on {
             self.delays = None;
         } else {
             self.wait_longer();
-            self.writer.tell_days(&days);
         }
         let (_, done) = self.spool.append(days.left).await;
         match done {
             Ok(()) => {
-                self.writer.ledger.record_drained(days.written);
-                self.writer.ledger.record_unreadable(oldest.unreadable);
+                self.ledger.record_drained(days.written);
+                self.ledger.record_unreadable(oldest.unreadable);
                 self.remove(oldest).await;
             }
             Err(error) => {
@@ -155,9 +162,9 @@ impl<S: Store> Drain<S> {
         }
     }
 
-    /// Between two attempts at a store that is away. No longer than until somebody else finds it back.
+    /// Between two attempts at a store that is away. No longer than until a live batch finds it back.
     async fn wait_for_turn(&mut self) {
-        let is_open = self.writer.circuit.is_open();
+        let is_open = self.access.circuit().is_open();
         if is_open && self.delays.is_none() {
             self.wait_longer();
         }
@@ -167,7 +174,7 @@ impl<S: Store> Drain<S> {
         };
         tokio::select! {
             () = tokio::time::sleep(delay) => {}
-            () = self.writer.circuit.until_open_is(false), if is_open => self.delays = None,
+            () = self.access.circuit().until_open_is(false), if is_open => self.delays = None,
         }
     }
 
@@ -212,12 +219,12 @@ impl<S: Store> Drain<S> {
         }
     }
 
-    fn tell_failure(&mut self, error: &StoreError) {
+    fn log_failure(&mut self, error: &StoreError) {
         let now = Instant::now();
         let cause = cause_of(error);
         let Backlog { batches, ticks, .. } = self.spool.backlog();
         debug!(cause, "Spooled batch not written: {error}");
-        match self.writer.circuit.open_for(now) {
+        match self.access.circuit().open_for(now) {
             Some(open_for) => {
                 if open_for >= AWAY_INTERVAL && self.away.admit(now).is_some() {
                     let open_for = Lasting(open_for);

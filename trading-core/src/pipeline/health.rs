@@ -7,7 +7,7 @@ use super::ledger::LedgerReading;
 
 /// Whether the store takes batches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Circuit {
+pub enum StoreCircuitState {
     /// It does.
     Closed,
     /// It is away: a batch has spent its retries, or waited long for an answer.
@@ -25,7 +25,7 @@ pub(super) struct HealthLine {
     pub(super) channel: Utilization,
     /// Batches in the spool.
     pub(super) spooled: u64,
-    pub(super) circuit: Circuit,
+    pub(super) store_circuit: StoreCircuitState,
 }
 
 impl HealthLine {
@@ -42,7 +42,8 @@ impl HealthLine {
 
 impl fmt::Display for HealthLine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { seconds, previous, now, buffered, batch_size, channel, spooled, circuit } = self;
+        let Self { seconds, previous, now, buffered, batch_size, channel, spooled, store_circuit } =
+            self;
         write!(
             f,
             "Pipeline Health: {} ticks/{seconds}s | Total: {} | Batches: {} | Failed: {} | Retries: {} | \
@@ -55,9 +56,9 @@ impl fmt::Display for HealthLine {
             channel.percent(),
             channel.used,
             channel.capacity,
-            match circuit {
-                Circuit::Closed => "CLOSED",
-                Circuit::Open => "OPEN",
+            match store_circuit {
+                StoreCircuitState::Closed => "CLOSED",
+                StoreCircuitState::Open => "OPEN",
             },
         )
     }
@@ -78,7 +79,7 @@ mod tests {
             batch_size: 500,
             channel: Utilization { used: 1200, capacity: 10_000 },
             spooled: 0,
-            circuit: Circuit::Closed,
+            store_circuit: StoreCircuitState::Closed,
         };
         assert_eq!(
             line.to_string(),

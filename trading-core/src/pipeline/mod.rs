@@ -13,12 +13,14 @@
 
 mod batcher;
 mod channel;
-mod circuit;
+mod decision;
 mod drain;
 mod health;
 mod ledger;
 #[cfg(test)]
 mod outage_tests;
+mod store_access;
+mod store_circuit;
 mod stored;
 mod tap;
 #[cfg(test)]
@@ -34,7 +36,7 @@ use tracing::{debug, info, warn};
 
 pub use batcher::Batcher;
 pub use channel::{ChannelClosed, TickReceiver, TickSender, Utilization, channel};
-pub use health::Circuit;
+pub use health::StoreCircuitState;
 pub use ledger::{Ledger, LedgerReading};
 pub use tap::{Chunk, Delivery, Onlooker, TapReceiver, TapSender, tap};
 
@@ -44,6 +46,7 @@ use crate::store::Store;
 use crate::store::spool::Spool;
 use drain::Drain;
 use health::HealthLine;
+use store_access::StoreAccess;
 use stored::StoredThrough;
 use writer::Writer;
 
@@ -52,9 +55,9 @@ use writer::Writer;
 pub struct Spooling {
     /// The spool; what it holds already is written first.
     pub spool: Spool,
-    /// When this is raised, what is not written yet goes to the spool at once.
-    pub hurry: CancellationToken,
-    /// Decides when exactly a store that is away is probed.
+    /// When this is cancelled, what is not written yet goes to the spool at once.
+    pub spool_now: CancellationToken,
+    /// Decides when exactly a store that is away is tried again.
     pub seed: u64,
 }
 
@@ -66,6 +69,7 @@ pub struct Pipeline<S> {
     incoming: Vec<Tick>,
     batcher: Batcher,
     onlookers: Vec<Onlooker>,
+    access: Arc<StoreAccess<S>>,
     writer: Arc<Writer<S>>,
     writers_max: usize,
     writes: JoinSet<(u64, Vec<Tick>)>,
@@ -99,21 +103,23 @@ impl<S: Store> Pipeline<S> {
         pipeline: &PipelineSettings,
         batch: &BatchSettings,
     ) -> Self {
-        let mut writer = Writer::new(store, Arc::clone(&ledger), batch);
-        if let Some(Spooling { spool, hurry, .. }) = &spooling {
-            ledger.record_found(spool.backlog().ticks);
-            writer.use_spool(spool.clone(), hurry.clone());
-        }
-        let writer = Arc::new(writer);
-        let drain = spooling.map(|Spooling { spool, seed, .. }| {
-            Drain::new(Arc::clone(&writer), spool, batch.max_coalesced.get(), seed)
+        let spool = spooling.as_ref().map(|spooling| spooling.spool.clone());
+        let spool_now =
+            spooling.as_ref().map(|spooling| spooling.spool_now.clone()).unwrap_or_default();
+        let access = Arc::new(StoreAccess::new(store, batch.writers.get(), spool.clone()));
+        ledger.record_found(access.backlog().ticks);
+        let writer = Writer::new(Arc::clone(&access), Arc::clone(&ledger), spool, spool_now, batch);
+        let drain = spooling.map(|spooling| {
+            let (access, ledger) = (Arc::clone(&access), Arc::clone(&ledger));
+            Drain::new(access, ledger, spooling, batch.max_coalesced.get())
         });
         Self {
             ticks,
             incoming: Vec::with_capacity(batch.max_size.get()),
             batcher: Batcher::new(batch),
             onlookers,
-            writer,
+            access,
+            writer: Arc::new(writer),
             writers_max: batch.writers.get(),
             writes: JoinSet::new(),
             stored: StoredThrough::default(),
@@ -153,7 +159,7 @@ impl<S: Store> Pipeline<S> {
             self.note_held();
             let writer_is_free = self.writer_is_free();
             let room = self.batcher.room(writer_is_free);
-            self.writer.press(room == 0 && !writer_is_free);
+            self.writer.note_full(room == 0 && !writer_is_free);
             let due_at = self.batcher.due_at().unwrap_or_else(Instant::now);
             // Every branch is cancel-safe: a tick is either still in the channel or in `incoming`.
             tokio::select! {
@@ -235,8 +241,12 @@ impl<S: Store> Pipeline<S> {
             buffered: self.batcher.len(),
             batch_size: self.batcher.max_size(),
             channel: self.ticks.utilization(),
-            spooled: self.writer.backlog().batches,
-            circuit: if self.writer.circuit.is_open() { Circuit::Open } else { Circuit::Closed },
+            spooled: self.access.backlog().batches,
+            store_circuit: if self.access.circuit().is_open() {
+                StoreCircuitState::Open
+            } else {
+                StoreCircuitState::Closed
+            },
         };
         info!("{line}");
         self.onlookers.iter().for_each(|onlooker| info!("{}", (onlooker.report)()));

@@ -20,7 +20,7 @@ const DATABASE: &str = "a database";
 struct Outage {
     folder: TempDir,
     spool: Spool,
-    hurry: CancellationToken,
+    spool_now: CancellationToken,
     store: Arc<ScriptedStore>,
 }
 
@@ -32,14 +32,14 @@ impl Outage {
         Self {
             folder,
             spool,
-            hurry: CancellationToken::new(),
+            spool_now: CancellationToken::new(),
             store: ScriptedStore::new(1_000_000),
         }
     }
 
     fn start(&self) -> Bench {
-        let (spool, hurry) = (self.spool.clone(), self.hurry.clone());
-        start_with(&self.store, Vec::new(), Some(Spooling { spool, hurry, seed: 7 }))
+        let (spool, spool_now) = (self.spool.clone(), self.spool_now.clone());
+        start_with(&self.store, Vec::new(), Some(Spooling { spool, spool_now, seed: 7 }))
     }
 
     /// Turns a bit of the last batch.
@@ -239,7 +239,7 @@ async fn a_spool_that_cannot_be_read_does_not_keep_the_others_from_the_store_eit
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
     assert!(bench.ledger.read().stored > 0, "{}", bench.ledger.read());
-    outage.hurry.cancel();
+    outage.spool_now.cancel();
     let reading = bench.end().await;
     assert!(reading.spooled >= 500 && reading.balances(), "{reading}");
 }
@@ -337,7 +337,7 @@ async fn in_a_hurry_what_is_being_written_goes_to_the_spool() {
     drop(sender);
     tokio::time::sleep(Duration::from_secs(5)).await;
     assert!(!running.is_finished(), "it waits for an answer");
-    outage.hurry.cancel();
+    outage.spool_now.cancel();
     running.await.unwrap();
     let reading = ledger.read();
     assert_eq!(

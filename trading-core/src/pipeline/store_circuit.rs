@@ -17,7 +17,7 @@ use tokio::time::Instant;
 const TRIAL: Duration = Duration::from_secs(15);
 /// The longest trial.
 const TRIAL_MAX: Duration = Duration::from_secs(60);
-/// What opens again within so long after it closed has not been well.
+/// Opening again within this time after it closed begins with a trial.
 const RELAPSE: Duration = Duration::from_secs(60);
 
 /// What made it open.
@@ -47,24 +47,27 @@ impl State {
     }
 }
 
-/// The switch. Shared; every method may be called from any task.
+/// The switch. Shared; every method may be called from any task. Not the circuit that refuses work when much waits.
 #[derive(Debug)]
 pub(super) struct StoreCircuit {
     state: watch::Sender<State>,
-    /// Whether one batch is to try the store although it is open.
-    wants_trial: AtomicBool,
+    /// Whether one live batch shall try the store although it is open.
+    trial_requested: AtomicBool,
 }
 
 impl StoreCircuit {
     pub(super) fn new() -> Self {
-        Self { state: watch::Sender::new(State::default()), wants_trial: AtomicBool::new(false) }
+        Self {
+            state: watch::Sender::new(State::default()),
+            trial_requested: AtomicBool::new(false),
+        }
     }
 
     pub(super) fn is_open(&self) -> bool {
         self.state.borrow().is_open()
     }
 
-    /// Opens it, and says whether an outage begins with that.
+    /// Opens it; returns whether an outage begins with that.
     pub(super) fn open(&self, now: Instant, trouble: Trouble) -> bool {
         let mut begins = false;
         self.state.send_if_modified(|state| {
@@ -85,7 +88,7 @@ impl StoreCircuit {
         begins
     }
 
-    /// A write has succeeded: closes it, and says for how long there was an outage, if one ends with that.
+    /// Closes it after a write that succeeded; returns how long the outage was, if one ends with that.
     pub(super) fn close(&self, now: Instant) -> Option<Duration> {
         // Asked first without the right to change it: nearly always it is closed.
         self.state.borrow().open_since?;
@@ -104,17 +107,17 @@ impl StoreCircuit {
         open_for
     }
 
-    /// Asks that the next batch tries the store.
-    pub(super) fn ask_for_trial(&self) {
-        self.wants_trial.store(true, Ordering::Relaxed);
+    /// Requests that one live batch tries the store although it is open.
+    pub(super) fn request_trial(&self) {
+        self.trial_requested.store(true, Ordering::Relaxed);
     }
 
-    /// Whether a batch may not go to the store: it is open, and no trial is asked for, which this would be.
-    pub(super) fn bars(&self) -> bool {
-        self.is_open() && !self.wants_trial.swap(false, Ordering::Relaxed)
+    /// Takes up the request for a trial: true once for each request.
+    pub(super) fn take_up_trial(&self) -> bool {
+        self.trial_requested.swap(false, Ordering::Relaxed)
     }
 
-    /// For how long there is an outage.
+    /// How long the outage has lasted; `None`: there is none.
     pub(super) fn open_for(&self, now: Instant) -> Option<Duration> {
         self.state.borrow().open_since.map(|since| now.saturating_duration_since(since))
     }
@@ -143,9 +146,9 @@ mod tests {
         assert!(circuit.open(start, Trouble::Refused));
         assert!(!circuit.open(start + seconds(1), Trouble::Refused), "only the first opens it");
         circuit.until_open_is(true).await;
-        assert!(circuit.bars());
-        circuit.ask_for_trial();
-        assert_eq!([(); 2].map(|()| circuit.bars()), [false, true], "one batch tries");
+        assert!(circuit.is_open() && !circuit.take_up_trial());
+        circuit.request_trial();
+        assert_eq!([(); 2].map(|()| circuit.take_up_trial()), [true, false], "one batch tries");
         assert_eq!(circuit.close(start + seconds(9)), Some(seconds(9)));
         circuit.until_open_is(false).await;
         assert!(!circuit.is_open());
@@ -165,7 +168,7 @@ mod tests {
                 assert!(circuit.is_open());
             } else {
                 ends.extend(circuit.close(at(after)));
-                assert!(!circuit.bars(), "batches go to the store meanwhile");
+                assert!(!circuit.is_open(), "batches go to the store meanwhile");
             }
         }
         assert_eq!(ends, [Duration::ZERO; 0], "and none ends");
