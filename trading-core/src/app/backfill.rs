@@ -335,10 +335,10 @@ impl Done {
             frames = Some((read.len(), reread.unreadable, reread.reason));
         }
         if let Some(times) = options.range
-            && !venue.exchange.history().rules().exact_times
+            && let Some(apart) = venue.exchange.history().rules().times_apart
         {
             for instrument in &venue.instruments {
-                remove_doubles(pool, *instrument, times).await?;
+                remove_doubles(pool, *instrument, times, apart).await?;
             }
         }
         let (mut gaps, mut counts) = (Vec::new(), Vec::new());

@@ -70,9 +70,9 @@ pub struct HistoryRules {
     pub per: Duration,
     /// Whether any past time can be asked for; else only the newest few trades are to be had.
     pub reaches_back: bool,
-    /// Whether a trade has the same time here as in the WebSocket's frames, to the microsecond. Where it has not,
-    /// a trade that came both ways may be stored twice: its id tells.
-    pub exact_times: bool,
+    /// How far a trade's time here may be from its time in the WebSocket's frames; `None`: they are the same, to the
+    /// microsecond. Where they differ, a trade that came both ways may be stored twice: its id shows that.
+    pub times_apart: Option<Duration>,
 }
 
 /// One minute of a venue's own candles.

@@ -168,7 +168,7 @@ async fn rest(network: &Network, url: &str) -> Result<String, RestError> {
         requests: 1_000.try_into().unwrap(),
         per: std::time::Duration::from_secs(1),
         reaches_back: true,
-        exact_times: true,
+        times_apart: None,
     };
     RestClient::new(rules, network, Arc::default()).unwrap().get(url).await
 }

@@ -69,9 +69,9 @@ impl Auditor {
         for venue in venues.iter().filter(|venue| venue.exchange.ids() == IdRule::Consecutive) {
             // Of an exchange's symbols what is missing is said together.
             self.says.tell();
-            let exact_times = venue.exchange.history().rules().exact_times;
+            let times_apart = venue.exchange.history().rules().times_apart;
             for instrument in &venue.instruments {
-                if let Err(error) = self.look_through(*instrument, exact_times, now).await {
+                if let Err(error) = self.look_through(*instrument, times_apart, now).await {
                     // A database that is away is told of by who writes to it.
                     if Remedy::of(&error) == Remedy::Retry {
                         debug!(error = %said(&error), "The stored ids of {instrument} are looked through later");
@@ -88,7 +88,7 @@ impl Auditor {
     async fn look_through(
         &self,
         instrument: Instrument,
-        exact_times: bool,
+        times_apart: Option<Duration>,
         now: Timestamp,
     ) -> Result<(), sqlx::Error> {
         let pool = &self.context.pool;
@@ -112,9 +112,9 @@ impl Auditor {
             else {
                 return Ok(());
             };
-            if !exact_times {
+            if let Some(apart) = times_apart {
                 // What was fetched may have come over a socket after all, after its gap was closed.
-                remove_doubles(pool, instrument, (mark.time, next.time)).await?;
+                remove_doubles(pool, instrument, (mark.time, next.time), apart).await?;
             }
             let found = self.missing(pool, instrument, &holes).await?;
             note_audit(pool, instrument, &found, next).await?;

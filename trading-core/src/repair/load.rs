@@ -7,8 +7,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::admission::Admission;
-use super::ids::IdSet;
-use super::{RANGES_MAX, RepairContext, RepairVenue};
+use super::{RepairContext, RepairVenue};
 use crate::domain::{Instrument, Tick, Timestamp, count};
 use crate::exchange::history::{Pages, Span};
 use crate::pipeline::ChannelClosed;
@@ -114,14 +113,7 @@ impl Loader<'_> {
             if !page.unwrap_or(Err(LoadError::Stopped))? {
                 break;
             }
-            if rules.exact_times {
-                let times = ticks.iter().map(|tick| tick.exchange_at);
-                if let Some(times) = times.clone().min().zip(times.max()) {
-                    only_unknown(&self.gaps, instrument, times, &mut ticks).await?;
-                }
-            } else {
-                only_absent(&self.gaps, instrument, &mut ticks).await?;
-            }
+            only_unknown(&self.gaps, instrument, &mut ticks).await?;
             *loaded += count(ticks.len());
             send(self.context, &self.admission, &mut ticks).await?;
             if let Some(reach) = pages.reach() {
@@ -146,29 +138,20 @@ impl Loader<'_> {
     }
 }
 
-/// Of these ticks of one symbol, keeps those whose ids are not stored: for exchanges that stamp a trade differently
-/// here and there.
-pub(super) async fn only_absent(
+/// Of these ticks of one symbol, keeps each whose id is not stored within a minute of theirs, and each id once: an
+/// exchange that dates a trade otherwise a second time does not make two of it.
+pub(super) async fn only_unknown(
     gaps: &Gaps,
     instrument: Instrument,
     ticks: &mut Vec<Tick>,
 ) -> Result<(), sqlx::Error> {
-    let ids: IdSet =
-        ticks.iter().filter_map(|tick| tick.trade_id.number()).map(|id| (id, id)).collect();
     let times = ticks.iter().map(|tick| tick.exchange_at);
-    let (Some(bounds), Some(from), Some(to)) = (ids.bounds(), times.clone().min(), times.max())
-    else {
-        return Ok(());
-    };
-    let absent = gaps.absent(instrument, bounds, (from, to), RANGES_MAX).await?;
-    let absent: IdSet = absent.into_iter().collect();
-    ticks.retain(|tick| tick.trade_id.number().is_none_or(|id| absent.contains(id)));
-    Ok(())
+    let Some(times) = times.clone().min().zip(times.max()) else { return Ok(()) };
+    only_unknown_near(gaps, instrument, times, ticks).await
 }
 
-/// Of these ticks of one symbol, keeps each whose id is not stored within a minute of these times, and each id once: an
-/// exchange that dates a trade otherwise a second time does not make two of it.
-pub(super) async fn only_unknown(
+/// The same, within a minute of these times.
+pub(super) async fn only_unknown_near(
     gaps: &Gaps,
     instrument: Instrument,
     times: (Timestamp, Timestamp),

@@ -4,7 +4,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::RepairContext;
 use super::admission::Admission;
-use super::load::{LoadError, only_absent, send};
+use super::load::{LoadError, only_unknown, send};
 use crate::domain::{Instrument, Source, Tick, Timestamp, count};
 use crate::exchange::{DecodeError, Exchange, Subscribed};
 use crate::store::postgres::{Gaps, instruments, quarantined};
@@ -59,8 +59,8 @@ pub async fn reread_quarantined(
                 continue;
             }
             ticks.iter_mut().for_each(|tick| tick.source = Source::Backfill);
-            if !exchange.history().rules().exact_times {
-                ticks = absent_of_each(&gaps, ticks).await?;
+            if exchange.history().rules().times_apart.is_some() {
+                ticks = unknown_of_each(&gaps, ticks).await?;
             }
             reread.ticks += count(ticks.len());
             send(context, &admission, &mut ticks).await?;
@@ -70,14 +70,14 @@ pub async fn reread_quarantined(
 }
 
 /// The ticks whose ids are not stored; a frame may carry several symbols.
-async fn absent_of_each(gaps: &Gaps, mut ticks: Vec<Tick>) -> Result<Vec<Tick>, sqlx::Error> {
-    let mut absent = Vec::new();
+async fn unknown_of_each(gaps: &Gaps, mut ticks: Vec<Tick>) -> Result<Vec<Tick>, sqlx::Error> {
+    let mut unknown = Vec::new();
     while let Some(instrument) = ticks.first().map(|tick| tick.instrument) {
         let is_of = |tick: &Tick, of: Instrument| tick.instrument == of;
         let (mut own, others) = ticks.into_iter().partition(|tick| is_of(tick, instrument));
-        only_absent(gaps, instrument, &mut own).await?;
-        absent.append(&mut own);
+        only_unknown(gaps, instrument, &mut own).await?;
+        unknown.append(&mut own);
         ticks = others;
     }
-    Ok(absent)
+    Ok(unknown)
 }

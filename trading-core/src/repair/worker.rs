@@ -13,7 +13,7 @@ use tracing::debug;
 
 use super::admission::Admission;
 use super::ids::IdSet;
-use super::load::only_unknown;
+use super::load::only_unknown_near;
 use super::says::Says;
 use super::verdict::{self, Findings, Reading};
 use super::{RANGES_MAX, RepairContext, RepairVenue, WORKERS};
@@ -292,9 +292,7 @@ impl Worker {
         }
         findings.refused = refused.into_iter().collect();
         findings.misdated = sent.misdated.without(&sent.ids);
-        if !self.venue.exchange.history().rules().exact_times {
-            self.ask(remove_doubles(&self.context.pool, gap.instrument, times)).await?;
-        }
+        self.remove_doubles(gap, times).await?;
         let mut parts = verdict::of_ids(gap, ids, &findings);
         if self.context.clock.is_off() {
             verdict::hold(&mut parts);
@@ -303,6 +301,18 @@ impl Worker {
             return Err(Setback::Lost);
         }
         self.says.settled(gap, &parts, sent.number, started.elapsed());
+        Ok(())
+    }
+
+    /// What came over a socket while it was fetched, and has another time there, is kept once.
+    async fn remove_doubles(
+        &self,
+        gap: &OpenGap,
+        times: (Timestamp, Timestamp),
+    ) -> Result<(), Setback> {
+        if let Some(apart) = self.venue.exchange.history().rules().times_apart {
+            self.ask(remove_doubles(&self.context.pool, gap.instrument, times, apart)).await?;
+        }
         Ok(())
     }
 
@@ -384,6 +394,7 @@ impl Worker {
                 *newest = (*newest).max(gap.times.1);
             }
         }
+        self.remove_doubles(gap, sent.widen(gap.times)).await?;
         let mut parts = if read.is_empty() {
             let shows_nothing = "the exchange's history shows nothing";
             // A history that does not show what was traded since shows less than there is.
@@ -435,7 +446,7 @@ impl Worker {
             if !self.page(gap, pages.as_mut(), &mut ticks).await? {
                 break;
             }
-            self.ask(only_unknown(&self.gaps, gap.instrument, gap.times, &mut ticks)).await?;
+            self.ask(only_unknown_near(&self.gaps, gap.instrument, gap.times, &mut ticks)).await?;
             ticks.iter().for_each(|tick| sent.note(tick));
             let page = ticks.clone();
             self.send(gap, &mut ticks).await?;

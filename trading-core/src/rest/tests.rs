@@ -28,7 +28,7 @@ pub(super) fn unlimited() -> HistoryRules {
         requests: NonZeroU32::new(100_000).unwrap(),
         per: Duration::from_secs(1),
         reaches_back: true,
-        exact_times: true,
+        times_apart: None,
     }
 }
 

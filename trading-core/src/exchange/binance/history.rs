@@ -36,7 +36,7 @@ impl History for Binance {
             per: Duration::from_mins(1),
             reaches_back: true,
             // Both in milliseconds, or both in microseconds.
-            exact_times: true,
+            times_apart: None,
         }
     }
 

@@ -33,7 +33,7 @@ impl History for Bybit {
             per: Duration::from_secs(1),
             reaches_back: false,
             // Both in milliseconds.
-            exact_times: true,
+            times_apart: None,
         }
     }
 

@@ -34,7 +34,7 @@ impl History for Coinbase {
             per: Duration::from_secs(1),
             reaches_back: true,
             // Both in microseconds.
-            exact_times: true,
+            times_apart: None,
         }
     }
 

@@ -7,7 +7,7 @@
 //! A trade's time is told as the double nearest to its nanoseconds, up to 119 ns off and in as few digits as tell
 //! that double apart, while the WebSocket tells whole microseconds. What the double itself is, cut to the
 //! microsecond, is the same for 94 of 100 trades if the WebSocket cuts as well; for the others no reading of the
-//! text can be: see [`HistoryRules::exact_times`].
+//! text can be: see [`HistoryRules::times_apart`].
 //!
 //! Protocol: <https://docs.kraken.com/api/docs/rest-api/get-recent-trades>, September 2026.
 
@@ -39,7 +39,7 @@ impl History for Kraken {
             requests: NonZeroU32::MIN,
             per: Duration::from_secs(1),
             reaches_back: true,
-            exact_times: false,
+            times_apart: Some(Duration::from_millis(1)),
         }
     }
 

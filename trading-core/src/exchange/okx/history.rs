@@ -34,7 +34,7 @@ impl History for Okx {
             per: Duration::from_secs(1),
             reaches_back: true,
             // Both in milliseconds.
-            exact_times: true,
+            times_apart: None,
         }
     }
 

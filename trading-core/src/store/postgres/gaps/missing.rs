@@ -251,8 +251,8 @@ pub enum Carried {
     No,
 }
 
-/// Takes the backfilled ticks of a symbol between two times away whose trade came over the socket too, stamped a little
-/// otherwise, and says how many: for exchanges that stamp a trade differently here and there.
+/// Removes the backfilled ticks of a symbol between two times whose trade came over the socket too, with a time that is
+/// `apart` from theirs at most, and answers how many: for exchanges that stamp a trade differently here and there.
 ///
 /// # Errors
 ///
@@ -261,19 +261,21 @@ pub async fn remove_doubles(
     pool: &PgPool,
     instrument: Instrument,
     times: (Timestamp, Timestamp),
+    apart: Duration,
 ) -> Result<u64, sqlx::Error> {
     let done = sqlx::query(
         "DELETE FROM tick_data AS it \
          WHERE exchange = $1 AND symbol = $2 AND time BETWEEN $3 AND $4 AND source = 'backfill' \
              AND EXISTS (SELECT FROM tick_data AS other \
                  WHERE other.exchange = $1 AND other.symbol = $2 AND other.trade_id = it.trade_id \
-                     AND other.time BETWEEN it.time - interval '1 ms' AND it.time + interval '1 ms' \
+                     AND other.time BETWEEN it.time - $5 AND it.time + $5 \
                      AND other.source <> 'backfill')",
     )
     .bind(instrument.exchange())
     .bind(instrument.symbol().as_str())
-    .bind(times.0.to_datetime())
-    .bind(times.1.to_datetime())
+    .bind(times.0.to_datetime() - apart)
+    .bind(times.1.to_datetime() + apart)
+    .bind(apart)
     .execute(pool)
     .await?;
     Ok(done.rows_affected())
