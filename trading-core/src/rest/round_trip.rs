@@ -19,7 +19,7 @@ use crate::simulator::{
 /// When it is, on every simulated exchange.
 const NOW: &str = "2026-09-02T07:44:10.104422Z";
 /// The venues whose whole past can be asked for.
-const PAGED: [Venue; 4] = [Venue::Binance, Venue::Coinbase, Venue::Kraken, Venue::Okx];
+const PAGED: [Venue; 4] = [Venue::BINANCE, Venue::COINBASE, Venue::KRAKEN, Venue::OKX];
 
 struct Exchanges {
     simulator: String,
@@ -53,7 +53,7 @@ impl Exchanges {
     fn at(&self, venue: Venue) -> At {
         let exchange = exchange::by_name(venue.name()).unwrap();
         let symbol =
-            if matches!(venue, Venue::Coinbase | Venue::Kraken) { "BTCUSD" } else { "BTCUSDT" };
+            if [Venue::COINBASE, Venue::KRAKEN].contains(&venue) { "BTCUSD" } else { "BTCUSDT" };
         At {
             exchange,
             base: format!("{}/{}", self.simulator, venue.name()),
@@ -225,7 +225,7 @@ async fn a_span_of_time_is_read_whole() {
 #[tokio::test]
 async fn bybit_tells_its_last_sixty_trades() {
     let exchanges = Exchanges::without_limits(3).await;
-    let at = exchanges.at(Venue::Bybit);
+    let at = exchanges.at(Venue::BYBIT);
     let now = Timestamp::from_rfc3339(NOW).unwrap();
     let (ticks, reach, requests) = at.read(at.times(now.plus_micros(-60_000_000), now)).await;
     let newest: Vec<u64> =
@@ -239,7 +239,7 @@ async fn candles_clocks_and_symbols_are_as_the_market_has_them() {
     // Few trades a minute: there are two thousand minutes to add up.
     let exchanges = Exchanges::serve(3, 3, RestLimits::none()).await;
     let now = Timestamp::from_rfc3339(NOW).unwrap();
-    for venue in Venue::ALL {
+    for venue in Venue::ALL.iter().copied() {
         let at = exchanges.at(venue);
         let history = at.exchange.history();
         // More than any of them gives at once but one, up to the last whole minute.
@@ -280,16 +280,15 @@ async fn candles_clocks_and_symbols_are_as_the_market_has_them() {
 #[tokio::test]
 async fn who_asked_too_often_pauses_whatever_the_status() {
     let limit = RestLimit { burst: 1, per_second: 1 };
-    let limits =
-        RestLimits(PAGED.into_iter().chain([Venue::Bybit]).map(|venue| (venue, limit)).collect());
+    let limits = RestLimits(Venue::ALL.iter().map(|venue| (*venue, limit)).collect());
     let exchanges = Exchanges::serve(50, 0, limits).await;
-    for venue in Venue::ALL {
+    for venue in Venue::ALL.iter().copied() {
         let at = exchanges.at(venue);
         let mut pages = at.exchange.history().pages(&at.base, at.ids(at.newest(), at.newest()));
         let asked = pages.next();
         let mut ticks = Vec::new();
         // What a Binance page weighs is more than the bucket holds; the others let one through.
-        if venue != Venue::Binance {
+        if venue != Venue::BINANCE {
             at.client.get(&at.exchange.history().clock_url(&at.base)).await.unwrap();
         }
         let refused =
@@ -316,7 +315,7 @@ fn our_own_pace_stays_below_each_venues_limit() {
 #[tokio::test]
 async fn a_history_that_is_away_is_a_passing_failure() {
     let exchanges = Exchanges::without_limits(0).await;
-    let at = exchanges.at(Venue::Okx);
+    let at = exchanges.at(Venue::OKX);
     exchanges.faults.switch("rest=down".parse().unwrap());
     let mut pages = at.exchange.history().pages(&at.base, at.ids(at.newest(), at.newest()));
     let error =
@@ -327,7 +326,7 @@ async fn a_history_that_is_away_is_a_passing_failure() {
 #[tokio::test]
 async fn a_symbol_that_is_not_listed_is_refused_for_good() {
     let exchanges = Exchanges::without_limits(0).await;
-    let at = exchanges.at(Venue::Okx);
+    let at = exchanges.at(Venue::OKX);
     let unlisted = Instrument::intern("okx", &"NOPE-USDT".parse().unwrap()).unwrap();
     let span = Span { instrument: unlisted, ..at.ids(at.newest(), at.newest()) };
     let mut pages = at.exchange.history().pages(&at.base, span);

@@ -15,8 +15,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::faults::Order;
-use super::market::{Listing, Trade, Venue};
-use super::server::Shared;
+use super::market::{Listing, Trade};
+use super::shared::Shared;
+use super::venue::Venue;
 
 /// Trades in one answer at most.
 const TRADES_MAX: u64 = 10_000;

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use rust_decimal::Decimal;
 
 use super::faults::{FaultsHandle, Switches};
-use super::market::{Listing, Market, MarketOptions, Trade, Venue};
+use super::market::{Listing, Market, MarketOptions, Trade};
 use super::outbox::Outbox;
-use super::reply::{Query, Reply};
-use super::server::{protocol, rest};
+use super::reply::{Query, Reply, Request};
 use super::session::{Session, Turned};
+use super::venue::Venue;
 use crate::domain::Timestamp;
 
 /// Where each test's time begins.
@@ -18,6 +18,16 @@ pub(super) const START: &str = "2026-09-02T07:44:10.104422Z";
 pub(super) fn market(rate: u32) -> Market {
     let options = MarketOptions { seed: 11, rate: Decimal::from(rate), ..MarketOptions::default() };
     Market::new(&options).unwrap()
+}
+
+/// How a client follows bitcoin.
+pub(super) struct Example {
+    /// Where it connects to, behind the exchange's name.
+    pub(super) path: &'static str,
+    /// What it says.
+    pub(super) subscribe: &'static str,
+    /// The field of the trades that it is sent in which their ids are.
+    pub(super) id: &'static str,
 }
 
 pub(super) struct Client {
@@ -45,7 +55,7 @@ impl Client {
         let now = Timestamp::from_rfc3339(START).unwrap();
         let connection = std::mem::ManuallyDrop::new(faults.admit(venue, now).unwrap()).connection;
         let path: Vec<&str> = path.split('/').filter(|segment| !segment.is_empty()).collect();
-        let protocol = protocol(&market, venue, &path, &Query::parse(query), connection).unwrap();
+        let protocol = venue.0.connect(&market, &path, &Query::parse(query), connection).unwrap();
         let mut out = Outbox::default();
         let session = Session::open(venue, connection, protocol, faults.clone(), now, &mut out);
         Self { market, faults, now, turned: Turned::Current, venue, session, out }
@@ -86,7 +96,9 @@ impl Client {
     pub(super) fn rest(&self, path: &str) -> Reply {
         let (path, query) = path.split_once('?').unwrap_or((path, ""));
         let path: Vec<&str> = path.split('/').collect();
-        rest(&self.market, self.venue, &path, &Query::parse(query), self.now, None)
+        let query = &Query::parse(query);
+        let request = Request { path: &path, query, now: self.now, history: None };
+        self.venue.0.rest(&self.market, &request)
     }
 
     /// A REST answer's body as JSON.

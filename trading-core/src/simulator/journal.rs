@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use serde::Serialize;
 
-use super::market::Venue;
+use super::venue::Venue;
 use crate::domain::Timestamp;
 
 /// What happened.
@@ -166,7 +166,7 @@ mod tests {
 
     fn skipped(first: u64, last: u64) -> Entry {
         let at = Timestamp::from_micros(1).unwrap();
-        Entry::new(at, Venue::Okx, 1, Kind::Skip, Some(("BTCUSDT", first, last)))
+        Entry::new(at, Venue::OKX, 1, Kind::Skip, Some(("BTCUSDT", first, last)))
     }
 
     #[test]

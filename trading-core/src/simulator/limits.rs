@@ -1,4 +1,4 @@
-//! How often a venue's REST side may be asked, and what it says to who asks too often.
+//! How often the venues' REST sides may be asked.
 //!
 //! A leaky bucket for each venue: a request fills it by what it costs, time empties it, and what does not fit is
 //! refused until it would. All clients share it, as all of them have one address.
@@ -6,21 +6,10 @@
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
-use super::binance;
-use super::market::Venue;
-use super::reply::Reply;
+use super::venue::{RestLimit, Venue};
 use crate::domain::{Timestamp, lock};
 
 const SECOND_US: u64 = 1_000_000;
-
-/// One venue's limit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RestLimit {
-    /// What may be asked at once, in requests; at Binance in weight.
-    pub burst: u64,
-    /// What may be asked each second from then on; not zero.
-    pub per_second: u64,
-}
 
 /// The limits of all venues; one that is not here has none. The default is what the venues document, or are said to
 /// have.
@@ -37,19 +26,7 @@ impl RestLimits {
 
 impl Default for RestLimits {
     fn default() -> Self {
-        let limit = |burst, per_second| RestLimit { burst, per_second };
-        Self(BTreeMap::from([
-            // A weight of 6,000 a minute.
-            (Venue::Binance, limit(6_000, 100)),
-            // 600 in 5 s.
-            (Venue::Bybit, limit(600, 120)),
-            // 10 a second, in bursts to 15.
-            (Venue::Coinbase, limit(15, 10)),
-            // A counter to 15 that falls by one a second.
-            (Venue::Kraken, limit(15, 1)),
-            // 20 in 2 s.
-            (Venue::Okx, limit(20, 10)),
-        ]))
+        Self(Venue::ALL.iter().map(|venue| (*venue, venue.facts().limit)).collect())
     }
 }
 
@@ -75,7 +52,7 @@ impl Limiter {
     /// Lets a request through, or answers in how many seconds it would be.
     pub(super) fn charge(&self, venue: Venue, path: &[&str], now: Timestamp) -> Result<(), u64> {
         let Some(limit) = self.limits.0.get(&venue) else { return Ok(()) };
-        let cost = if venue == Venue::Binance { binance::weight(path) } else { 1 };
+        let cost = venue.0.weight(path);
         let mut buckets = lock(&self.buckets);
         let bucket = buckets.entry(venue).or_insert(Bucket { level: 0, at: now });
         let passed = u64::try_from(now.as_micros() - bucket.at.as_micros()).unwrap_or(0);
@@ -88,24 +65,6 @@ impl Limiter {
         }
         bucket.level = filled;
         Ok(())
-    }
-}
-
-/// What the venue says to who asks too often.
-pub(super) fn refusal(venue: Venue, retry_after: u64, now: Timestamp) -> Reply {
-    match venue {
-        Venue::Binance => Reply::error(
-            429,
-            r#"{"code":-1003,"msg":"Too much request weight used; current limit is 6000 request weight per 1 MINUTE. Please use WebSocket Streams for live updates to avoid polling the API."}"#,
-        )
-        .with_header("retry-after", retry_after.to_string()),
-        Venue::Coinbase => Reply::error(429, r#"{"message":"Public rate limit exceeded"}"#),
-        Venue::Kraken => Reply::ok(r#"{"error":["EGeneral:Too many requests"]}"#),
-        Venue::Okx => Reply::error(429, r#"{"msg":"Too Many Requests","code":"50011"}"#),
-        Venue::Bybit => Reply::ok(format!(
-            r#"{{"retCode":10006,"retMsg":"Too many visits!","result":{{}},"retExtInfo":{{}},"time":{}}}"#,
-            now.as_millis()
-        )),
     }
 }
 
@@ -122,7 +81,7 @@ mod tests {
     fn a_burst_is_let_through_and_then_so_many_a_second() {
         let limiter = Limiter::new(RestLimits::default());
         let ask = |after_ms: i64| {
-            limiter.charge(Venue::Coinbase, &["products"], start().plus_micros(after_ms * 1_000))
+            limiter.charge(Venue::COINBASE, &["products"], start().plus_micros(after_ms * 1_000))
         };
         assert!((0..15).all(|_| ask(0).is_ok()));
         assert_eq!(ask(0), Err(1));
@@ -136,7 +95,7 @@ mod tests {
     #[test]
     fn binance_counts_what_a_request_weighs() {
         let limiter = Limiter::new(RestLimits::default());
-        let ask = |route| limiter.charge(Venue::Binance, &["api", "v3", route], start());
+        let ask = |route| limiter.charge(Venue::BINANCE, &["api", "v3", route], start());
         assert!((0..240).all(|_| ask("historicalTrades").is_ok()));
         assert_eq!(ask("time"), Err(1));
         assert_eq!(ask("historicalTrades"), Err(1));
@@ -145,6 +104,6 @@ mod tests {
     #[test]
     fn a_venue_without_a_limit_is_asked_for_ever() {
         let limiter = Limiter::new(RestLimits::none());
-        assert!((0..10_000).all(|_| limiter.charge(Venue::Kraken, &[], start()).is_ok()));
+        assert!((0..10_000).all(|_| limiter.charge(Venue::KRAKEN, &[], start()).is_ok()));
     }
 }

@@ -29,14 +29,18 @@ mod outbox;
 mod reply;
 mod server;
 mod session;
+mod shared;
+mod venue;
 
 pub use faults::{
     Action, FaultError, FaultsHandle, Order, Report, RestFault, Switches, SwitchesError, Target,
 };
 pub use journal::{Count, Entry, Journal, Kind};
-pub use limits::{RestLimit, RestLimits};
+pub use limits::RestLimits;
 pub use market::{
     Bursts, Candle, Closure, Listing, MARKET_BEGAN, MARKET_VERSION, Market, MarketError,
-    MarketOptions, TakerOrder, Trade, UnknownVenue, Venue,
+    MarketOptions, TakerOrder, Trade,
 };
-pub use server::{Clock, Simulator, SimulatorError, SimulatorOptions, run};
+pub use server::{Simulator, SimulatorError, SimulatorOptions, run};
+pub use shared::Clock;
+pub use venue::{RestLimit, UnknownVenue, Venue};

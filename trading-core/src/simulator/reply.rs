@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use crate::domain::Timestamp;
+
 /// The parameters behind the question mark.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Query(Vec<(String, String)>);
@@ -21,6 +23,18 @@ impl Query {
     pub(super) fn number(&self, name: &str) -> Option<u64> {
         self.get(name)?.parse().ok()
     }
+}
+
+/// A REST request.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Request<'a> {
+    /// The path behind the exchange's name, in its parts.
+    pub(super) path: &'a [&'a str],
+    pub(super) query: &'a Query,
+    pub(super) now: Timestamp,
+    /// How many of a symbol's newest trades are shown where no older ones can be asked for, however few are asked for;
+    /// `None`: as many as the real venue shows.
+    pub(super) history: Option<usize>,
 }
 
 /// A REST answer.

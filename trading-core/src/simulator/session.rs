@@ -8,8 +8,9 @@ use std::sync::Arc;
 
 use super::faults::{Fate, FaultsHandle, Turn};
 use super::journal::{Entry, Kind};
-use super::market::{Listing, Venue};
+use super::market::Listing;
 use super::outbox::Outbox;
+use super::venue::Venue;
 use crate::domain::Timestamp;
 
 /// Trades of one symbol that one turn sends at most, before the socket is asked to take them.
@@ -321,49 +322,15 @@ struct Sent {
 mod tests {
     use rust_decimal::Decimal;
 
-    use super::super::harness::{Client, numbers};
+    use super::super::harness::{Client, Example, numbers};
     use super::super::market::{Market, MarketOptions};
     use super::*;
 
     #[test]
     fn an_id_that_was_never_issued_is_not_sent() {
-        for (venue, path, subscribe, field, symbol) in [
-            (
-                Venue::Binance,
-                "ws",
-                r#"{"method":"SUBSCRIBE","params":["btcusdt@trade"],"id":1}"#,
-                "t",
-                "BTCUSDT",
-            ),
-            (
-                Venue::Coinbase,
-                "",
-                r#"{"type":"subscribe","product_ids":["BTC-USD"],"channels":["matches"]}"#,
-                "trade_id",
-                "BTCUSD",
-            ),
-            (
-                Venue::Kraken,
-                "v2",
-                r#"{"method":"subscribe","params":{"channel":"trade","symbol":["BTC/USD"]}}"#,
-                "trade_id",
-                "BTCUSD",
-            ),
-            (
-                Venue::Okx,
-                "ws/v5/business",
-                r#"{"op":"subscribe","args":[{"channel":"trades-all","instId":"BTC-USDT"}]}"#,
-                "tradeId",
-                "BTCUSDT",
-            ),
-            (
-                Venue::Bybit,
-                "v5/public/spot",
-                r#"{"op":"subscribe","args":["publicTrade.BTCUSDT"]}"#,
-                "i",
-                "BTCUSDT",
-            ),
-        ] {
+        for venue in Venue::ALL.iter().copied() {
+            let Example { path, subscribe, id } = venue.0.example();
+            let symbol = &format!("BTC{}", venue.facts().quotes[0]);
             for faults in ["", "repeat=0.2"] {
                 let options = MarketOptions {
                     rate: Decimal::ONE_HUNDRED,
@@ -376,7 +343,7 @@ mod tests {
                 client.say(subscribe);
                 let frames: Vec<String> = (0..50).flat_map(|_| client.wait(77)).collect();
                 assert!(frames.iter().all(|frame| !frame.contains(r#""data":[]"#)), "{venue:?}");
-                let mut sent = numbers(&frames, field);
+                let mut sent = numbers(&frames, id);
                 sent.dedup();
                 let listing = client.listing(symbol);
                 let issued = listing.trades(first..=client.newest(symbol).id);
@@ -395,7 +362,7 @@ mod tests {
             ..MarketOptions::default()
         };
         let market = Market::new(&options).unwrap();
-        let mut binance = Client::on(market.clone(), Venue::Binance, "ws/btcusdt@aggTrade", "", "");
+        let mut binance = Client::on(market.clone(), Venue::BINANCE, "ws/btcusdt@aggTrade", "", "");
         let frames: Vec<String> = (0..50).flat_map(|_| binance.wait(77)).collect();
         let listing = binance.listing("BTCUSDT");
         let (first, last) = (numbers(&frames, "f"), numbers(&frames, "l"));
@@ -403,7 +370,7 @@ mod tests {
         let numbered = numbers(&frames, "a");
         assert!(numbered.len() > 100 && numbered.windows(2).all(|two| two[1] == two[0] + 1));
 
-        let mut okx = Client::on(market, Venue::Okx, "ws/v5/public", "", "");
+        let mut okx = Client::on(market, Venue::OKX, "ws/v5/public", "", "");
         okx.say(r#"{"op":"subscribe","args":[{"channel":"trades","instId":"BTC-USDT"}]}"#);
         let newest = okx.newest("BTCUSDT").id;
         let frames: Vec<String> = (0..50).flat_map(|_| okx.wait(77)).collect();

@@ -85,7 +85,7 @@ fn verify(settings: &[(String, String)], rows: usize, is_lossy: bool, problems: 
         .unwrap();
     let report: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
     let findings = report["findings"].as_array().map_or(&[][..], Vec::as_slice);
-    let foreign = findings.iter().find(|finding| finding["exchange"] != Venue::Bybit.name());
+    let foreign = findings.iter().find(|finding| finding["exchange"] != Venue::BYBIT.name());
     let expected = if is_lossy { 2 } else { 0 };
     if output.status.code() == Some(expected) && report["rows"] == rows && foreign.is_none() {
         return;

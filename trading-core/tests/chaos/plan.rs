@@ -501,7 +501,7 @@ fn venue(random: &mut Random) -> Option<Venue> {
 
 /// What happens to single trades. Not on Bybit: no id there tells of a trade that was not sent.
 fn trades(random: &mut Random) -> Vec<(Duration, Event)> {
-    let venues = [Venue::Binance, Venue::Coinbase, Venue::Kraken, Venue::Okx];
+    let venues = [Venue::BINANCE, Venue::COINBASE, Venue::KRAKEN, Venue::OKX];
     let mut events = Vec::new();
     for _ in 0..random.between(2, 5) {
         let count = random.between(1, 200);

@@ -140,7 +140,7 @@ fn check_gap(market: &Market, stored: &Stored, gap: &Gap, problems: &mut Problem
             problems.add(format!("not all is stored of a repaired gap: {told}"));
         }
         "repaired" => {}
-        "unrecoverable" if gap.key.0 != Venue::Bybit.name() => {
+        "unrecoverable" if gap.key.0 != Venue::BYBIT.name() => {
             problems.add(format!("the exchange serves it, and it was given up: {told}"));
         }
         "unrecoverable" => {}
@@ -221,7 +221,7 @@ pub(crate) async fn unrest(pool: &PgPool, symbols: usize) -> sqlx::Result<Vec<St
     let mut silent: BTreeMap<String, u64> = BTreeMap::new();
     for (exchange, _, count, span, is_fresh) in rows {
         // What Bybit no longer has stays away.
-        if exchange != Venue::Bybit.name() {
+        if exchange != Venue::BYBIT.name() {
             *missing.entry(exchange.clone()).or_default() += span.unwrap_or(0) - count;
         }
         *silent.entry(exchange).or_default() += u64::from(!is_fresh);

@@ -7,10 +7,11 @@ use std::sync::Arc;
 use rust_decimal::Decimal;
 use serde_json::Value;
 
-use super::market::{Candle, Listing, Market, Trade, Venue};
+use super::market::{Candle, Listing, Market, Trade};
 use super::outbox::{Outbox, decimal, millis, number};
-use super::reply::{Query, Reply};
+use super::reply::{Query, Reply, Request};
 use super::session::{Channel, Context, Protocol, Subscription};
+use super::venue::{Digits, Facts, RestLimit, Twin, Venue};
 use crate::domain::{Side, Timestamp};
 
 const SECOND_US: i64 = 1_000_000;
@@ -24,9 +25,109 @@ const PONG_WITHIN_US: i64 = 60 * SECOND_US;
 const LIFETIME_US: i64 = 24 * 3_600 * SECOND_US;
 const NOTICE_US: i64 = LIFETIME_US - 60 * SECOND_US;
 
+/// Binance spot.
+struct Binance;
+
+impl Venue {
+    /// Binance spot.
+    pub const BINANCE: Self = Self(&Binance);
+}
+
+static FACTS: Facts = Facts {
+    name: "binance",
+    quotes: &["USDT", "USDC", "FDUSD", "EUR", "BTC"],
+    own_pairs: &[("币安人生", "USDT")],
+    has_small_letters: false,
+    resolution_us: 1_000,
+    significant_digits: 7,
+    price_decimals_max: 8,
+    lot_decimals: (0, 5),
+    price_digits: Digits::Padded(8),
+    quantity_digits: Digits::Padded(8),
+    first_id: |bits| 100_000_000 + bits * 10_007,
+    spelling: |symbol| symbol.as_str().to_owned(),
+    // A weight of 6,000 a minute.
+    limit: RestLimit { burst: 6_000, per_second: 100 },
+    banned: 418,
+};
+
+impl Twin for Binance {
+    fn facts(&self) -> &'static Facts {
+        &FACTS
+    }
+
+    fn connect(
+        &self,
+        market: &Market,
+        path: &[&str],
+        query: &Query,
+        _number: u64,
+    ) -> Option<Box<dyn Protocol>> {
+        Some(Box::new(Connection::new(market.clone(), path, query)?))
+    }
+
+    fn rest(&self, market: &Market, request: &Request<'_>) -> Reply {
+        let Request { path, query, now, .. } = *request;
+        let ["api", "v3", route, ..] = path else { return Reply::not_found() };
+        match *route {
+            "ping" => Reply::ok("{}"),
+            "time" => Reply::ok(format!(r#"{{"serverTime":{}}}"#, now.as_millis())),
+            "exchangeInfo" => exchange_info(market, query, now),
+            "ticker" if path.last() == Some(&"price") => prices_of_all(market, now),
+            "trades" | "historicalTrades" | "aggTrades" | "klines" => {
+                let Some(symbol) = query.get("symbol") else {
+                    return Reply::error(
+                        400,
+                        r#"{"code":-1102,"msg":"Mandatory parameter 'symbol' was not sent, was empty/null, or malformed."}"#,
+                    );
+                };
+                let Some(listing) = market.listing(Venue::BINANCE, symbol) else {
+                    return Reply::error(400, r#"{"code":-1121,"msg":"Invalid symbol."}"#);
+                };
+                let limit = query.number("limit").unwrap_or(500).clamp(1, 1_000);
+                let from = query.number("fromId").filter(|_| *route != "trades");
+                match *route {
+                    "aggTrades" => orders(listing, from, limit, query, now),
+                    "klines" => candles(listing, limit, query, now),
+                    _ => trades(listing, from, limit, now),
+                }
+            }
+            _ => Reply::not_found(),
+        }
+    }
+
+    /// As documented.
+    fn weight(&self, path: &[&str]) -> u64 {
+        match path {
+            ["api", "v3", "trades" | "historicalTrades", ..] => 25,
+            ["api", "v3", "exchangeInfo", ..] => 20,
+            ["api", "v3", "aggTrades", ..] => 4,
+            ["api", "v3", "klines", ..] => 2,
+            _ => 1,
+        }
+    }
+
+    fn refusal(&self, retry_after: u64, _now: Timestamp) -> Reply {
+        Reply::error(
+            429,
+            r#"{"code":-1003,"msg":"Too much request weight used; current limit is 6000 request weight per 1 MINUTE. Please use WebSocket Streams for live updates to avoid polling the API."}"#,
+        )
+        .with_header("retry-after", retry_after.to_string())
+    }
+
+    #[cfg(test)]
+    fn example(&self) -> super::harness::Example {
+        super::harness::Example {
+            path: "stream",
+            subscribe: r#"{"method":"SUBSCRIBE","params":["btcusdt@trade"],"id":1}"#,
+            id: "t",
+        }
+    }
+}
+
 /// One client's streams.
 #[derive(Debug)]
-pub(super) struct Binance {
+struct Connection {
     market: Market,
     /// Streams named in the URL.
     asked: Vec<String>,
@@ -40,9 +141,9 @@ pub(super) struct Binance {
     warned: bool,
 }
 
-impl Binance {
+impl Connection {
     /// The streams of `/ws`, `/ws/<stream>` or `/stream?streams=`.
-    pub(super) fn new(market: Market, path: &[&str], query: &Query) -> Option<Self> {
+    fn new(market: Market, path: &[&str], query: &Query) -> Option<Self> {
         let asked = match path {
             ["ws", streams @ ..] => streams.iter().map(|name| (*name).to_owned()).collect(),
             ["stream", ..] => query
@@ -77,7 +178,7 @@ impl Binance {
         };
         // Names are in lower case; another case is no error, and never delivers.
         let is_lower = !symbol.chars().any(char::is_uppercase);
-        let listing = self.market.listing(Venue::Binance, &symbol.to_uppercase())?;
+        let listing = self.market.listing(Venue::BINANCE, &symbol.to_uppercase())?;
         is_lower.then(|| (Arc::clone(listing), channel))
     }
 
@@ -162,7 +263,7 @@ fn name_of(subscription: &Subscription) -> String {
     format!("{}@{channel}", subscription.listing.spelling().to_lowercase())
 }
 
-impl Protocol for Binance {
+impl Protocol for Connection {
     fn opened(&mut self, context: &mut Context<'_>) {
         self.opened_at = Some(context.now);
         self.pinged_at = Some(context.now);
@@ -257,7 +358,7 @@ impl Protocol for Binance {
                     let Some(order) = of.listing.order(id) else { return };
                     text.push_str(r#"","a":"#);
                     number(text, order.number);
-                    prices(text, trade.price, total(&of.listing, order.first, order.last));
+                    prices(text, trade.price, of.listing.traded(order.first, order.last));
                     text.push_str(r#","f":"#);
                     number(text, order.first);
                     text.push_str(r#","l":"#);
@@ -278,48 +379,13 @@ fn prices(text: &mut String, price: Decimal, quantity: Decimal) {
     text.push('"');
 }
 
-/// The sum of some trades' quantities.
-pub(super) fn total(listing: &Listing, first: u64, last: u64) -> Decimal {
-    listing.trades(first..=last).map(|trade| trade.quantity).sum()
-}
-
-/// Answers a REST request.
-pub(super) fn rest(market: &Market, path: &[&str], query: &Query, now: Timestamp) -> Reply {
-    let ["api", "v3", route, ..] = path else { return Reply::not_found() };
-    match *route {
-        "ping" => Reply::ok("{}"),
-        "time" => Reply::ok(format!(r#"{{"serverTime":{}}}"#, now.as_millis())),
-        "exchangeInfo" => exchange_info(market, query, now),
-        "ticker" if path.last() == Some(&"price") => prices_of_all(market, now),
-        "trades" | "historicalTrades" | "aggTrades" | "klines" => {
-            let Some(symbol) = query.get("symbol") else {
-                return Reply::error(
-                    400,
-                    r#"{"code":-1102,"msg":"Mandatory parameter 'symbol' was not sent, was empty/null, or malformed."}"#,
-                );
-            };
-            let Some(listing) = market.listing(Venue::Binance, symbol) else {
-                return Reply::error(400, r#"{"code":-1121,"msg":"Invalid symbol."}"#);
-            };
-            let limit = query.number("limit").unwrap_or(500).clamp(1, 1_000);
-            let from = query.number("fromId").filter(|_| *route != "trades");
-            match *route {
-                "aggTrades" => orders(listing, from, limit, query, now),
-                "klines" => candles(listing, limit, query, now),
-                _ => trades(listing, from, limit, now),
-            }
-        }
-        _ => Reply::not_found(),
-    }
-}
-
 /// The last price of every symbol.
 fn prices_of_all(market: &Market, now: Timestamp) -> Reply {
     let price = |listing: &Arc<Listing>| {
         let trade = listing.latest(now).and_then(|id| listing.trade(id))?;
         Some(format!(r#"{{"symbol":"{}","price":"{}"}}"#, listing.spelling(), trade.price))
     };
-    let all: Vec<String> = market.listings(Venue::Binance).filter_map(price).collect();
+    let all: Vec<String> = market.listings(Venue::BINANCE).filter_map(price).collect();
     Reply::ok(format!("[{}]", all.join(",")))
 }
 
@@ -375,7 +441,7 @@ fn orders(
                 body,
                 r#"{separator}{{"a":{number},"p":"{}","q":"{}","f":{},"l":{},"T":{},"m":{},"M":true}}"#,
                 trade.price,
-                total(listing, order.first, order.last),
+                listing.traded(order.first, order.last),
                 order.first,
                 listing.last_issued(order.first, order.last),
                 trade.at.as_millis(),
@@ -413,27 +479,16 @@ fn candles(listing: &Listing, limit: u64, query: &Query, now: Timestamp) -> Repl
     Reply::ok(format!("[{}]", rows.join(",")))
 }
 
-/// What a request costs of the weight that an address has in a minute, as documented.
-pub(super) fn weight(path: &[&str]) -> u64 {
-    match path {
-        ["api", "v3", "trades" | "historicalTrades", ..] => 25,
-        ["api", "v3", "exchangeInfo", ..] => 20,
-        ["api", "v3", "aggTrades", ..] => 4,
-        ["api", "v3", "klines", ..] => 2,
-        _ => 1,
-    }
-}
-
 fn exchange_info(market: &Market, query: &Query, now: Timestamp) -> Reply {
     let one = query.get("symbol").map(|symbol| vec![symbol.to_owned()]);
     let named = query.get("symbols").and_then(|list| serde_json::from_str(list).ok()).or(one);
     let named: Option<Vec<String>> = named;
-    let known = |symbol: &String| market.listing(Venue::Binance, symbol).is_some();
+    let known = |symbol: &String| market.listing(Venue::BINANCE, symbol).is_some();
     if named.as_ref().is_some_and(|named| !named.iter().all(known)) {
         return Reply::error(400, r#"{"code":-1121,"msg":"Invalid symbol."}"#);
     }
     let symbols: Vec<String> = market
-        .listings(Venue::Binance)
+        .listings(Venue::BINANCE)
         .filter(|it| {
             named.as_ref().is_none_or(|named| named.iter().any(|name| name == it.spelling()))
         })

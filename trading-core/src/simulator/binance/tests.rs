@@ -5,7 +5,7 @@ const SUBSCRIBE: &str = r#"{"method":"SUBSCRIBE","params":["btcusdt@trade"],"id"
 
 #[test]
 fn a_subscription_is_acknowledged_and_carries_every_trade_from_then_on() {
-    let mut client = Client::open(Venue::Binance, "ws", "");
+    let mut client = Client::open(Venue::BINANCE, "ws", "");
     let before = client.newest("BTCUSDT");
     assert_eq!(client.say(SUBSCRIBE), [r#"{"result":null,"id":1}"#], "and no snapshot");
     let frames = client.wait(1_000);
@@ -34,7 +34,7 @@ fn a_subscription_is_acknowledged_and_carries_every_trade_from_then_on() {
 #[test]
 fn combined_streams_are_wrapped_and_named_in_the_url() {
     let mut client = Client::open(
-        Venue::Binance,
+        Venue::BINANCE,
         "stream",
         "streams=btcusdt@trade/ethusdt@aggTrade&timeUnit=MICROSECOND",
     );
@@ -58,7 +58,7 @@ fn combined_streams_are_wrapped_and_named_in_the_url() {
 
 #[test]
 fn what_does_not_exist_is_acknowledged_and_silent_and_what_is_no_request_is_an_error() {
-    let mut client = Client::open(Venue::Binance, "ws/1", "");
+    let mut client = Client::open(Venue::BINANCE, "ws/1", "");
     let answer =
         client.say(r#"{"method":"SUBSCRIBE","params":["nonsense@trade","BTCUSDT@trade"],"id":7}"#);
     assert_eq!(answer, [r#"{"result":null,"id":7}"#]);
@@ -70,7 +70,7 @@ fn what_does_not_exist_is_acknowledged_and_silent_and_what_is_no_request_is_an_e
 
 #[test]
 fn more_than_five_messages_in_a_second_end_the_connection() {
-    let mut client = Client::open(Venue::Binance, "ws", "");
+    let mut client = Client::open(Venue::BINANCE, "ws", "");
     for _ in 0..5 {
         assert_eq!(client.say(SUBSCRIBE).len(), 1);
     }
@@ -79,7 +79,7 @@ fn more_than_five_messages_in_a_second_end_the_connection() {
 
 #[test]
 fn a_ping_comes_every_twenty_seconds_and_must_be_answered_within_a_minute() {
-    let mut client = Client::open(Venue::Binance, "ws", "");
+    let mut client = Client::open(Venue::BINANCE, "ws", "");
     assert!(client.wait(19_999).is_empty());
     assert_eq!(client.wait(1), [format!("<ping {}>", client.now.as_millis())]);
     client.pong();
@@ -90,7 +90,7 @@ fn a_ping_comes_every_twenty_seconds_and_must_be_answered_within_a_minute() {
 
 #[test]
 fn a_connection_lives_a_day_and_is_told_before_it_ends() {
-    let mut client = Client::open(Venue::Binance, "stream", "");
+    let mut client = Client::open(Venue::BINANCE, "stream", "");
     let notice = client.wait(24 * 3_600_000 - 60_000);
     assert!(
         notice[0].starts_with(r#"{"stream":"!serverShutdown","data":{"e":"serverShutdown","E":"#)
@@ -101,7 +101,7 @@ fn a_connection_lives_a_day_and_is_told_before_it_ends() {
 
 #[test]
 fn the_history_is_paged_by_id_and_equals_the_market() {
-    let client = Client::open(Venue::Binance, "ws", "");
+    let client = Client::open(Venue::BINANCE, "ws", "");
     let newest = client.newest("BTCUSDT");
     let from = newest.id - 2_499;
     let mut next = from;
@@ -125,7 +125,7 @@ fn the_history_is_paged_by_id_and_equals_the_market() {
 
 #[test]
 fn aggregates_are_found_by_number_and_by_time() {
-    let client = Client::open(Venue::Binance, "ws", "");
+    let client = Client::open(Venue::BINANCE, "ws", "");
     let newest = client.json("api/v3/aggTrades?symbol=ETHUSDT&limit=3");
     let (number, time) = (newest[0]["a"].as_u64().unwrap(), newest[0]["T"].as_u64().unwrap());
     let by_number = format!("api/v3/aggTrades?symbol=ETHUSDT&limit=3&fromId={number}");
@@ -138,7 +138,7 @@ fn aggregates_are_found_by_number_and_by_time() {
 
 #[test]
 fn unknown_symbols_are_refused_and_known_ones_are_listed() {
-    let client = Client::open(Venue::Binance, "ws", "");
+    let client = Client::open(Venue::BINANCE, "ws", "");
     for path in ["api/v3/trades?symbol=NOPE", "api/v3/exchangeInfo?symbol=NOPE"] {
         let reply = client.rest(path);
         assert_eq!(
@@ -155,7 +155,7 @@ fn unknown_symbols_are_refused_and_known_ones_are_listed() {
 
 #[test]
 fn candles_are_the_first_ones_from_a_time_or_the_newest() {
-    let client = Client::open(Venue::Binance, "ws", "");
+    let client = Client::open(Venue::BINANCE, "ws", "");
     let minute = client.now.minute();
     let start = minute.plus_micros(-119_000_000).as_millis();
     let url = "api/v3/klines?symbol=BTCUSDT&interval=1m";

@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::market::{Candle, Listing, Market, Trade, Venue, hash};
+use super::market::{Candle, Listing, Market, Trade, hash};
 use super::outbox::{Outbox, decimal, millis, number};
-use super::reply::{Query, Reply};
+use super::reply::{Query, Reply, Request};
 use super::session::{Channel, Context, Protocol, Subscription};
+use super::venue::{Digits, Facts, RestLimit, Twin, Venue};
 use crate::domain::{Side, Timestamp};
 
 const MINUTE_US: i64 = 60 * 1_000_000;
@@ -21,17 +22,104 @@ const TRADES_MAX: u64 = 60;
 /// Trades in one message at most.
 const MESSAGE_TRADES: u64 = 1_024;
 
+/// Bybit spot, v5.
+struct Bybit;
+
+impl Venue {
+    /// Bybit spot, v5.
+    pub const BYBIT: Self = Self(&Bybit);
+}
+
+static FACTS: Facts = Facts {
+    name: "bybit",
+    quotes: &["USDT", "USDC", "EUR", "BTC"],
+    own_pairs: &[],
+    has_small_letters: false,
+    resolution_us: 1_000,
+    significant_digits: 6,
+    price_decimals_max: 10,
+    lot_decimals: (1, 6),
+    price_digits: Digits::Trimmed,
+    quantity_digits: Digits::Trimmed,
+    // A prefix per symbol, then a count: 2290000000050703789 in real frames.
+    first_id: |bits| {
+        2_200_000_000_000_000_000 + (bits % 1_000) * 1_000_000_000_000_000 + 50_000_000
+    },
+    spelling: |symbol| symbol.as_str().to_owned(),
+    // 600 in 5 s.
+    limit: RestLimit { burst: 600, per_second: 120 },
+    banned: 429,
+};
+
+impl Twin for Bybit {
+    fn facts(&self) -> &'static Facts {
+        &FACTS
+    }
+
+    fn connect(
+        &self,
+        market: &Market,
+        path: &[&str],
+        _query: &Query,
+        number: u64,
+    ) -> Option<Box<dyn Protocol>> {
+        Some(Box::new(Connection::new(market.clone(), path, number)?))
+    }
+
+    fn rest(&self, market: &Market, request: &Request<'_>) -> Reply {
+        let Request { path, query, now, history } = *request;
+        let ["v5", "market", route, ..] = path else { return Reply::not_found() };
+        let is_spot = query.get("category") == Some("spot");
+        match *route {
+            "time" => {
+                let micros = now.as_micros();
+                let result = format!(
+                    r#"{{"timeSecond":"{}","timeNano":"{micros}000"}}"#,
+                    micros / 1_000_000
+                );
+                ok(&result, now)
+            }
+            "instruments-info" => instruments(market, query, now),
+            "recent-trade" | "kline" => {
+                let name = query.get("symbol").unwrap_or("");
+                match market.spelled(Venue::BYBIT, name).filter(|_| is_spot) {
+                    Some(listing) if *route == "kline" => candles(listing, query, now),
+                    Some(listing) => trades(listing, query, now, history),
+                    None => error("Not supported symbols", now),
+                }
+            }
+            _ => Reply::not_found(),
+        }
+    }
+
+    fn refusal(&self, _retry_after: u64, now: Timestamp) -> Reply {
+        Reply::ok(format!(
+            r#"{{"retCode":10006,"retMsg":"Too many visits!","result":{{}},"retExtInfo":{{}},"time":{}}}"#,
+            now.as_millis()
+        ))
+    }
+
+    #[cfg(test)]
+    fn example(&self) -> super::harness::Example {
+        super::harness::Example {
+            path: "v5/public/spot",
+            subscribe: r#"{"op":"subscribe","args":["publicTrade.BTCUSDT"]}"#,
+            id: "i",
+        }
+    }
+}
+
 /// One client's topics.
 #[derive(Debug)]
-pub(super) struct Bybit {
+struct Connection {
     market: Market,
     connection: String,
     alive_at: Option<Timestamp>,
 }
 
-impl Bybit {
+impl Connection {
     /// `/v5/public/spot`.
-    pub(super) fn new(market: Market, path: &[&str], number: u64) -> Option<Self> {
+    fn new(market: Market, path: &[&str], number: u64) -> Option<Self> {
         let ["v5", "public", "spot", ..] = path else { return None };
         let (high, low) = (hash(market.seed(), number), hash(market.seed() ^ 1, number));
         let connection = format!(
@@ -66,7 +154,7 @@ impl Bybit {
                 let topic = topic.as_str().unwrap_or("");
                 topic
                     .strip_prefix("publicTrade.")
-                    .and_then(|symbol| self.market.spelled(Venue::Bybit, symbol))
+                    .and_then(|symbol| self.market.spelled(Venue::BYBIT, symbol))
                     .map(Arc::clone)
                     .ok_or_else(|| format!("error:handler not found, topic:{topic}"))
             })
@@ -74,7 +162,7 @@ impl Bybit {
     }
 }
 
-impl Protocol for Bybit {
+impl Protocol for Connection {
     fn opened(&mut self, context: &mut Context<'_>) {
         self.alive_at = Some(context.now);
     }
@@ -174,36 +262,6 @@ fn sequence(listing: &Listing, id: u64) -> u64 {
     listing.order(id).map_or(0, |order| order.number * 17)
 }
 
-/// Answers a REST request. With `history` so many of a symbol's newest trades are shown, however few are asked for.
-pub(super) fn rest(
-    market: &Market,
-    path: &[&str],
-    query: &Query,
-    now: Timestamp,
-    history: Option<usize>,
-) -> Reply {
-    let ["v5", "market", route, ..] = path else { return Reply::not_found() };
-    let is_spot = query.get("category") == Some("spot");
-    match *route {
-        "time" => {
-            let micros = now.as_micros();
-            let result =
-                format!(r#"{{"timeSecond":"{}","timeNano":"{micros}000"}}"#, micros / 1_000_000);
-            ok(&result, now)
-        }
-        "instruments-info" => instruments(market, query, now),
-        "recent-trade" | "kline" => {
-            let name = query.get("symbol").unwrap_or("");
-            match market.spelled(Venue::Bybit, name).filter(|_| is_spot) {
-                Some(listing) if *route == "kline" => candles(listing, query, now),
-                Some(listing) => trades(listing, query, now, history),
-                None => error("Not supported symbols", now),
-            }
-        }
-        _ => Reply::not_found(),
-    }
-}
-
 fn ok(result: &str, now: Timestamp) -> Reply {
     let time = now.as_millis();
     Reply::ok(format!(
@@ -280,7 +338,7 @@ fn instruments(market: &Market, query: &Query, now: Timestamp) -> Reply {
     };
     let only = query.get("symbol");
     let all: Vec<String> = market
-        .listings(Venue::Bybit)
+        .listings(Venue::BYBIT)
         .filter(|listing| only.is_none_or(|name| listing.spelling() == name))
         .map(|listing| {
             let (base, quote) = (listing.symbol().base(), listing.symbol().quote());

@@ -7,7 +7,7 @@ fn subscribe(topics: &[String]) -> String {
 
 #[test]
 fn a_subscription_is_acknowledged_and_trades_come_in_batches() {
-    let mut client = Client::open(Venue::Bybit, "v5/public/spot", "");
+    let mut client = Client::open(Venue::BYBIT, "v5/public/spot", "");
     let newest = client.newest("BTCUSDT");
     let answer = client.say(&subscribe(&["publicTrade.BTCUSDT".to_owned()]));
     assert_eq!(answer.len(), 1, "no snapshot");
@@ -36,7 +36,7 @@ fn a_subscription_is_acknowledged_and_trades_come_in_batches() {
 
 #[test]
 fn a_batch_has_at_most_1024_trades() {
-    let mut client = Client::open(Venue::Bybit, "v5/public/spot", "");
+    let mut client = Client::open(Venue::BYBIT, "v5/public/spot", "");
     client.say(&subscribe(&["publicTrade.BTCUSDT".to_owned()]));
     // A turn takes no more than one batch.
     let mut frames = client.wait(15_000);
@@ -49,7 +49,7 @@ fn a_batch_has_at_most_1024_trades() {
 
 #[test]
 fn one_bad_topic_fails_the_request_and_eleven_are_too_many() {
-    let mut client = Client::open(Venue::Bybit, "v5/public/spot", "");
+    let mut client = Client::open(Venue::BYBIT, "v5/public/spot", "");
     let good = "publicTrade.BTCUSDT".to_owned();
     let answer = client.say(&subscribe(&[good.clone(), "publicTrade.FOO".to_owned()]));
     assert!(answer[0].starts_with(
@@ -62,7 +62,7 @@ fn one_bad_topic_fails_the_request_and_eleven_are_too_many() {
 
 #[test]
 fn a_ping_is_answered_as_a_ping_and_ten_silent_minutes_end_the_connection() {
-    let mut client = Client::open(Venue::Bybit, "v5/public/spot", "");
+    let mut client = Client::open(Venue::BYBIT, "v5/public/spot", "");
     let pong = client.say(r#"{"op":"ping","req_id":"9"}"#);
     assert!(pong[0].starts_with(r#"{"success":true,"ret_msg":"pong","conn_id":""#));
     assert!(pong[0].ends_with(r#"","req_id":"9","op":"ping"}"#));
@@ -72,7 +72,7 @@ fn a_ping_is_answered_as_a_ping_and_ten_silent_minutes_end_the_connection() {
 
 #[test]
 fn the_history_is_sixty_trades_and_no_more() {
-    let client = Client::open(Venue::Bybit, "v5/public/spot", "");
+    let client = Client::open(Venue::BYBIT, "v5/public/spot", "");
     let newest = client.newest("BTCUSDT");
     let page = client.json("v5/market/recent-trade?category=spot&symbol=BTCUSDT&limit=1000");
     let list = page["result"]["list"].as_array().unwrap();
@@ -90,10 +90,11 @@ fn the_history_is_sixty_trades_and_no_more() {
 
 #[test]
 fn the_history_is_as_long_as_it_is_told_to_be_whatever_is_asked_for() {
-    let client = Client::open(Venue::Bybit, "v5/public/spot", "");
+    let client = Client::open(Venue::BYBIT, "v5/public/spot", "");
     let query = Query::parse("category=spot&symbol=BTCUSDT&limit=60");
     let path = ["v5", "market", "recent-trade"];
-    let page = rest(&client.market, &path, &query, client.now, Some(500));
+    let request = Request { path: &path, query: &query, now: client.now, history: Some(500) };
+    let page = Bybit.rest(&client.market, &request);
     let page: Value = serde_json::from_str(&page.body).unwrap();
     let list = page["result"]["list"].as_array().unwrap();
     assert_eq!(list.len(), 500);
@@ -102,7 +103,7 @@ fn the_history_is_as_long_as_it_is_told_to_be_whatever_is_asked_for() {
 
 #[test]
 fn candles_are_newest_first_between_two_times() {
-    let client = Client::open(Venue::Bybit, "v5/public/spot", "");
+    let client = Client::open(Venue::BYBIT, "v5/public/spot", "");
     let minute = client.now.minute().as_millis();
     let url = "v5/market/kline?category=spot&symbol=BTCUSDT&interval=1";
     let page =

@@ -8,10 +8,11 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::market::{Candle, Listing, Market, Trade, Venue};
+use super::market::{Candle, Listing, Market, Trade};
 use super::outbox::{Outbox, decimal, number, padded, rfc3339};
-use super::reply::{Query, Reply};
+use super::reply::{Query, Reply, Request};
 use super::session::{Channel, Context, Protocol, Subscription};
+use super::venue::{Digits, Facts, RestLimit, Twin, Venue};
 use crate::domain::Timestamp;
 
 const SECOND_US: i64 = 1_000_000;
@@ -25,9 +26,89 @@ const CHANNELS: [&str; 6] =
     ["matches", "heartbeat", "ticker", "ticker_batch", "level2_batch", "status"];
 const AUTHENTICATED: [&str; 3] = ["level2", "level3", "full"];
 
+/// Coinbase Exchange.
+struct Coinbase;
+
+impl Venue {
+    /// Coinbase Exchange.
+    pub const COINBASE: Self = Self(&Coinbase);
+}
+
+static FACTS: Facts = Facts {
+    name: "coinbase",
+    quotes: &["USD", "USDC", "USDT", "EUR", "BTC"],
+    own_pairs: &[],
+    has_small_letters: false,
+    resolution_us: 1,
+    significant_digits: 7,
+    price_decimals_max: 10,
+    lot_decimals: (3, 8),
+    price_digits: Digits::Exact,
+    quantity_digits: Digits::Trimmed,
+    first_id: |bits| 10_000_000 + bits * 1_009,
+    spelling: |symbol| format!("{}-{}", symbol.base(), symbol.quote()),
+    // 10 a second, in bursts to 15.
+    limit: RestLimit { burst: 15, per_second: 10 },
+    banned: 429,
+};
+
+impl Twin for Coinbase {
+    fn facts(&self) -> &'static Facts {
+        &FACTS
+    }
+
+    fn connect(
+        &self,
+        market: &Market,
+        _path: &[&str],
+        _query: &Query,
+        _number: u64,
+    ) -> Option<Box<dyn Protocol>> {
+        Some(Box::new(Connection::new(market.clone())))
+    }
+
+    fn rest(&self, market: &Market, request: &Request<'_>) -> Reply {
+        let Request { path, query, now, .. } = *request;
+        match path {
+            ["time", ..] => {
+                let micros = now.as_micros();
+                let (seconds, part) = (micros / SECOND_US, micros % SECOND_US);
+                Reply::ok(format!(r#"{{"iso":"{now}","epoch":{seconds}.{part:06}}}"#))
+            }
+            ["currencies"] => currencies(market),
+            ["products"] => {
+                let products: Vec<String> =
+                    market.listings(Venue::COINBASE).map(|listing| product(listing)).collect();
+                Reply::ok(format!("[{}]", products.join(",")))
+            }
+            ["products", id, rest @ ..] => match (market.spelled(Venue::COINBASE, id), rest) {
+                (None, _) => Reply::error(404, r#"{"message":"NotFound"}"#),
+                (Some(listing), []) => Reply::ok(product(listing)),
+                (Some(listing), ["trades", ..]) => trades(listing, query, now),
+                (Some(listing), ["candles", ..]) => candles(listing, query, now),
+                _ => Reply::error(404, r#"{"message":"Route not found"}"#),
+            },
+            _ => Reply::error(404, r#"{"message":"Route not found"}"#),
+        }
+    }
+
+    fn refusal(&self, _retry_after: u64, _now: Timestamp) -> Reply {
+        Reply::error(429, r#"{"message":"Public rate limit exceeded"}"#)
+    }
+
+    #[cfg(test)]
+    fn example(&self) -> super::harness::Example {
+        super::harness::Example {
+            path: "",
+            subscribe: r#"{"type":"subscribe","product_ids":["BTC-USD"],"channels":["matches"]}"#,
+            id: "trade_id",
+        }
+    }
+}
+
 /// One client's channels.
 #[derive(Debug)]
-pub(super) struct Coinbase {
+struct Connection {
     market: Market,
     /// Channel and product.
     channels: BTreeSet<(&'static str, String)>,
@@ -36,8 +117,8 @@ pub(super) struct Coinbase {
     has_subscribed: bool,
 }
 
-impl Coinbase {
-    pub(super) const fn new(market: Market) -> Self {
+impl Connection {
+    const fn new(market: Market) -> Self {
         Self {
             market,
             channels: BTreeSet::new(),
@@ -65,7 +146,7 @@ impl Coinbase {
             };
             let own = texts(channel.get("product_ids"));
             for product in own.into_iter().chain(common.iter().cloned()) {
-                if self.market.spelled(Venue::Coinbase, &product).is_none() {
+                if self.market.spelled(Venue::COINBASE, &product).is_none() {
                     return Err(format!("{product} is not a valid product"));
                 }
                 pairs.push((name, product));
@@ -81,7 +162,7 @@ impl Coinbase {
         self.has_subscribed = true;
         let mut matches = Vec::new();
         for (channel, product) in pairs {
-            let listing = self.market.spelled(Venue::Coinbase, &product).map(Arc::clone);
+            let listing = self.market.spelled(Venue::COINBASE, &product).map(Arc::clone);
             if self.channels.insert((channel, product))
                 && channel == "matches"
                 && let Some(listing) = listing
@@ -100,7 +181,7 @@ impl Coinbase {
 
     fn unsubscribe(&mut self, pairs: Vec<(&'static str, String)>, context: &mut Context<'_>) {
         for pair in pairs {
-            let listing = self.market.spelled(Venue::Coinbase, &pair.1);
+            let listing = self.market.spelled(Venue::COINBASE, &pair.1);
             if pair.0 == "matches"
                 && let Some(listing) = listing
             {
@@ -130,7 +211,7 @@ impl Coinbase {
     }
 }
 
-impl Protocol for Coinbase {
+impl Protocol for Connection {
     fn opened(&mut self, context: &mut Context<'_>) {
         self.opened_at = Some(context.now);
     }
@@ -169,7 +250,7 @@ impl Protocol for Coinbase {
         }
         self.beat_at = Some(context.now);
         for (_, product) in self.channels.iter().filter(|(channel, _)| *channel == "heartbeat") {
-            let Some(listing) = self.market.spelled(Venue::Coinbase, product) else { continue };
+            let Some(listing) = self.market.spelled(Venue::COINBASE, product) else { continue };
             let Some(latest) = listing.latest(context.now) else { continue };
             let text = context.out.text();
             text.push_str(r#"{"type":"heartbeat","last_trade_id":"#);
@@ -243,31 +324,6 @@ fn uuid(text: &mut String, high: u64, low: u64) {
     }
 }
 
-/// Answers a REST request.
-pub(super) fn rest(market: &Market, path: &[&str], query: &Query, now: Timestamp) -> Reply {
-    match path {
-        ["time", ..] => {
-            let micros = now.as_micros();
-            let (seconds, part) = (micros / SECOND_US, micros % SECOND_US);
-            Reply::ok(format!(r#"{{"iso":"{now}","epoch":{seconds}.{part:06}}}"#))
-        }
-        ["currencies"] => currencies(market),
-        ["products"] => {
-            let products: Vec<String> =
-                market.listings(Venue::Coinbase).map(|listing| product(listing)).collect();
-            Reply::ok(format!("[{}]", products.join(",")))
-        }
-        ["products", id, rest @ ..] => match (market.spelled(Venue::Coinbase, id), rest) {
-            (None, _) => Reply::error(404, r#"{"message":"NotFound"}"#),
-            (Some(listing), []) => Reply::ok(product(listing)),
-            (Some(listing), ["trades", ..]) => trades(listing, query, now),
-            (Some(listing), ["candles", ..]) => candles(listing, query, now),
-            _ => Reply::error(404, r#"{"message":"Route not found"}"#),
-        },
-        _ => Reply::error(404, r#"{"message":"Route not found"}"#),
-    }
-}
-
 /// Newest first: older than `after`, newer than `before`.
 fn trades(listing: &Listing, query: &Query, now: Timestamp) -> Reply {
     let limit = query.number("limit").unwrap_or(1_000).clamp(1, 1_000);
@@ -337,7 +393,7 @@ fn product(listing: &Listing) -> String {
 
 fn currencies(market: &Market) -> Reply {
     let names: BTreeSet<&str> = market
-        .listings(Venue::Coinbase)
+        .listings(Venue::COINBASE)
         .flat_map(|listing| [listing.symbol().base(), listing.symbol().quote()])
         .collect();
     let all: Vec<String> = names

@@ -7,7 +7,7 @@ const SUBSCRIBE: &str =
 
 #[test]
 fn a_subscription_begins_with_the_last_match_and_goes_on_at_the_next_id() {
-    let mut client = Client::open(Venue::Coinbase, "", "");
+    let mut client = Client::open(Venue::COINBASE, "", "");
     let before = client.newest("BTCUSD");
     let answer = client.say(SUBSCRIBE);
     assert_eq!(
@@ -31,7 +31,7 @@ fn a_subscription_begins_with_the_last_match_and_goes_on_at_the_next_id() {
 
 #[test]
 fn a_heartbeat_each_second_names_the_last_trade() {
-    let mut client = Client::open(Venue::Coinbase, "", "");
+    let mut client = Client::open(Venue::COINBASE, "", "");
     client.say(SUBSCRIBE);
     for _ in 0..3 {
         let frames = client.wait(1_000);
@@ -44,17 +44,17 @@ fn a_heartbeat_each_second_names_the_last_trade() {
 
 #[test]
 fn who_does_not_subscribe_within_five_seconds_is_disconnected() {
-    let mut client = Client::open(Venue::Coinbase, "", "");
+    let mut client = Client::open(Venue::COINBASE, "", "");
     assert!(client.wait(4_999).is_empty());
     assert!(client.wait(1)[0].starts_with("<close"));
-    let mut client = Client::open(Venue::Coinbase, "", "");
+    let mut client = Client::open(Venue::COINBASE, "", "");
     client.say(SUBSCRIBE);
     assert!(!client.wait(60_000).iter().any(|frame| frame.starts_with("<close")));
 }
 
 #[test]
 fn what_cannot_be_subscribed_is_an_error_with_its_reason() {
-    let mut client = Client::open(Venue::Coinbase, "", "");
+    let mut client = Client::open(Venue::COINBASE, "", "");
     for (channel, product, reason) in [
         ("matches", "FOO-USD", "FOO-USD is not a valid product"),
         ("matches", "BTCUSD", "BTCUSD is not a valid product"),
@@ -76,7 +76,7 @@ fn what_cannot_be_subscribed_is_an_error_with_its_reason() {
 
 #[test]
 fn unsubscribing_ends_the_channel() {
-    let mut client = Client::open(Venue::Coinbase, "", "");
+    let mut client = Client::open(Venue::COINBASE, "", "");
     client.say(SUBSCRIBE);
     let answer = client.say(&SUBSCRIBE.replace("subscribe", "unsubscribe"));
     assert_eq!(answer, [r#"{"type":"subscriptions","channels":[]}"#]);
@@ -85,7 +85,7 @@ fn unsubscribing_ends_the_channel() {
 
 #[test]
 fn the_history_is_newest_first_between_its_cursors() {
-    let client = Client::open(Venue::Coinbase, "", "");
+    let client = Client::open(Venue::COINBASE, "", "");
     let newest = client.newest("BTCUSD").id;
     let reply = client.rest(&format!("products/BTC-USD/trades?limit=100&after={}", newest - 9));
     let page: Value = serde_json::from_str(&reply.body).unwrap();
@@ -108,7 +108,7 @@ fn the_history_is_newest_first_between_its_cursors() {
 
 #[test]
 fn products_have_their_steps() {
-    let client = Client::open(Venue::Coinbase, "", "");
+    let client = Client::open(Venue::COINBASE, "", "");
     assert_eq!(client.json("products/BTC-USD")["quote_increment"], "0.01");
     assert!(client.json("products").as_array().unwrap().len() > 50);
     assert!(client.json("currencies").as_array().unwrap().iter().any(|it| it["id"] == "BTC"));
@@ -120,7 +120,7 @@ fn products_have_their_steps() {
 
 #[test]
 fn candles_are_newest_first_and_at_most_300_minutes() {
-    let client = Client::open(Venue::Coinbase, "", "");
+    let client = Client::open(Venue::COINBASE, "", "");
     let minute = client.now.minute();
     let from = minute.plus_micros(-60_000_000);
     let url = "products/BTC-USD/candles?granularity=60";

@@ -17,7 +17,8 @@ use tokio_util::sync::CancellationToken;
 
 use self::switches::SwitchesError as Refused;
 use super::journal::{Entry, Journal, Keeper, Kind};
-use super::market::{Listing, UnknownVenue, Venue, hash, stream};
+use super::market::{Listing, hash, stream};
+use super::venue::{UnknownVenue, Venue};
 use crate::domain::{Timestamp, lock};
 
 pub use self::switches::{RestFault, Switches, SwitchesError};

@@ -2,7 +2,7 @@ use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 
-use super::super::harness::{Client, numbers};
+use super::super::harness::{Client, Example, numbers};
 use super::super::session::Turned;
 use super::*;
 use crate::domain::Instrument;
@@ -11,7 +11,7 @@ use crate::exchange::Subscribed;
 const SUBSCRIBE: &str = r#"{"method":"SUBSCRIBE","params":["btcusdt@trade"],"id":1}"#;
 
 fn binance(faults: &str) -> Client {
-    let mut client = Client::with_faults(Venue::Binance, "ws", "", faults);
+    let mut client = Client::with_faults(Venue::BINANCE, "ws", "", faults);
     client.say(SUBSCRIBE);
     client
 }
@@ -66,7 +66,7 @@ fn what_happens_depends_on_the_seed_and_not_on_the_steps() {
 
 #[test]
 fn aggregated_orders_are_skipped_whole() {
-    let mut client = Client::with_faults(Venue::Okx, "ws/v5/public", "", "skip=0.3");
+    let mut client = Client::with_faults(Venue::OKX, "ws/v5/public", "", "skip=0.3");
     let mut before = client.newest("BTCUSDT").id;
     client.say(r#"{"op":"subscribe","args":[{"channel":"trades","instId":"BTC-USDT"}]}"#);
     let frames = client.wait(5_000);
@@ -84,7 +84,7 @@ fn an_action_takes_the_next_trades_that_it_concerns_and_no_others() {
     let first = client.newest("BTCUSDT").id + 1;
     let only = Target { symbol: Some("BTCUSDT".to_owned()), ..Target::default() };
     client.faults.act(&only, Action::Skip(3), client.now).unwrap();
-    let elsewhere = Target { exchange: Some(Venue::Okx), ..Target::default() };
+    let elsewhere = Target { exchange: Some(Venue::OKX), ..Target::default() };
     client.faults.act(&elsewhere, Action::Skip(1_000), client.now).unwrap();
     let mut ids = Vec::new();
     while ids.len() < 20 {
@@ -97,25 +97,8 @@ fn an_action_takes_the_next_trades_that_it_concerns_and_no_others() {
 
 #[test]
 fn a_misdated_trade_is_years_ahead_and_all_else_of_it_is_true() {
-    for (venue, path, subscribe) in [
-        (Venue::Binance, "stream", SUBSCRIBE),
-        (
-            Venue::Coinbase,
-            "",
-            r#"{"type":"subscribe","product_ids":["BTC-USD"],"channels":["matches"]}"#,
-        ),
-        (
-            Venue::Kraken,
-            "v2",
-            r#"{"method":"subscribe","params":{"channel":"trade","snapshot":false,"symbol":["BTC/USD"]}}"#,
-        ),
-        (
-            Venue::Okx,
-            "ws/v5/business",
-            r#"{"op":"subscribe","args":[{"channel":"trades-all","instId":"BTC-USDT"}]}"#,
-        ),
-        (Venue::Bybit, "v5/public/spot", r#"{"op":"subscribe","args":["publicTrade.BTCUSDT"]}"#),
-    ] {
+    for venue in Venue::ALL.iter().copied() {
+        let Example { path, subscribe, .. } = venue.0.example();
         let exchange = crate::exchange::by_name(venue.name()).unwrap();
         let instrument = ["BTCUSDT", "BTCUSD"]
             .map(|symbol| Instrument::intern(venue.name(), &symbol.parse().unwrap()).unwrap());
@@ -198,7 +181,7 @@ fn connections_are_dropped_near_their_time_and_the_ends_differ() {
         let start = Timestamp::from_millis(1_000_000).unwrap();
         let end = (0..60).find(|second| {
             let now = Timestamp::from_millis(1_000_000 + second * 1_000).unwrap();
-            handle.turn(Venue::Kraken, 1, start, now).cut
+            handle.turn(Venue::KRAKEN, 1, start, now).cut
         });
         lived.insert(end.unwrap());
     }
@@ -212,15 +195,15 @@ fn connections_are_dropped_near_their_time_and_the_ends_differ() {
 fn refusing_and_cutting_reach_their_target_only() {
     let handle = FaultsHandle::new(1, Switches::default());
     let now = Timestamp::from_millis(5).unwrap();
-    let kraken = Target { exchange: Some(Venue::Kraken), ..Target::default() };
-    let open = handle.admit(Venue::Kraken, now).unwrap();
-    let other = handle.admit(Venue::Okx, now).unwrap();
+    let kraken = Target { exchange: Some(Venue::KRAKEN), ..Target::default() };
+    let open = handle.admit(Venue::KRAKEN, now).unwrap();
+    let other = handle.admit(Venue::OKX, now).unwrap();
     handle.act(&kraken, Action::Cut, now).unwrap();
     assert!(open.cut.is_cancelled() && !other.cut.is_cancelled());
     handle.act(&kraken, Action::Refuse(Duration::from_millis(10)), now).unwrap();
-    assert!(handle.admit(Venue::Kraken, now).is_none());
-    assert!(handle.admit(Venue::Okx, now).is_some());
-    assert!(handle.admit(Venue::Kraken, Timestamp::from_millis(15).unwrap()).is_some());
+    assert!(handle.admit(Venue::KRAKEN, now).is_none());
+    assert!(handle.admit(Venue::OKX, now).is_some());
+    assert!(handle.admit(Venue::KRAKEN, Timestamp::from_millis(15).unwrap()).is_some());
     drop((open, other));
     assert!(handle.report().connections.is_empty(), "who is gone is forgotten");
 }
@@ -233,12 +216,12 @@ fn a_shutdown_is_announced_once_and_cuts_who_was_open_then() {
     let frames: Vec<String> = [10, 10, 59_979].map(|step| client.wait(step)).concat();
     let told = frames.iter().filter(|frame| frame.starts_with(r#"{"e":"serverShutdown","E":"#));
     assert_eq!(told.count(), 1);
-    let later = client.faults.turn(Venue::Binance, 2, client.now, client.now);
+    let later = client.faults.turn(Venue::BINANCE, 2, client.now, client.now);
     assert!(!later.is_announced, "a connection made after it is not concerned");
     client.wait(1);
     assert_eq!(client.turned, Turned::Cut);
 
-    let mut okx = Client::open(Venue::Okx, "ws/v5/public", "");
+    let mut okx = Client::open(Venue::OKX, "ws/v5/public", "");
     okx.faults.act(&Target::default(), notice, okx.now).unwrap();
     let told = okx.wait(5);
     assert!(

@@ -7,10 +7,11 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::market::{Candle, Listing, Market, Trade, Venue};
+use super::market::{Candle, Listing, Market, Trade};
 use super::outbox::{Outbox, decimal, number, rfc3339};
-use super::reply::{Query, Reply};
+use super::reply::{Query, Reply, Request};
 use super::session::{Channel, Context, Protocol, Subscription};
+use super::venue::{Digits, Facts, RestLimit, Twin, Venue};
 use crate::domain::{Side, Symbol, Timestamp};
 
 const SECOND_US: i64 = 1_000_000;
@@ -26,17 +27,97 @@ const SNAPSHOT_TRADES: u64 = 50;
 /// Trades in one message at most.
 const MESSAGE_TRADES: u64 = 100;
 
+/// Kraken spot, WebSocket v2.
+struct Kraken;
+
+impl Venue {
+    /// Kraken spot, WebSocket v2.
+    pub const KRAKEN: Self = Self(&Kraken);
+}
+
+static FACTS: Facts = Facts {
+    name: "kraken",
+    quotes: &["USD", "EUR", "USDT", "USDC", "BTC"],
+    own_pairs: &[("AAPLx", "USD"), ("ETH2.S", "ETH")],
+    has_small_letters: true,
+    resolution_us: 1,
+    significant_digits: 6,
+    price_decimals_max: 10,
+    lot_decimals: (3, 8),
+    price_digits: Digits::Exact,
+    quantity_digits: Digits::Padded(8),
+    first_id: |bits| 1_000_000 + bits * 101,
+    spelling: |symbol| format!("{}/{}", symbol.base(), symbol.quote()),
+    // A counter to 15 that falls by one a second.
+    limit: RestLimit { burst: 15, per_second: 1 },
+    banned: 429,
+};
+
+impl Twin for Kraken {
+    fn facts(&self) -> &'static Facts {
+        &FACTS
+    }
+
+    fn connect(
+        &self,
+        market: &Market,
+        path: &[&str],
+        _query: &Query,
+        _number: u64,
+    ) -> Option<Box<dyn Protocol>> {
+        Some(Box::new(Connection::new(market.clone(), path)?))
+    }
+
+    fn rest(&self, market: &Market, request: &Request<'_>) -> Reply {
+        let Request { path, query, now, .. } = *request;
+        let ["0", "public", route, ..] = path else { return error("EGeneral:Unknown method") };
+        match *route {
+            "Time" => {
+                let seconds = now.as_micros() / SECOND_US;
+                ok(&format!(
+                    r#"{{"unixtime":{seconds},"rfc1123":"{}"}}"#,
+                    now.to_datetime().to_rfc2822()
+                ))
+            }
+            "SystemStatus" => ok(&format!(r#"{{"status":"online","timestamp":"{now}"}}"#)),
+            "Assets" => assets(market),
+            "AssetPairs" => asset_pairs(market, query),
+            "Trades" | "OHLC" => {
+                match query.get("pair").and_then(|name| asked(market, name, query)) {
+                    None => error("EQuery:Unknown asset pair"),
+                    Some(listing) if *route == "OHLC" => candles(listing, query, now),
+                    Some(listing) => trades(listing, query, now),
+                }
+            }
+            _ => error("EGeneral:Unknown method"),
+        }
+    }
+
+    fn refusal(&self, _retry_after: u64, _now: Timestamp) -> Reply {
+        error("EGeneral:Too many requests")
+    }
+
+    #[cfg(test)]
+    fn example(&self) -> super::harness::Example {
+        super::harness::Example {
+            path: "v2",
+            subscribe: r#"{"method":"subscribe","params":{"channel":"trade","symbol":["BTC/USD"]}}"#,
+            id: "trade_id",
+        }
+    }
+}
+
 /// One client's subscriptions.
 #[derive(Debug)]
-pub(super) struct Kraken {
+struct Connection {
     market: Market,
     heard_at: Option<Timestamp>,
     beat_at: Option<Timestamp>,
 }
 
-impl Kraken {
+impl Connection {
     /// Version 2 only: version 1 carries no trade ids.
-    pub(super) fn new(market: Market, path: &[&str]) -> Option<Self> {
+    fn new(market: Market, path: &[&str]) -> Option<Self> {
         (path.first() == Some(&"v2")).then_some(Self { market, heard_at: None, beat_at: None })
     }
 
@@ -62,7 +143,7 @@ impl Kraken {
             return;
         };
         for name in symbols.iter().filter_map(Value::as_str) {
-            let Some(listing) = self.market.spelled(Venue::Kraken, name) else {
+            let Some(listing) = self.market.spelled(Venue::KRAKEN, name) else {
                 let error = format!("Currency pair not supported {name}");
                 refuse(context.out, &error, Some(name));
                 continue;
@@ -99,7 +180,7 @@ fn tail(request: &Value, now: Timestamp) -> String {
     format!(r#"{number},"time_in":"{now}","time_out":"{now}"}}"#)
 }
 
-impl Protocol for Kraken {
+impl Protocol for Connection {
     fn opened(&mut self, context: &mut Context<'_>) {
         self.heard_at = Some(context.now);
         self.beat_at = Some(context.now);
@@ -189,29 +270,6 @@ fn write_trades(kind: &str, listing: &Listing, first: u64, last: u64, out: &mut 
 fn order_type(listing: &Listing, id: u64) -> &'static str {
     let head = listing.order(id).map_or(id, |order| order.first);
     if listing.mark(head, 5).is_multiple_of(3) { "market" } else { "limit" }
-}
-
-/// Answers a REST request.
-pub(super) fn rest(market: &Market, path: &[&str], query: &Query, now: Timestamp) -> Reply {
-    let ["0", "public", route, ..] = path else { return error("EGeneral:Unknown method") };
-    match *route {
-        "Time" => {
-            let seconds = now.as_micros() / SECOND_US;
-            ok(&format!(
-                r#"{{"unixtime":{seconds},"rfc1123":"{}"}}"#,
-                now.to_datetime().to_rfc2822()
-            ))
-        }
-        "SystemStatus" => ok(&format!(r#"{{"status":"online","timestamp":"{now}"}}"#)),
-        "Assets" => assets(market),
-        "AssetPairs" => asset_pairs(market, query),
-        "Trades" | "OHLC" => match query.get("pair").and_then(|name| asked(market, name, query)) {
-            None => error("EQuery:Unknown asset pair"),
-            Some(listing) if *route == "OHLC" => candles(listing, query, now),
-            Some(listing) => trades(listing, query, now),
-        },
-        _ => error("EGeneral:Unknown method"),
-    }
 }
 
 fn ok(result: &str) -> Reply {
@@ -346,7 +404,7 @@ fn asset(alternative: &str) -> String {
 }
 
 fn pair<'a>(market: &'a Market, name: &str) -> Option<&'a Arc<Listing>> {
-    market.listings(Venue::Kraken).find(|listing| {
+    market.listings(Venue::KRAKEN).find(|listing| {
         let names = Names::of(listing.symbol());
         [names.key.as_str(), &names.altname, &names.wsname, listing.spelling()].contains(&name)
             || listing.symbol().as_str() == name
@@ -374,7 +432,7 @@ fn asset_pairs(market: &Market, query: &Query) -> Reply {
         .map(|list| {
             list.split(',').map(|name| pair(market, name).filter(is_wanted)).collect::<Option<_>>()
         })
-        .unwrap_or_else(|| Some(market.listings(Venue::Kraken).filter(is_wanted).collect()));
+        .unwrap_or_else(|| Some(market.listings(Venue::KRAKEN).filter(is_wanted).collect()));
     let Some(listings) = named else { return error("EQuery:Unknown asset pair") };
     let pairs: Vec<String> = listings
         .into_iter()
@@ -392,7 +450,7 @@ fn asset_pairs(market: &Market, query: &Query) -> Reply {
 
 fn assets(market: &Market) -> Reply {
     let mut names: Vec<&str> = market
-        .listings(Venue::Kraken)
+        .listings(Venue::KRAKEN)
         .flat_map(|listing| [listing.symbol().base(), listing.symbol().quote()])
         .map(alternative)
         .collect();

@@ -9,7 +9,7 @@ fn subscribe(symbols: &str, snapshot: bool) -> String {
 
 #[test]
 fn a_subscription_is_acknowledged_per_symbol_and_replays_fifty_trades() {
-    let mut client = Client::open(Venue::Kraken, "v2", "");
+    let mut client = Client::open(Venue::KRAKEN, "v2", "");
     let status = client.sent();
     assert!(
         status[0].starts_with(r#"{"channel":"status","type":"update","data":[{"version":"2.0.10""#)
@@ -43,7 +43,7 @@ fn a_subscription_is_acknowledged_per_symbol_and_replays_fifty_trades() {
 
 #[test]
 fn several_trades_share_a_message_and_numbers_keep_their_zeros() {
-    let mut client = Client::open(Venue::Kraken, "v2", "");
+    let mut client = Client::open(Venue::KRAKEN, "v2", "");
     client.say(&subscribe(r#"["BTC/USD"]"#, false));
     let frames = client.wait(900);
     let Trade { id, price, quantity, side, at } = client.newest("BTCUSD");
@@ -61,7 +61,7 @@ fn several_trades_share_a_message_and_numbers_keep_their_zeros() {
 
 #[test]
 fn a_heartbeat_comes_each_second_and_a_ping_is_answered() {
-    let mut client = Client::open(Venue::Kraken, "v2", "");
+    let mut client = Client::open(Venue::KRAKEN, "v2", "");
     client.say(&subscribe(r#"["BTC/USD"]"#, false));
     assert_eq!(client.wait(1_000).last().unwrap(), r#"{"channel":"heartbeat"}"#);
     assert_ne!(client.wait(999).last().unwrap(), r#"{"channel":"heartbeat"}"#);
@@ -75,7 +75,7 @@ fn a_heartbeat_comes_each_second_and_a_ping_is_answered() {
 
 #[test]
 fn who_follows_nothing_and_says_nothing_is_cut_after_a_minute() {
-    let mut client = Client::open(Venue::Kraken, "v2", "");
+    let mut client = Client::open(Venue::KRAKEN, "v2", "");
     client.sent();
     assert!(client.wait(59_999).is_empty());
     assert_eq!(client.wait(1), ["<close 1000 Idle>"]);
@@ -83,7 +83,7 @@ fn who_follows_nothing_and_says_nothing_is_cut_after_a_minute() {
 
 #[test]
 fn a_second_subscription_is_an_error_and_unsubscribing_ends_it() {
-    let mut client = Client::open(Venue::Kraken, "v2", "");
+    let mut client = Client::open(Venue::KRAKEN, "v2", "");
     let request = subscribe(r#"["BTC/USD"]"#, false);
     client.say(&request);
     assert!(client.say(&request)[0].starts_with(r#"{"error":"Already subscribed""#));
@@ -94,7 +94,7 @@ fn a_second_subscription_is_an_error_and_unsubscribing_ends_it() {
 
 #[test]
 fn the_history_is_paged_by_nanoseconds_and_loses_nothing() {
-    let client = Client::open(Venue::Kraken, "v2", "");
+    let client = Client::open(Venue::KRAKEN, "v2", "");
     let newest = client.newest("BTCUSD").id;
     let listing = client.listing("BTCUSD");
     let first = listing.first_since(listing.at(newest - 500).unwrap());
@@ -117,7 +117,7 @@ fn the_history_is_paged_by_nanoseconds_and_loses_nothing() {
 
 #[test]
 fn a_row_is_price_volume_time_side_type_and_id() {
-    let client = Client::open(Venue::Kraken, "v2", "");
+    let client = Client::open(Venue::KRAKEN, "v2", "");
     let Trade { id, price, quantity, at, side } = client.newest("ETHUSD");
     let body = client.rest("0/public/Trades?pair=ETH/USD&count=1").body;
     let (seconds, part) = (at.as_micros() / SECOND_US, at.as_micros() % SECOND_US);
@@ -135,7 +135,7 @@ fn a_row_is_price_volume_time_side_type_and_id() {
 
 #[test]
 fn pairs_are_named_as_kraken_names_them() {
-    let client = Client::open(Venue::Kraken, "v2", "");
+    let client = Client::open(Venue::KRAKEN, "v2", "");
     let pairs = client.json("0/public/AssetPairs?pair=DOGEUSD,SOLUSD");
     assert_eq!(pairs["result"]["XXDGZUSD"]["altname"], "XDGUSD");
     assert_eq!(pairs["result"]["SOLUSD"]["wsname"], "SOL/USD");
@@ -151,7 +151,7 @@ fn the_cursor_is_finer_than_a_time_that_went_through_a_double() {
 
 #[test]
 fn candles_are_the_last_720_and_the_running_one_is_among_them() {
-    let client = Client::open(Venue::Kraken, "v2", "");
+    let client = Client::open(Venue::KRAKEN, "v2", "");
     let minute = client.now.minute().as_millis() / 1_000;
     let since = minute - 120;
     let page = client.json(&format!("0/public/OHLC?pair=XBTUSD&interval=1&since={since}"));

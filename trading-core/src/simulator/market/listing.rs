@@ -10,8 +10,8 @@ use rust_decimal::Decimal;
 use super::fair::{DOLLAR, Fair, LEVEL_DIGITS};
 use super::noise;
 use super::timetable::{Moment, Timetable};
-use super::venue::{Digits, Venue};
 use crate::domain::{Side, Symbol, Timestamp};
+use crate::simulator::venue::{Digits, Facts};
 
 /// One trade of the simulated market: the truth about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,7 +42,7 @@ pub struct TakerOrder {
 /// One symbol on one venue.
 #[derive(Debug, Clone)]
 pub struct Listing {
-    venue: Venue,
+    facts: &'static Facts,
     symbol: Symbol,
     spelling: String,
     timetable: Timetable,
@@ -81,41 +81,35 @@ impl Listing {
     /// `unissued` is the share of ids that are never issued, in millionths; at most a tenth.
     pub(super) fn new(
         seed: u64,
-        venue: Venue,
+        facts: &'static Facts,
         symbol: &Symbol,
         timetable: &Timetable,
         unissued: u32,
     ) -> Self {
-        let stream = noise::stream(seed, &[venue.name(), symbol.as_str()]);
+        let stream = noise::stream(seed, &[facts.name, symbol.as_str()]);
         let mut integer_digits = None;
         let (fair, price_scale) = Fair::new(seed, symbol, stream, |level| {
             integer_digits = (level / 10_u128.pow(LEVEL_DIGITS)).checked_ilog10();
-            price_scale(venue, level)
+            price_scale(facts, level)
         });
-        let (beyond, lot_max) = venue.lot_decimals();
+        let (beyond, lot_max) = facts.lot_decimals;
         let lot_scale = integer_digits.map_or(0, |digits| digits + 1 + beyond).min(lot_max);
         // A trade is worth about 500 dollars.
         let worth = 500 * u128::from(DOLLAR);
         let lots = worth * u128::from(10_u64.pow(lot_scale)) / u128::from(fair.base_level());
         Self {
-            venue,
+            facts,
             symbol: symbol.clone(),
-            spelling: venue.spelling(symbol),
-            timetable: timetable.for_stream(stream, venue.resolution_us()),
+            spelling: (facts.spelling)(symbol),
+            timetable: timetable.for_stream(stream, facts.resolution_us),
             stream,
-            first_id: venue.first_id(noise::hash(stream, 0) >> 48),
+            first_id: (facts.first_id)(noise::hash(stream, 0) >> 48),
             fair,
             price_scale,
             typical_lots: u64::try_from(lots).unwrap_or(u64::MAX).clamp(1, 1 << 40),
             lot_scale,
             unissued: (u64::from(unissued) << 32) * BLOCK / (BLOCK - ORDERS) / 1_000_000,
         }
-    }
-
-    /// The venue.
-    #[must_use]
-    pub const fn venue(&self) -> Venue {
-        self.venue
     }
 
     /// The canonical symbol.
@@ -233,6 +227,11 @@ impl Listing {
         ids.filter_map(|id| self.trade(id))
     }
 
+    /// The sum of the quantities of these trades.
+    pub(in crate::simulator) fn traded(&self, first: u64, last: u64) -> Decimal {
+        self.trades(first..=last).map(|trade| trade.quantity).sum()
+    }
+
     /// The first id that is not older than a time.
     #[must_use]
     pub fn first_since(&self, time: Timestamp) -> u64 {
@@ -277,7 +276,7 @@ impl Listing {
     fn price(&self, traded: Moment, side: Side) -> Decimal {
         // A buyer pays one step more than a seller gets.
         let steps = self.fair.steps(traded.micros()) + i64::from(side == Side::Buy);
-        written(steps, self.price_scale, self.venue.price_digits())
+        written(steps, self.price_scale, self.facts.price_digits)
     }
 
     fn quantity(&self, n: u64) -> Decimal {
@@ -286,7 +285,7 @@ impl Listing {
         let skewed = (((even * even) >> 32) * even) >> 32;
         let lots = 1 + ((u128::from(self.typical_lots) * 8 * u128::from(skewed)) >> 32);
         let lots = i64::try_from(lots).unwrap_or(i64::MAX);
-        written(lots, self.lot_scale, self.venue.quantity_digits())
+        written(lots, self.lot_scale, self.facts.quantity_digits)
     }
 }
 
@@ -317,15 +316,15 @@ fn written(steps: i64, scale: u32, digits: Digits) -> Decimal {
 
 /// Digits after the point of a price's step, by the price's level: as many as the venues have of such prices, and a
 /// hundred steps at least, whatever the venue's rules say.
-fn price_scale(venue: Venue, level: u128) -> u32 {
+fn price_scale(facts: &Facts, level: u128) -> u32 {
     let digits = level.checked_ilog10().unwrap_or(0);
     let significant = match digits.saturating_sub(LEVEL_DIGITS) {
-        4.. => venue.significant_digits(),
+        4.. => facts.significant_digits,
         3 => 6,
         1 => 4,
         0 | 2 => 5,
     };
     let usual = (significant + LEVEL_DIGITS - 1).saturating_sub(digits);
     let least = (LEVEL_DIGITS + 2).saturating_sub(digits);
-    usual.min(venue.price_decimals_max()).max(least)
+    usual.min(facts.price_decimals_max).max(least)
 }

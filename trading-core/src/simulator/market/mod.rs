@@ -10,7 +10,6 @@ mod fair;
 mod listing;
 mod noise;
 mod timetable;
-mod venue;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,12 +20,12 @@ use rust_decimal::prelude::ToPrimitive;
 use self::fair::well_known_bases;
 pub(super) use self::noise::{hash, stream};
 use self::timetable::Timetable;
+use super::venue::Venue;
 use crate::domain::{Symbol, Timestamp};
 
 pub use self::candle::Candle;
 pub use self::listing::{Listing, TakerOrder, Trade};
 pub use self::timetable::{Bursts, Closure, MARKET_BEGAN};
-pub use self::venue::{UnknownVenue, Venue};
 
 /// Raised when the same options begin to give other trades: what was stored from an older market does not agree with
 /// this one. Version 1 had a price of its own for each venue.
@@ -108,10 +107,11 @@ impl Market {
         let timetable = Timetable::new(period_ns, options.bursts, &options.closures)
             .ok_or(MarketError::Closures)?;
         let mut listings = BTreeMap::new();
-        for venue in Venue::ALL {
+        for venue in Venue::ALL.iter().copied() {
             let added = options.symbols.iter().map(|symbol| venue.listed(symbol));
             for symbol in well_known(venue).chain(added) {
-                let listing = Listing::new(options.seed, venue, &symbol, &timetable, unissued);
+                let listing =
+                    Listing::new(options.seed, venue.facts(), &symbol, &timetable, unissued);
                 listings.insert((venue, symbol.as_str().to_owned()), Arc::new(listing));
             }
         }
@@ -133,7 +133,9 @@ impl Market {
     /// A symbol as the venue's own WebSocket frames spell it, exactly.
     pub(super) fn spelled(&self, venue: Venue, spelling: &str) -> Option<&Arc<Listing>> {
         let canonical = spelling.replace(['-', '/'], "");
-        self.listing(venue, &canonical).filter(|listing| listing.spelling() == spelling)
+        let capitals = || self.listing(venue, &canonical.to_ascii_uppercase());
+        let listing = self.listing(venue, &canonical).or_else(capitals);
+        listing.filter(|listing| listing.spelling() == spelling)
     }
 
     /// All symbols of a venue, in order of name.
@@ -163,10 +165,10 @@ impl Market {
 }
 
 fn well_known(venue: Venue) -> impl Iterator<Item = Symbol> {
-    let common = venue.quotes().iter().flat_map(|quote| {
+    let common = venue.facts().quotes.iter().flat_map(|quote| {
         well_known_bases().filter(move |base| base != quote).map(move |base| (base, *quote))
     });
-    let all = common.chain(venue.own_pairs().iter().copied());
+    let all = common.chain(venue.facts().own_pairs.iter().copied());
     all.filter_map(|(base, quote)| Symbol::new(base, quote).ok())
 }
 

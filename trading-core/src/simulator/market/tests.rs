@@ -74,7 +74,7 @@ proptest! {
 fn a_trade_is_a_function_of_the_options_and_its_place() {
     let symbol: Symbol = "BTCUSDT".parse().unwrap();
     let (slow, fast) = (market(Decimal::ONE, None), market(Decimal::ONE_HUNDRED, None));
-    let id = slow.listing(Venue::Binance, "BTCUSDT").unwrap().first_id() + 123_456_789;
+    let id = slow.listing(Venue::BINANCE, "BTCUSDT").unwrap().first_id() + 123_456_789;
     let (one, other) =
         (slow.trade("binance", &symbol, id).unwrap(), fast.trade("binance", &symbol, id).unwrap());
     // The rate decides the time, and so the price, which is that of the time.
@@ -92,23 +92,31 @@ fn the_truth_is_the_same_on_every_machine_and_in_every_release_of_a_market_versi
     // Where this changes, raise it.
     assert_eq!(MARKET_VERSION, 2);
     let market = market(Decimal::TEN, None);
-    let lines: Vec<String> = [("binance", "BTCUSDT"), ("kraken", "BTCUSD"), ("okx", "FOOUSDT")]
-        .into_iter()
-        .map(|(exchange, symbol)| {
-            let listing = market.listing(exchange.parse().unwrap(), symbol).unwrap();
-            let trade = listing.trade(listing.first_id() + 1_000_000).unwrap();
-            format!(
-                "{} {} {} {} {}",
-                trade.id,
-                trade.price,
-                trade.quantity,
-                trade.side.as_str(),
-                trade.at
-            )
-        })
-        .collect();
+    let lines: Vec<String> = [
+        ("binance", "BTCUSDT"),
+        ("bybit", "ETHUSDC"),
+        ("coinbase", "SOLUSD"),
+        ("kraken", "BTCUSD"),
+        ("okx", "FOOUSDT"),
+    ]
+    .into_iter()
+    .map(|(exchange, symbol)| {
+        let listing = market.listing(exchange.parse().unwrap(), symbol).unwrap();
+        let trade = listing.trade(listing.first_id() + 1_000_000).unwrap();
+        format!(
+            "{} {} {} {} {}",
+            trade.id,
+            trade.price,
+            trade.quantity,
+            trade.side.as_str(),
+            trade.at
+        )
+    })
+    .collect();
     insta::assert_snapshot!(lines.join("\n"), @r"
     517961669 118382.86000000 0.01587000 buy 2020-01-02T03:46:40.163000Z
+    3004000000051000000 4049.63 0.29339 sell 2020-01-02T03:46:40.082000Z
+    69657206 175.00 7.359613 sell 2020-01-02T03:46:40.078161Z
     6996268 118394.8 0.00003121 sell 2020-01-02T03:46:40.076661Z
     114728214 1.20539 1631 sell 2020-01-02T03:46:40.150000Z
     ");
@@ -118,7 +126,7 @@ fn the_truth_is_the_same_on_every_machine_and_in_every_release_of_a_market_versi
 fn the_rate_is_kept_over_a_day_and_bursts_come_together() {
     let bursts = Bursts { every: 1_000, trades: 200, within: Duration::from_millis(2) };
     let market = market(Decimal::ONE_HUNDRED, Some(bursts));
-    let listing = market.listing(Venue::Kraken, "ETHUSD").unwrap();
+    let listing = market.listing(Venue::KRAKEN, "ETHUSD").unwrap();
     let noon = Timestamp::from_rfc3339("2026-01-01T12:00:00Z").unwrap();
     let later = Timestamp::from_rfc3339("2026-01-02T12:00:00Z").unwrap();
     let traded = listing.latest(later).unwrap() - listing.latest(noon).unwrap();
@@ -137,12 +145,12 @@ fn prices_look_like_the_venues_own() {
         let trade = listing.trade(listing.first_id() + 77).unwrap();
         (trade.price.scale(), trade.quantity.scale())
     };
-    assert_eq!(shape(Venue::Binance, "BTCUSDT"), (8, 8));
-    assert_eq!(shape(Venue::Binance, "SHIBUSDT"), (8, 8));
-    assert_eq!(shape(Venue::Coinbase, "BTCUSD").0, 2);
-    assert_eq!(shape(Venue::Kraken, "BTCUSD"), (1, 8));
-    assert!(shape(Venue::Okx, "BTCUSDT").0 <= 1);
-    let bitcoin = market.listing(Venue::Coinbase, "BTCUSD").unwrap();
+    assert_eq!(shape(Venue::BINANCE, "BTCUSDT"), (8, 8));
+    assert_eq!(shape(Venue::BINANCE, "SHIBUSDT"), (8, 8));
+    assert_eq!(shape(Venue::COINBASE, "BTCUSD").0, 2);
+    assert_eq!(shape(Venue::KRAKEN, "BTCUSD"), (1, 8));
+    assert!(shape(Venue::OKX, "BTCUSDT").0 <= 1);
+    let bitcoin = market.listing(Venue::COINBASE, "BTCUSD").unwrap();
     let price = bitcoin.trade(bitcoin.first_id() + 5).unwrap().price;
     assert!((Decimal::from(60_000)..Decimal::from(130_000)).contains(&price), "{price}");
 }
@@ -174,9 +182,8 @@ fn some_ids_are_never_issued_and_the_others_are_what_they_were() {
     let share = Decimal::new(5, 2);
     let holes = MarketOptions { seed: 42, unissued: share, ..MarketOptions::default() };
     let (holes, whole) = (Market::new(&holes).unwrap(), market(Decimal::TEN, None));
-    for venue in Venue::ALL {
-        let symbol =
-            if venue == Venue::Coinbase || venue == Venue::Kraken { "BTCUSD" } else { "BTCUSDT" };
+    for venue in Venue::ALL.iter().copied() {
+        let symbol = &format!("BTC{}", venue.facts().quotes[0]);
         let (listing, same) =
             (holes.listing(venue, symbol).unwrap(), whole.listing(venue, symbol).unwrap());
         let ids = listing.first_id()..listing.first_id() + 100_000;
@@ -192,7 +199,7 @@ fn some_ids_are_never_issued_and_the_others_are_what_they_were() {
         assert!(!listing.is_issued(listing.first_id() - 1), "before the first there is nothing");
     }
     let symbol = "BTCUSDT".parse().unwrap();
-    let first = holes.listing(Venue::Okx, "BTCUSDT").unwrap().first_id();
+    let first = holes.listing(Venue::OKX, "BTCUSDT").unwrap().first_id();
     assert!(holes.is_issued("okx", &symbol, first) && !holes.is_issued("nowhere", &symbol, first));
     for share in [Decimal::new(101, 3), Decimal::NEGATIVE_ONE] {
         let refused = Market::new(&MarketOptions { unissued: share, ..MarketOptions::default() });
@@ -205,7 +212,7 @@ fn a_candle_is_what_its_trades_come_to() {
     let market =
         Market::new(&MarketOptions { unissued: Decimal::new(1, 1), ..MarketOptions::default() });
     let market = market.unwrap();
-    let listing = market.listing(Venue::Coinbase, "ETHUSD").unwrap();
+    let listing = market.listing(Venue::COINBASE, "ETHUSD").unwrap();
     let now = Timestamp::from_rfc3339("2026-09-02T07:44:10.104422Z").unwrap();
     for time in [now, now.plus_micros(-60_000_000)] {
         let ids = listing.first_id()..=listing.latest(now).unwrap();
@@ -233,7 +240,7 @@ fn a_candle_is_what_its_trades_come_to() {
 #[test]
 fn a_candle_without_trades_has_the_last_price_before_it() {
     let market = market(Decimal::new(1, 3), None);
-    let listing = market.listing(Venue::Binance, "BTCUSDT").unwrap();
+    let listing = market.listing(Venue::BINANCE, "BTCUSDT").unwrap();
     let (id, now) =
         (listing.first_id() + 500, Timestamp::from_rfc3339("2026-01-01T00:00:00Z").unwrap());
     let trade = listing.trade(id).unwrap();
@@ -247,14 +254,14 @@ fn a_candle_without_trades_has_the_last_price_before_it() {
 /// One pair of names for each well-known base and venue, all against a dollar of some kind.
 fn dollar_pairs(base: &str) -> [(Venue, String); 8] {
     [
-        (Venue::Binance, format!("{base}USDT")),
-        (Venue::Binance, format!("{base}USDC")),
-        (Venue::Coinbase, format!("{base}USD")),
-        (Venue::Coinbase, format!("{base}USDT")),
-        (Venue::Kraken, format!("{base}USD")),
-        (Venue::Okx, format!("{base}USDT")),
-        (Venue::Bybit, format!("{base}USDT")),
-        (Venue::Bybit, format!("{base}USDC")),
+        (Venue::BINANCE, format!("{base}USDT")),
+        (Venue::BINANCE, format!("{base}USDC")),
+        (Venue::COINBASE, format!("{base}USD")),
+        (Venue::COINBASE, format!("{base}USDT")),
+        (Venue::KRAKEN, format!("{base}USD")),
+        (Venue::OKX, format!("{base}USDT")),
+        (Venue::BYBIT, format!("{base}USDT")),
+        (Venue::BYBIT, format!("{base}USDC")),
     ]
 }
 
@@ -296,7 +303,7 @@ proptest! {
         let market = Market::new(&MarketOptions { seed, ..MarketOptions::default() }).unwrap();
         let at = Timestamp::from_rfc3339("2020-06-01T00:00:00Z").unwrap();
         let at = at.plus_micros(seconds * 1_000_000);
-        for (venue, symbol) in [(Venue::Binance, "SOLUSDT"), (Venue::Kraken, "BTCUSD")] {
+        for (venue, symbol) in [(Venue::BINANCE, "SOLUSDT"), (Venue::KRAKEN, "BTCUSD")] {
             let (before, step) = last_trade(&market, venue, symbol, at);
             let (after, _) = last_trade(&market, venue, symbol, at.plus_micros(1_000_000));
             let allowed = basis_points(before.price, 10) + step * Decimal::TWO;
@@ -309,7 +316,7 @@ proptest! {
         let market = Market::new(&MarketOptions { seed, ..MarketOptions::default() }).unwrap();
         let at = Timestamp::from_rfc3339("2020-06-01T00:00:00Z").unwrap();
         let at = at.plus_micros(seconds * 1_000_000);
-        for venue in [Venue::Binance, Venue::Okx, Venue::Bybit] {
+        for venue in [Venue::BINANCE, Venue::OKX, Venue::BYBIT] {
             let price = |symbol: &str| last_trade(&market, venue, symbol, at);
             for (base, cross) in [("ETH", "ETHBTC"), ("SOL", "SOLBTC"), ("SHIB", "SHIBBTC")] {
                 let (direct, step) = price(cross);
@@ -347,7 +354,7 @@ proptest! {
             ..MarketOptions::default()
         };
         let closed = Market::new(&options).unwrap();
-        for (venue, symbol) in [(Venue::Binance, "BTCUSDT"), (Venue::Kraken, "ETHUSD")] {
+        for (venue, symbol) in [(Venue::BINANCE, "BTCUSDT"), (Venue::KRAKEN, "ETHUSD")] {
             let (whole, closed) =
                 (whole.listing(venue, symbol).unwrap(), closed.listing(venue, symbol).unwrap());
             let last = whole.due(first).unwrap();
@@ -374,7 +381,7 @@ proptest! {
 #[test]
 fn a_first_hour_has_candles_to_look_at() {
     let market = market(Decimal::TEN, None);
-    let listing = market.listing(Venue::Coinbase, "BTCUSD").unwrap();
+    let listing = market.listing(Venue::COINBASE, "BTCUSD").unwrap();
     let noon = Timestamp::from_rfc3339("2026-11-28T12:00:00Z").unwrap();
     let now = noon.plus_micros(3_600_000_000);
     let candles: Vec<Candle> = listing.candles(noon, now.plus_micros(-1), now).collect();

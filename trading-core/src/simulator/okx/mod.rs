@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::binance::total;
-use super::market::{Candle, Listing, Market, Trade, Venue, hash};
+use super::market::{Candle, Listing, Market, Trade, hash};
 use super::outbox::{Outbox, decimal, millis, number};
-use super::reply::{Query, Reply};
+use super::reply::{Query, Reply, Request};
 use super::session::{Channel, Context, Protocol, Subscription};
+use super::venue::{Digits, Facts, RestLimit, Twin, Venue};
 use crate::domain::Timestamp;
 
 const SECOND_US: i64 = 1_000_000;
@@ -20,9 +20,89 @@ const HOUR_US: i64 = 3_600 * SECOND_US;
 /// Requests of one connection in an hour, pings aside.
 const REQUESTS_PER_HOUR: usize = 480;
 
+/// OKX spot, v5.
+struct Okx;
+
+impl Venue {
+    /// OKX spot, v5.
+    pub const OKX: Self = Self(&Okx);
+}
+
+static FACTS: Facts = Facts {
+    name: "okx",
+    quotes: &["USDT", "USDC", "USD", "BTC"],
+    own_pairs: &[],
+    has_small_letters: false,
+    resolution_us: 1_000,
+    significant_digits: 6,
+    price_decimals_max: 10,
+    lot_decimals: (3, 8),
+    price_digits: Digits::Trimmed,
+    quantity_digits: Digits::Trimmed,
+    first_id: |bits| 50_000_000 + bits * 5_003,
+    spelling: |symbol| format!("{}-{}", symbol.base(), symbol.quote()),
+    // 20 in 2 s.
+    limit: RestLimit { burst: 20, per_second: 10 },
+    banned: 429,
+};
+
+impl Twin for Okx {
+    fn facts(&self) -> &'static Facts {
+        &FACTS
+    }
+
+    fn connect(
+        &self,
+        market: &Market,
+        path: &[&str],
+        _query: &Query,
+        number: u64,
+    ) -> Option<Box<dyn Protocol>> {
+        Some(Box::new(Connection::new(market.clone(), path, number)?))
+    }
+
+    fn rest(&self, market: &Market, request: &Request<'_>) -> Reply {
+        let Request { path, query, now, .. } = *request;
+        let ["api", "v5", room, route, ..] = path else { return Reply::not_found() };
+        match (*room, *route) {
+            ("public", "time") => ok(&format!(r#"{{"ts":"{}"}}"#, now.as_millis())),
+            ("public", "instruments") => instruments(market, query),
+            ("market", "trades" | "history-trades" | "candles" | "history-candles") => {
+                let name = query.get("instId").unwrap_or("");
+                let Some(listing) = market.spelled(Venue::OKX, name) else {
+                    return Reply::ok(
+                        r#"{"code":"51001","msg":"Instrument ID doesn't exist","data":[]}"#,
+                    );
+                };
+                let limit = |most| query.number("limit").unwrap_or(100).clamp(1, most);
+                match *route {
+                    "trades" => trades(listing, &Query::default(), limit(500), now),
+                    "history-trades" => trades(listing, query, limit(100), now),
+                    "candles" => candles(listing, query, limit(300), now),
+                    _ => candles(listing, query, limit(100), now),
+                }
+            }
+            _ => Reply::not_found(),
+        }
+    }
+
+    fn refusal(&self, _retry_after: u64, _now: Timestamp) -> Reply {
+        Reply::error(429, r#"{"msg":"Too Many Requests","code":"50011"}"#)
+    }
+
+    #[cfg(test)]
+    fn example(&self) -> super::harness::Example {
+        super::harness::Example {
+            path: "ws/v5/business",
+            subscribe: r#"{"op":"subscribe","args":[{"channel":"trades-all","instId":"BTC-USDT"}]}"#,
+            id: "tradeId",
+        }
+    }
+}
+
 /// One client's channels.
 #[derive(Debug)]
-pub(super) struct Okx {
+struct Connection {
     market: Market,
     channel: Channel,
     connection: String,
@@ -32,9 +112,9 @@ pub(super) struct Okx {
     requests: usize,
 }
 
-impl Okx {
+impl Connection {
     /// `/ws/v5/public` or `/ws/v5/business`.
-    pub(super) fn new(market: Market, path: &[&str], number: u64) -> Option<Self> {
+    fn new(market: Market, path: &[&str], number: u64) -> Option<Self> {
         let channel = match path {
             ["ws", "v5", "public", ..] => Channel::Orders,
             ["ws", "v5", "business", ..] => Channel::Trades,
@@ -65,7 +145,7 @@ impl Okx {
             let (channel, name) = (part("channel"), part("instId"));
             let listing = self
                 .market
-                .spelled(Venue::Okx, name)
+                .spelled(Venue::OKX, name)
                 .filter(|_| channel == channel_name(self.channel))
                 .map(Arc::clone);
             let Some(listing) = listing else {
@@ -112,7 +192,7 @@ const fn channel_name(channel: Channel) -> &'static str {
     }
 }
 
-impl Protocol for Okx {
+impl Protocol for Connection {
     fn opened(&mut self, context: &mut Context<'_>) {
         self.alive_at = Some(context.now);
         self.hour = Some(context.now);
@@ -186,7 +266,7 @@ impl Protocol for Okx {
             text.push_str(r#"","px":""#);
             decimal(text, trade.price);
             text.push_str(r#"","sz":""#);
-            decimal(text, total(&of.listing, id, end));
+            decimal(text, of.listing.traded(id, end));
             text.push_str(r#"","side":""#);
             text.push_str(trade.side.as_str());
             text.push_str(r#"","ts":""#);
@@ -205,31 +285,6 @@ impl Protocol for Okx {
             out.end();
             id = end + 1;
         }
-    }
-}
-
-/// Answers a REST request.
-pub(super) fn rest(market: &Market, path: &[&str], query: &Query, now: Timestamp) -> Reply {
-    let ["api", "v5", room, route, ..] = path else { return Reply::not_found() };
-    match (*room, *route) {
-        ("public", "time") => ok(&format!(r#"{{"ts":"{}"}}"#, now.as_millis())),
-        ("public", "instruments") => instruments(market, query),
-        ("market", "trades" | "history-trades" | "candles" | "history-candles") => {
-            let name = query.get("instId").unwrap_or("");
-            let Some(listing) = market.spelled(Venue::Okx, name) else {
-                return Reply::ok(
-                    r#"{"code":"51001","msg":"Instrument ID doesn't exist","data":[]}"#,
-                );
-            };
-            let limit = |most| query.number("limit").unwrap_or(100).clamp(1, most);
-            match *route {
-                "trades" => trades(listing, &Query::default(), limit(500), now),
-                "history-trades" => trades(listing, query, limit(100), now),
-                "candles" => candles(listing, query, limit(300), now),
-                _ => candles(listing, query, limit(100), now),
-            }
-        }
-        _ => Reply::not_found(),
     }
 }
 
@@ -307,11 +362,11 @@ fn instruments(market: &Market, query: &Query) -> Reply {
         return ok("");
     }
     let only = query.get("instId");
-    if only.is_some_and(|name| market.spelled(Venue::Okx, name).is_none()) {
+    if only.is_some_and(|name| market.spelled(Venue::OKX, name).is_none()) {
         return Reply::ok(r#"{"code":"51001","msg":"Instrument ID doesn't exist","data":[]}"#);
     }
     let all: Vec<String> = market
-        .listings(Venue::Okx)
+        .listings(Venue::OKX)
         .filter(|listing| only.is_none_or(|name| listing.spelling() == name))
         .map(|listing| {
             let (base, quote) = (listing.symbol().base(), listing.symbol().quote());

@@ -9,7 +9,7 @@ fn subscribe(channel: &str, name: &str) -> String {
 
 #[test]
 fn trades_are_aggregated_and_their_counts_prove_that_none_is_missing() {
-    let mut client = Client::open(Venue::Okx, "ws/v5/public", "");
+    let mut client = Client::open(Venue::OKX, "ws/v5/public", "");
     let newest = client.newest("BTCUSDT");
     let answer = client.say(&subscribe("trades", "BTC-USDT"));
     assert!(answer[0].starts_with(
@@ -28,7 +28,7 @@ fn trades_are_aggregated_and_their_counts_prove_that_none_is_missing() {
     let listing = client.listing("BTCUSDT");
     let last = listing.order(before).unwrap();
     let Trade { price, side, at, .. } = client.newest("BTCUSDT");
-    let sum = total(&listing, last.first, last.last);
+    let sum = listing.traded(last.first, last.last);
     assert!(frames.last().unwrap().starts_with(&format!(
         r#"{{"arg":{{"channel":"trades","instId":"BTC-USDT"}},"data":[{{"instId":"BTC-USDT","tradeId":"{before}","px":"{price}","sz":"{sum}","side":"{}","ts":"{}","count":"{}","source":"0","seqId":"#,
         side.as_str(),
@@ -39,7 +39,7 @@ fn trades_are_aggregated_and_their_counts_prove_that_none_is_missing() {
 
 #[test]
 fn all_trades_come_one_by_one_on_the_business_socket() {
-    let mut client = Client::open(Venue::Okx, "ws/v5/business", "");
+    let mut client = Client::open(Venue::OKX, "ws/v5/business", "");
     let newest = client.newest("BTCUSDT").id;
     let answer = client.say(&subscribe("trades-all", "BTC-USDT"));
     assert_eq!(numbers(&answer[1..], "tradeId"), [newest]);
@@ -49,7 +49,7 @@ fn all_trades_come_one_by_one_on_the_business_socket() {
 
 #[test]
 fn a_wrong_channel_or_instrument_is_an_error_of_its_own() {
-    let mut client = Client::open(Venue::Okx, "ws/v5/public", "");
+    let mut client = Client::open(Venue::OKX, "ws/v5/public", "");
     for (channel, name) in
         [("trades", "FOO-USDT"), ("trades-all", "BTC-USDT"), ("trades", "BTCUSDT")]
     {
@@ -68,7 +68,7 @@ fn a_wrong_channel_or_instrument_is_an_error_of_its_own() {
 
 #[test]
 fn a_bare_ping_keeps_a_silent_connection_for_thirty_seconds() {
-    let mut client = Client::open(Venue::Okx, "ws/v5/public", "");
+    let mut client = Client::open(Venue::OKX, "ws/v5/public", "");
     client.wait(29_000);
     assert_eq!(client.say("ping"), ["pong"]);
     assert!(client.wait(29_999).is_empty());
@@ -77,7 +77,7 @@ fn a_bare_ping_keeps_a_silent_connection_for_thirty_seconds() {
 
 #[test]
 fn pushes_keep_the_connection_too_and_requests_are_limited() {
-    let mut client = Client::open(Venue::Okx, "ws/v5/public", "");
+    let mut client = Client::open(Venue::OKX, "ws/v5/public", "");
     let request = subscribe("trades", "BTC-USDT");
     client.say(&request);
     assert!(!client.wait(31_000).iter().any(|frame| frame.starts_with("<close")));
@@ -90,7 +90,7 @@ fn pushes_keep_the_connection_too_and_requests_are_limited() {
 
 #[test]
 fn the_history_pages_backwards_by_id_and_by_time() {
-    let client = Client::open(Venue::Okx, "ws/v5/public", "");
+    let client = Client::open(Venue::OKX, "ws/v5/public", "");
     let newest = client.newest("BTCUSDT");
     let ids = |query: &str| -> Vec<u64> {
         let page = client.json(&format!("api/v5/market/history-trades?instId=BTC-USDT&{query}"));
@@ -118,7 +118,7 @@ fn the_history_pages_backwards_by_id_and_by_time() {
 
 #[test]
 fn instruments_of_other_kinds_are_none() {
-    let client = Client::open(Venue::Okx, "ws/v5/public", "");
+    let client = Client::open(Venue::OKX, "ws/v5/public", "");
     let spot = client.json("api/v5/public/instruments?instType=SPOT&instId=BTC-USDT");
     assert_eq!(spot["data"][0]["tickSz"], "0.1");
     let swaps = client.json("api/v5/public/instruments?instType=SWAP");
@@ -131,7 +131,7 @@ fn instruments_of_other_kinds_are_none() {
 
 #[test]
 fn candles_are_newest_first_between_two_times() {
-    let client = Client::open(Venue::Okx, "ws/v5/public", "");
+    let client = Client::open(Venue::OKX, "ws/v5/public", "");
     let minute = client.now.minute();
     let url = "api/v5/market/history-candles?instId=BTC-USDT&bar=1m";
     let start = minute.as_millis() - 60_000;

@@ -4,7 +4,6 @@
 //! and the next one at once while it is behind; it waits for its socket after each, so that a slow client costs
 //! no memory and its trades wait in the market.
 
-use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,14 +24,16 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info};
 
+use super::control;
 use super::faults::{Admission, FaultsHandle, RestFault, Switches};
 use super::journal::{Entry, Kind};
-use super::limits::{self, Limiter, RestLimits};
-use super::market::{Bursts, Closure, MARKET_VERSION, Market, MarketError, MarketOptions, Venue};
+use super::limits::{Limiter, RestLimits};
+use super::market::{Bursts, Closure, MARKET_VERSION, Market, MarketError, MarketOptions};
 use super::outbox::{Frame, Outbox};
-use super::reply::{Query, Reply};
+use super::reply::{Query, Reply, Request};
 use super::session::{Protocol, Session, Turned};
-use super::{binance, bybit, coinbase, control, kraken, okx};
+use super::shared::{Clock, Shared};
+use super::venue::Venue;
 use crate::domain::{SIMULATOR, Symbol, Timestamp};
 
 /// How often a connection looks whether trades are due.
@@ -48,36 +49,6 @@ const WRITE_BUFFER_BYTES_MAX: usize = 256 << 10;
 const CLOSE_WITHIN: Duration = Duration::from_millis(250);
 /// How long open connections may take to end when the simulator stops.
 const STOP_WITHIN: Duration = Duration::from_secs(2);
-
-/// Where the simulator's time comes from.
-#[derive(Clone)]
-pub struct Clock(Arc<dyn Fn() -> Timestamp + Send + Sync>);
-
-impl Clock {
-    /// A clock of the caller's, as a test needs it.
-    pub fn new(now: impl Fn() -> Timestamp + Send + Sync + 'static) -> Self {
-        Self(Arc::new(now))
-    }
-
-    /// The time.
-    #[must_use]
-    pub fn now(&self) -> Timestamp {
-        (self.0)()
-    }
-}
-
-impl Default for Clock {
-    /// The wall clock.
-    fn default() -> Self {
-        Self::new(Timestamp::now)
-    }
-}
-
-impl fmt::Debug for Clock {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Clock")
-    }
-}
 
 /// How the simulated exchanges are.
 #[derive(Debug, Clone)]
@@ -157,20 +128,6 @@ pub struct Simulator {
     listener: TcpListener,
     address: SocketAddr,
     shared: Arc<Shared>,
-}
-
-/// What every connection uses.
-#[derive(Debug)]
-pub(super) struct Shared {
-    pub(super) market: Market,
-    bybit_history: Option<usize>,
-    pub(super) faults: FaultsHandle,
-    pub(super) clock: Clock,
-    /// The `Server` header of every answer.
-    server: Option<HeaderValue>,
-    limits: Limiter,
-    connections: TaskTracker,
-    stop: CancellationToken,
 }
 
 impl Simulator {
@@ -270,7 +227,7 @@ pub async fn run(
     simulator.run(cancel).await
 }
 
-pub(super) fn router(shared: Arc<Shared>) -> Router {
+fn router(shared: Arc<Shared>) -> Router {
     control::routes().fallback(exchange).with_state(shared)
 }
 
@@ -304,8 +261,8 @@ async fn answer(
         return respond(Reply::not_found());
     };
     if let Some(seconds) = shared.faults.banned_for(venue, now) {
-        let status = if venue == Venue::Binance { 418 } else { 429 };
-        let reply = Reply::error(status, r#"{"message":"banned: too many requests"}"#);
+        let reply =
+            Reply::error(venue.facts().banned, r#"{"message":"banned: too many requests"}"#);
         return respond(reply.with_header("retry-after", seconds.to_string()));
     }
     let Ok(upgrade) = upgrade else {
@@ -318,7 +275,7 @@ async fn answer(
         return respond(unavailable());
     };
     let number = admission.connection;
-    let Some(protocol) = protocol(&shared.market, venue, &segments, &query, number) else {
+    let Some(protocol) = venue.0.connect(&shared.market, &segments, &query, number) else {
         return respond(Reply::not_found());
     };
     let connections = shared.connections.clone();
@@ -352,54 +309,20 @@ async fn ask(
         None => {}
     }
     if let Err(retry_after) = shared.limits.charge(venue, path, now) {
-        return limits::refusal(venue, retry_after, now);
+        return venue.0.refusal(retry_after, now);
     }
     // A day of candles is a million trades: not on the threads that serve the sockets.
     let path: Vec<String> = path.iter().map(|segment| (*segment).to_owned()).collect();
-    let (market, bybit_history) = (shared.market.clone(), shared.bybit_history);
+    let (market, history) = (shared.market.clone(), shared.bybit_history);
     let answer = spawn_blocking(move || {
         let path: Vec<&str> = path.iter().map(String::as_str).collect();
-        rest(&market, venue, &path, &query, now, bybit_history)
+        venue.0.rest(&market, &Request { path: &path, query: &query, now, history })
     });
     answer.await.unwrap_or_else(|_| unavailable())
 }
 
 fn unavailable() -> Reply {
     Reply::error(503, r#"{"message":"service unavailable"}"#)
-}
-
-pub(super) fn rest(
-    market: &Market,
-    venue: Venue,
-    path: &[&str],
-    query: &Query,
-    now: Timestamp,
-    bybit_history: Option<usize>,
-) -> Reply {
-    match venue {
-        Venue::Binance => binance::rest(market, path, query, now),
-        Venue::Coinbase => coinbase::rest(market, path, query, now),
-        Venue::Kraken => kraken::rest(market, path, query, now),
-        Venue::Okx => okx::rest(market, path, query, now),
-        Venue::Bybit => bybit::rest(market, path, query, now, bybit_history),
-    }
-}
-
-pub(super) fn protocol(
-    market: &Market,
-    venue: Venue,
-    path: &[&str],
-    query: &Query,
-    number: u64,
-) -> Option<Box<dyn Protocol>> {
-    let market = market.clone();
-    Some(match venue {
-        Venue::Binance => Box::new(binance::Binance::new(market, path, query)?),
-        Venue::Coinbase => Box::new(coinbase::Coinbase::new(market)),
-        Venue::Kraken => Box::new(kraken::Kraken::new(market, path)?),
-        Venue::Okx => Box::new(okx::Okx::new(market, path, number)?),
-        Venue::Bybit => Box::new(bybit::Bybit::new(market, path, number)?),
-    })
 }
 
 fn respond(reply: Reply) -> Response<Body> {

@@ -104,7 +104,7 @@ async fn a_history_that_is_down_is_asked_again_and_one_that_is_busy_is_left_alon
 
     // One request a second: the second page is refused, and the exchange says for how long.
     let limit = RestLimit { burst: 1, per_second: 1 };
-    let rest_limits = RestLimits([(Venue::Okx, limit)].into());
+    let rest_limits = RestLimits([(Venue::OKX, limit)].into());
     let place = Place::new("okx", SimulatorOptions { rest_limits, ..options() }).await;
     let last = place.latest() - 10;
     place.store([last - 300, last]).await;
