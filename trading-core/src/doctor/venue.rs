@@ -9,7 +9,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::Check;
 use super::stored::Load;
 use crate::config::ExchangeSettings;
-use crate::domain::{Instrument, RecorderClock, Symbol, Timestamp, Witness, count};
+use crate::domain::{Instrument, RecorderClock, Symbol, TimeRange, Timestamp, Witness, count};
 use crate::exchange::history::Span;
 use crate::exchange::{self, Exchange};
 use crate::network::{Network, Pause};
@@ -19,7 +19,7 @@ use crate::telemetry::{Lasting, Progress};
 /// How long a WebSocket may take to open, and again to close.
 const SOCKET_MAX: Duration = Duration::from_secs(10);
 /// How far back the newest trades are asked for.
-const RECENT_MICROS: i64 = 600_000_000;
+const RECENT: Duration = Duration::from_mins(10);
 /// Pages of them, of one symbol.
 const PAGES_MAX: usize = 3;
 /// A clock that is further off makes times that are told hard to compare.
@@ -212,8 +212,8 @@ impl Examination<'_> {
         let now = Timestamp::now();
         let instrument = Instrument::intern(self.exchange.name(), symbol).ok()?;
         // To a time that is still to come: what is traded while we ask is no reason to search for an end.
-        let (from, to) = (now.plus_micros(-RECENT_MICROS), now.plus_micros(RECENT_MICROS));
-        let span = Span { instrument, ids: None, from, to };
+        let times = TimeRange::at(now).widened(RECENT);
+        let span = Span { instrument, ids: None, times };
         let mut pages = self.exchange.history().pages(self.base, span);
         let mut ticks = Vec::new();
         for _page in 0..PAGES_MAX {

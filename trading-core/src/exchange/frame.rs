@@ -7,6 +7,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::marker::PhantomData;
 use std::ops::Deref;
+use std::time::Duration;
 
 use rust_decimal::Decimal;
 use rustc_hash::FxHashMap;
@@ -15,7 +16,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use super::{DecodeError, Subscribed};
-use crate::domain::{Instrument, Side, Tick, parse_decimal};
+use crate::domain::{DAY, Instrument, Side, Tick, parse_decimal};
 
 /// A JSON string, borrowed from the frame unless it holds an escape.
 #[derive(Debug, PartialEq, Eq, Hash, Deserialize)]
@@ -100,13 +101,13 @@ pub(super) fn oldest_first(ticks: &mut [Tick], start: usize) {
     }
 }
 
-/// What an exchange tells again on subscribing may be months old where a symbol is seldom traded. Trades older than this,
-/// in microseconds, are its history and not what is recorded live: if they are wanted, repair asks for them.
-const TOLD_AGAIN_MAX: i64 = 86_400_000_000;
+/// What an exchange sends again on subscribing may be months old where a symbol is seldom traded. Trades older than this
+/// are its history and not what is recorded live: if they are wanted, repair asks for them.
+const SENT_AGAIN_MAX: Duration = DAY;
 
-/// Whether a trade that is told again on subscribing is too old to be recorded.
+/// Whether a trade that is sent again on subscribing is too old to be recorded.
 pub(super) fn is_history(tick: &Tick) -> bool {
-    tick.exchange_at < tick.received_at.plus_micros(-TOLD_AGAIN_MAX)
+    tick.exchange_at < tick.received_at - SENT_AGAIN_MAX
 }
 
 /// Reads `{"<header>": H, …, "data": [E, …]}`: where `is_trades` knows the header, each element goes through

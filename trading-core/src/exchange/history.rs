@@ -9,7 +9,7 @@ use std::time::Duration;
 use rust_decimal::Decimal;
 
 use super::{DecodeError, reason_text};
-use crate::domain::{Instrument, Tick, Timestamp};
+use crate::domain::{IdRange, Instrument, Tick, TimeRange, Timestamp};
 
 /// Ids beside a span that are read as well where a venue pages by id: whatever trade is found among them proves
 /// that the reading has passed the span's end, also where the very next id was never issued.
@@ -20,23 +20,21 @@ pub(super) const BESIDE: u64 = 20;
 pub struct Span {
     /// Whose.
     pub instrument: Instrument,
-    /// The first and the last wanted trade id, both included; `None`: everything in the time.
-    pub ids: Option<(u64, u64)>,
-    /// The wanted time, both ends included. Where ids are wanted: the times of the trades known on either side.
-    pub from: Timestamp,
-    /// See `from`.
-    pub to: Timestamp,
+    /// The wanted trade ids; `None`: everything in the time.
+    pub ids: Option<IdRange>,
+    /// The wanted time. Where ids are wanted: the times of the trades known on either side.
+    pub times: TimeRange,
 }
 
 /// How far a reading of the history has come: everything between the two ends was read without a break, so that what
 /// was not in it is not in the exchange's history.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reach {
-    /// The lowest and the highest id that were read, the neighbours of the span included.
-    pub ids: Option<(u64, u64)>,
-    /// The oldest and the newest time that were read, by the exchange's clock. Of the trades of these two instants
-    /// themselves, others may lie beyond the ends.
-    pub times: (Timestamp, Timestamp),
+    /// The ids that were read, the neighbours of the span included.
+    pub ids: Option<IdRange>,
+    /// The time that was read, by the exchange's clock. Of the trades of its two ends themselves, others may lie
+    /// beyond it.
+    pub times: TimeRange,
 }
 
 /// The pages of one span, asked for one after the other.
@@ -211,23 +209,23 @@ impl Reading {
     /// Whether a trade lies before the span.
     pub(super) fn is_before(&self, tick: &Tick) -> bool {
         match (self.span.ids, tick.trade_id.number()) {
-            (Some((first, _)), Some(id)) => id < first,
-            _ => tick.exchange_at < self.span.from,
+            (Some(ids), Some(id)) => id < ids.first(),
+            _ => tick.exchange_at < self.span.times.from,
         }
     }
 
     /// Whether a trade lies after the span.
     pub(super) fn is_after(&self, tick: &Tick) -> bool {
         match (self.span.ids, tick.trade_id.number()) {
-            (Some((_, last)), Some(id)) => id > last,
-            _ => tick.exchange_at > self.span.to,
+            (Some(ids), Some(id)) => id > ids.last(),
+            _ => tick.exchange_at > self.span.times.to,
         }
     }
 
     /// A venue that was asked for all from this time on has told that there is nothing before its first trade.
     pub(super) fn reaches_from(&mut self, time: Timestamp) {
         if let Some(reach) = &mut self.reach {
-            reach.times.0 = reach.times.0.min(time);
+            reach.times.from = reach.times.from.min(time);
         }
     }
 
@@ -236,10 +234,11 @@ impl Reading {
     }
 
     fn widen(&mut self, tick: &Tick) {
-        let (id, at) = (tick.trade_id.number(), tick.exchange_at);
-        let reach = self.reach.get_or_insert(Reach { ids: id.zip(id), times: (at, at) });
-        reach.ids = reach.ids.zip(id).map(|((first, last), id)| (first.min(id), last.max(id)));
-        reach.times = (reach.times.0.min(at), reach.times.1.max(at));
+        let ids = tick.trade_id.number().map(IdRange::one);
+        let times = TimeRange::at(tick.exchange_at);
+        let reach = self.reach.get_or_insert(Reach { ids, times });
+        reach.ids = reach.ids.zip(ids).map(|(read, own)| read.hull(own));
+        reach.times = reach.times.hull(times);
     }
 }
 
@@ -248,8 +247,7 @@ pub(super) fn encoded(spelling: &str) -> String {
     url::form_urlencoded::byte_serialize(spelling.as_bytes()).collect()
 }
 
-/// The lowest and the highest id of a page; `None` for a page without a trade.
-pub(super) fn ids_of(page: &[Tick]) -> Option<(u64, u64)> {
-    let ids = || page.iter().filter_map(|tick| tick.trade_id.number());
-    ids().min().zip(ids().max())
+/// From the lowest to the highest id of a page; `None` for a page without a trade.
+pub(super) fn ids_of(page: &[Tick]) -> Option<IdRange> {
+    IdRange::around(page.iter().filter_map(|tick| tick.trade_id.number()))
 }

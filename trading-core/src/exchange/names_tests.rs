@@ -45,7 +45,7 @@ fn binance_is_asked_over_rest_with_percent_signs() {
     let span = span(&Binance, "币安人生USDT", Some((100, 200)), 0, 1);
     let url = Binance.pages(REST, span).next().unwrap();
     assert!(url.contains(&format!("historicalTrades?symbol={ENCODED}&")), "{url}");
-    let url = Binance.candles_url(REST, span.instrument, span.from, span.to);
+    let url = Binance.candles_url(REST, span.instrument, span.times.from, span.times.to);
     assert!(url.contains(&format!("klines?symbol={ENCODED}&interval")), "{url}");
     let url = Binance.symbol_url(REST, "币安人生USDT");
     assert_eq!(url, format!("{REST}/api/v3/exchangeInfo?symbol={ENCODED}"));
@@ -70,7 +70,7 @@ fn kraken_is_asked_for_small_letters_and_dots_as_they_are() {
         let span = span(&Kraken, text, None, 0, 1);
         let url = Kraken.pages(REST, span).next().unwrap();
         assert!(url.contains(&format!("Trades?pair={joined}&count=1000{class}&since=")), "{url}");
-        let url = Kraken.candles_url(REST, span.instrument, span.from, span.to);
+        let url = Kraken.candles_url(REST, span.instrument, span.times.from, span.times.to);
         assert!(url.contains(&format!("OHLC?pair={joined}&interval=1{class}&since=")), "{url}");
     }
     let url = Kraken.symbol_url(REST, "AAPLx/USD");
@@ -95,7 +95,7 @@ fn every_venue_is_asked_for_any_letters_and_nothing_of_a_name_is_a_part_of_a_url
         let spelling = exchange.venue_symbol(span.instrument.symbol());
         let history = exchange.history();
         let mut urls = vec![
-            history.candles_url(REST, span.instrument, span.from, span.to),
+            history.candles_url(REST, span.instrument, span.times.from, span.times.to),
             history.symbol_url(REST, &spelling),
         ];
         urls.extend(history.pages(REST, span).next());

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::admission::Admission;
 use super::{RepairContext, RepairVenue};
-use crate::domain::{Instrument, Tick, Timestamp, count};
+use crate::domain::{Instrument, Tick, TimeRange, Timestamp, count};
 use crate::exchange::history::{Pages, Span};
 use crate::pipeline::ChannelClosed;
 use crate::rest::RestError;
@@ -100,7 +100,7 @@ impl Loader<'_> {
             return Err(LoadError::TooShort);
         }
         let (from, to) = self.times;
-        let span = Span { instrument, ids: None, from, to };
+        let span = Span { instrument, ids: None, times: TimeRange::new(from, to) };
         let mut pages = history.pages(&self.venue.rest_url, span);
         let mut ticks = Vec::new();
         let mut covered = 0;
@@ -117,7 +117,7 @@ impl Loader<'_> {
             *loaded += count(ticks.len());
             send(self.context, &self.admission, &mut ticks).await?;
             if let Some(reach) = pages.reach() {
-                cover(seconds(reach.times.0.max(from), reach.times.1.min(to)));
+                cover(seconds(reach.times.from.max(from), reach.times.to.min(to)));
             }
         }
         cover(seconds(from, to));
@@ -178,5 +178,5 @@ pub(super) async fn send(
 }
 
 fn seconds(from: Timestamp, to: Timestamp) -> u64 {
-    u64::try_from((to.as_micros() - from.as_micros()) / 1_000_000).unwrap_or_default()
+    to.since(from).as_secs()
 }

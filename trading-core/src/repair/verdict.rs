@@ -9,7 +9,7 @@
 use std::time::Duration;
 
 use super::ids::{IdSet, range};
-use crate::domain::Timestamp;
+use crate::domain::{TimeRange, Timestamp};
 use crate::exchange::history::Reach;
 use crate::store::postgres::{GapStatus, OpenGap, Part};
 
@@ -78,7 +78,8 @@ pub(super) fn of_ids(gap: &OpenGap, ids: (u64, u64), findings: &Findings) -> Vec
     judge.leave_unread(ids, findings);
     let reach = findings.reading.and_then(|reading| reading.reach);
     // A history that shows nothing at all may yet show everything.
-    let (low, high) = reach.and_then(|reach| reach.ids).unwrap_or_default();
+    let (low, high) =
+        reach.and_then(|reach| reach.ids).map_or((0, 0), |ids| (ids.first(), ids.last()));
     let older = findings.absent.without(&range(low, u64::MAX));
     let newer = findings.absent.without(&range(0, high));
     let notes = [
@@ -177,7 +178,10 @@ impl Judge<'_> {
         let reach = stopped.and_then(|reading| reading.reach);
         let mut looked_at = findings.looked_at;
         let mut rest_from = from;
-        if let Some(Reach { ids: Some((low, high)), times: (oldest, newest) }) = reach {
+        if let Some(Reach { ids: Some(read), times: TimeRange { from: oldest, to: newest } }) =
+            reach
+        {
+            let (low, high) = (read.first(), read.last());
             part.times = (from, oldest.plus_micros(DISORDER).min(to));
             self.take(&range(first, low.saturating_sub(1)), &part);
             if high < looked_at {
@@ -286,7 +290,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::domain::Instrument;
+    use crate::domain::{IdRange, Instrument};
 
     fn at(millis: i64) -> Timestamp {
         Timestamp::from_millis(1_700_000_000_000 + millis).unwrap()
@@ -304,7 +308,7 @@ mod tests {
     }
 
     fn reach(low: u64, high: u64) -> Reach {
-        Reach { ids: Some((low, high)), times: (at(0), at(1_000)) }
+        Reach { ids: IdRange::new(low, high), times: TimeRange::new(at(0), at(1_000)) }
     }
 
     /// The gap 10 to 19, of which these are absent, after this reading of the history.
@@ -551,7 +555,7 @@ mod tests {
                 }
             }
             prop_assert!(status.keys().copied().eq(100..=139), "all of it");
-            let is_reached = |id| reach.and_then(|it| it.ids).is_some_and(|(low, high)| (low..=high).contains(&id));
+            let is_reached = |id| reach.and_then(|it| it.ids).is_some_and(|ids| ids.contains(id));
             // More than a few were skipped: that is believed only after an hour.
             let is_doubted = absent.runs().map(|(first, last)| last - first + 1).sum::<u64>() > SKIPPED_AT_ONCE;
             let is_patient = attempts >= PATIENT_ATTEMPTS;

@@ -17,7 +17,7 @@ use super::load::only_unknown_near;
 use super::says::Says;
 use super::verdict::{self, Findings, Reading};
 use super::{RANGES_MAX, RepairContext, RepairVenue, WORKERS};
-use crate::domain::{Tick, Timestamp};
+use crate::domain::{IdRange, Tick, TimeRange, Timestamp};
 use crate::exchange::IdRule;
 use crate::exchange::history::{Pages, Reach, Span};
 use crate::pipeline::ChannelClosed;
@@ -456,14 +456,15 @@ impl Worker {
             }
         }
         if let Some(Reach { times, .. }) = pages.reach() {
-            read.push(times);
+            read.push((times.from, times.to));
         }
         Ok(pages.next().is_none())
     }
 
     fn pages(&self, gap: &OpenGap, ids: Option<(u64, u64)>) -> Box<dyn Pages> {
         let (from, to) = gap.times;
-        let span = Span { instrument: gap.instrument, ids, from, to };
+        let ids = ids.map(|(first, last)| IdRange::between(first, last));
+        let span = Span { instrument: gap.instrument, ids, times: TimeRange::new(from, to) };
         self.venue.exchange.history().pages(&self.venue.rest_url, span)
     }
 

@@ -8,7 +8,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::tests::{direct, unlimited};
 use super::*;
-use crate::domain::{Instrument, RecorderClock, Source, Tick, Timestamp, TradeId};
+use crate::domain::{
+    IdRange, Instrument, RecorderClock, Source, Tick, TimeRange, Timestamp, TradeId,
+};
 use crate::exchange::history::{HistoryError, Reach, Span};
 use crate::exchange::{self, Exchange};
 use crate::simulator::{
@@ -84,11 +86,15 @@ impl At {
         let oldest = self.listing.at(self.listing.first_id()).unwrap();
         let from = before.map_or(oldest, |trade| trade.at);
         let to = (last + 1..).find_map(|id| self.listing.trade(id)).unwrap().at;
-        Span { instrument: self.instrument, ids: Some((first, last)), from, to }
+        Span {
+            instrument: self.instrument,
+            ids: IdRange::new(first, last),
+            times: TimeRange::new(from, to),
+        }
     }
 
     fn times(&self, from: Timestamp, to: Timestamp) -> Span {
-        Span { instrument: self.instrument, ids: None, from, to }
+        Span { instrument: self.instrument, ids: None, times: TimeRange::new(from, to) }
     }
 
     /// What the history tells of a span, oldest first, and how many requests it took.
@@ -143,11 +149,11 @@ async fn a_span_of_ids_is_read_over_several_pages() {
         let at = exchanges.at(venue);
         let (first, last) = (at.newest() - 90_000, at.newest() - 90_000 + 2_345);
         let reach = at.assert_reads(first, last).await;
-        let (low, high) = reach.ids.unwrap();
+        let (low, high) = reach.ids.map(|ids| (ids.first(), ids.last())).unwrap();
         assert!(low < first && high > last, "{venue:?}: {low}..{high} proves both ends");
-        assert!(reach.times.0 <= at.listing.at(first - 1).unwrap());
+        assert!(reach.times.from <= at.listing.at(first - 1).unwrap());
         let reach = at.assert_reads(first, first).await.ids.unwrap();
-        assert!(reach.0 < first && reach.1 > first, "{venue:?}: one alone");
+        assert!(reach.first() < first && reach.last() > first, "{venue:?}: one alone");
     }
 }
 
@@ -161,8 +167,11 @@ async fn ids_that_were_never_issued_are_seen_not_to_be_there() {
         // A span of nothing else, with its ends beside it.
         let hole = (first..).find(|id| !at.listing.is_issued(*id)).unwrap();
         let last = (hole..).find(|id| at.listing.is_issued(*id)).unwrap() - 1;
-        let (low, high) = at.assert_reads(hole, last).await.ids.unwrap();
-        assert!(low < hole && high > last, "{venue:?}: {low}..{high} proves {hole}..{last}");
+        let read = at.assert_reads(hole, last).await.ids.unwrap();
+        assert!(
+            read.first() < hole && read.last() > last,
+            "{venue:?}: {read} proves {hole}..{last}"
+        );
     }
 }
 
@@ -173,7 +182,11 @@ async fn a_span_may_begin_before_there_was_anything() {
         let at = exchanges.at(venue);
         let begin = at.listing.first_id();
         let reach = at.assert_reads(begin - 50, begin + 5).await;
-        assert_eq!(reach.ids.unwrap().0, begin, "{venue:?}: nothing is known of what was before");
+        assert_eq!(
+            reach.ids.unwrap().first(),
+            begin,
+            "{venue:?}: nothing is known of what was before"
+        );
         let (ticks, _, _) = at.read(at.ids(begin - 50, begin - 40)).await;
         assert_eq!(ticks, [], "{venue:?}");
     }
@@ -187,7 +200,11 @@ async fn a_span_may_end_after_the_newest_trade() {
         let newest = at.newest();
         let (ticks, reach, _) = at.read(at.ids(newest - 10, newest + 10)).await;
         at.assert_are(&ticks, at.issued(newest - 10, newest));
-        assert_eq!(reach.unwrap().ids.unwrap().1, newest, "{venue:?}: what comes is not known");
+        assert_eq!(
+            reach.unwrap().ids.unwrap().last(),
+            newest,
+            "{venue:?}: what comes is not known"
+        );
         let (ticks, _, _) = at.read(at.ids(newest + 100, newest + 200)).await;
         assert_eq!(ticks, [], "{venue:?}: the future is empty");
     }
@@ -205,9 +222,9 @@ async fn a_span_of_time_is_read_whole() {
             let (ticks, reach, requests) = at.read(at.times(from, to)).await;
             let last = at.listing.latest(to.min(now)).unwrap();
             at.assert_are(&ticks, at.issued(at.listing.first_since(from), last));
-            let (oldest, newest) = reach.unwrap().times;
-            assert!(oldest <= from, "{venue:?}");
-            assert!(newest >= ticks.last().unwrap().exchange_at);
+            let read = reach.unwrap().times;
+            assert!(read.from <= from, "{venue:?}");
+            assert!(read.to >= ticks.last().unwrap().exchange_at);
             assert!(requests <= 60, "{venue:?} took {requests} requests");
         }
         // Before there was anything.
@@ -231,7 +248,7 @@ async fn bybit_tells_its_last_sixty_trades() {
     let newest: Vec<u64> =
         (0..=at.newest()).rev().filter(|id| at.listing.is_issued(*id)).take(60).collect();
     at.assert_are(&ticks, at.issued(newest[59], newest[0]));
-    assert_eq!((reach.unwrap().ids, requests), (Some((newest[59], newest[0])), 1));
+    assert_eq!((reach.unwrap().ids, requests), (IdRange::new(newest[59], newest[0]), 1));
 }
 
 #[tokio::test]

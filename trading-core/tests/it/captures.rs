@@ -9,7 +9,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use trading_core::domain::{Instrument, Side, Symbol, Tick, Timestamp, parse_decimal};
+use trading_core::domain::{
+    IdRange, Instrument, Side, Symbol, Tick, TimeRange, Timestamp, parse_decimal,
+};
 use trading_core::exchange::history::{HistoryError, Pages, Span};
 use trading_core::exchange::{
     Binance, Bybit, Coinbase, DecodeError, Exchange, Kraken, Message, Okx, Subscribed,
@@ -229,11 +231,11 @@ fn okx_agrees_with_other_parsers() {
 }
 
 /// Pages over all of a symbol's past, as if the answer in the capture were to come next.
-fn all_of(exchange: &dyn Exchange, symbol: &str, ids: Option<(u64, u64)>) -> Box<dyn Pages> {
+fn all_of(exchange: &dyn Exchange, symbol: &str, ids: Option<IdRange>) -> Box<dyn Pages> {
     let instrument = Instrument::intern(exchange.name(), &symbol.parse().unwrap()).unwrap();
     let at = |text| Timestamp::from_rfc3339(text).unwrap();
-    let (from, to) = (at("2020-01-01T00:00:00Z"), at("2030-01-01T00:00:00Z"));
-    exchange.history().pages("http://venue", Span { instrument, ids, from, to })
+    let times = TimeRange::new(at("2020-01-01T00:00:00Z"), at("2030-01-01T00:00:00Z"));
+    exchange.history().pages("http://venue", Span { instrument, ids, times })
 }
 
 /// The trades of one answer; their digits are in it.
@@ -320,7 +322,7 @@ fn every_recorded_answer_of_anything_is_taken_or_refused() {
                 continue;
             }
             for body in lines(&file) {
-                for ids in [None, Some((1, u64::MAX - 1))] {
+                for ids in [None, IdRange::new(1, u64::MAX - 1)] {
                     let mut pages = all_of(exchange, "BTCUSDT", ids);
                     let before = pages.next();
                     if read_page(&mut *pages, &body).is_err() {

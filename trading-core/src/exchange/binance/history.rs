@@ -19,7 +19,7 @@ use super::super::history::{
     encoded, ids_of,
 };
 use super::{Binance, stamp};
-use crate::domain::{Instrument, Side, Source, Tick, Timestamp, TradeId};
+use crate::domain::{IdRange, Instrument, Side, Source, Tick, Timestamp, TradeId};
 
 /// Trades in one answer, and candles, at most.
 const PAGE: usize = 1_000;
@@ -42,8 +42,8 @@ impl History for Binance {
 
     fn pages(&self, base: &str, span: Span) -> Box<dyn Pages> {
         let next = match span.ids {
-            Some((first, _)) => Next::Id(first.saturating_sub(BESIDE)),
-            None => Next::Time(span.from.as_millis()),
+            Some(ids) => Next::Id(ids.first().saturating_sub(BESIDE)),
+            None => Next::Time(span.times.from.as_millis()),
         };
         let symbol = encoded(&self.venue_symbol(span.instrument.symbol()));
         Box::new(BinancePages {
@@ -152,7 +152,7 @@ impl Pages for BinancePages {
             Some(Next::Time(from)) => match read::<Vec<Aggregate>>(body)?.first() {
                 Some(found) => Some(Next::Id(found.first.saturating_sub(BESIDE))),
                 None => Some(self.window_end(from).saturating_add(1))
-                    .filter(|from| *from <= self.reading.span.to.as_millis())
+                    .filter(|from| *from <= self.reading.span.times.to.as_millis())
                     .map(Next::Time),
             },
             Some(Next::Id(from)) => {
@@ -162,17 +162,17 @@ impl Pages for BinancePages {
                     .map(|trade| trade.into_tick(instrument, received_at))
                     .collect::<Result<Vec<_>, HistoryError>>()?;
                 let newest = match ids_of(&page) {
-                    Some((first, _)) if first < from => {
-                        return Err(HistoryError::Elsewhere(first.to_string()));
+                    Some(ids) if ids.first() < from => {
+                        return Err(HistoryError::Elsewhere(ids.first().to_string()));
                     }
-                    ids => ids.map(|(_, newest)| newest),
+                    ids => ids.map(IdRange::last),
                 };
                 // A page that is not full holds the newest trade there is.
                 let has_more =
                     page.len() >= PAGE && !page.iter().any(|tick| self.reading.is_after(tick));
                 self.reading.keep(page, ticks);
                 if self.reading.span.ids.is_none() {
-                    self.reading.reaches_from(self.reading.span.from);
+                    self.reading.reaches_from(self.reading.span.times.from);
                 }
                 newest.filter(|_| has_more).and_then(|id| id.checked_add(1)).map(Next::Id)
             }
@@ -187,7 +187,7 @@ impl Pages for BinancePages {
 
 impl BinancePages {
     fn window_end(&self, from: i64) -> i64 {
-        from.saturating_add(WINDOW_MS - 1).min(self.reading.span.to.as_millis())
+        from.saturating_add(WINDOW_MS - 1).min(self.reading.span.times.to.as_millis())
     }
 }
 
@@ -354,7 +354,10 @@ mod tests {
         assert_eq!(pages.next(), url(1_480), "the last is still to come");
         let kept = take(&mut *pages, &full_page(1_480)).unwrap();
         assert_eq!(testing::ids(&kept), [1_480]);
-        assert_eq!((pages.next(), pages.reach().unwrap().ids), (None, Some((480, 2_479))));
+        assert_eq!(
+            (pages.next(), pages.reach().unwrap().ids),
+            (None, Some(IdRange::between(480, 2_479)))
+        );
     }
 
     #[test]

@@ -248,7 +248,7 @@ struct Traded<'a> {
 mod tests {
     use super::super::super::testing::{self, REST, span, take};
     use super::*;
-    use crate::domain::Side;
+    use crate::domain::{IdRange, Side};
 
     const TRADES: &str = r#"{"retCode":0,"retMsg":"OK","result":{"category":"spot","list":[{"execId":"2290000001300000002","symbol":"BTCUSDT","price":"77606.8","size":"0.000712","side":"Buy","time":"1788335009482","isBlockTrade":false,"isRPITrade":false,"seq":"113508069853"},{"execId":"2290000001300000001","symbol":"BTCUSDT","price":"77606.70","size":"1","side":"Sell","time":"1788335009400","isBlockTrade":false}]},"retExtInfo":{},"time":1788335009500}"#;
     const KLINE: &str = r#"{"retCode":0,"retMsg":"OK","result":{"category":"spot","symbol":"BTCUSDT","list":[["1670608800000","17071","17073","17027","17055.5","268611","15.74462667"],["1670608740000","17071.5","17071.5","17061","17071","4177","0.24469757"]]},"retExtInfo":{},"time":1672025956592}"#;
@@ -290,8 +290,8 @@ mod tests {
         );
         assert_eq!(pages.next(), None);
         let reach = pages.reach().unwrap();
-        assert_eq!(reach.ids, Some((2_290_000_001_300_000_001, 2_290_000_001_300_000_002)));
-        assert_eq!(reach.times.0.as_millis(), 1_788_335_009_400);
+        assert_eq!(reach.ids, IdRange::new(2_290_000_001_300_000_001, 2_290_000_001_300_000_002));
+        assert_eq!(reach.times.from.as_millis(), 1_788_335_009_400);
     }
 
     #[test]

@@ -24,7 +24,7 @@ use crate::domain::{Instrument, Source, Tick, Timestamp, TradeId};
 /// Trades in one answer at most.
 const PAGE: u64 = 1_000;
 /// Minutes of candles in one answer at most.
-const CANDLES: i64 = 300;
+const CANDLES: u64 = 300;
 
 impl History for Coinbase {
     fn rules(&self) -> HistoryRules {
@@ -40,7 +40,7 @@ impl History for Coinbase {
 
     fn pages(&self, base: &str, span: Span) -> Box<dyn Pages> {
         let next = match span.ids {
-            Some((_, last)) => Next::Page { after: last.saturating_add(BESIDE + 1) },
+            Some(ids) => Next::Page { after: ids.last().saturating_add(BESIDE + 1) },
             None => Next::Newest,
         };
         let product = encoded(&self.venue_symbol(span.instrument.symbol()));
@@ -60,7 +60,7 @@ impl History for Coinbase {
     ) -> String {
         let product = encoded(&self.venue_symbol(instrument.symbol()));
         let from = from.minute();
-        let to = to.min(from.plus_micros((CANDLES - 1) * 60_000_000));
+        let to = to.min(from + Duration::from_mins(CANDLES - 1));
         format!("{base}/products/{product}/candles?granularity=60&start={from}&end={to}")
     }
 
@@ -167,24 +167,24 @@ impl Pages for CoinbasePages {
         let ids = ids_of(&page);
         let is_after = page.iter().any(|tick| self.reading.is_after(tick));
         let is_older_than = |after: u64| match ids {
-            Some((_, newest)) if newest >= after => {
-                Err(HistoryError::Elsewhere(newest.to_string()))
+            Some(ids) if ids.last() >= after => {
+                Err(HistoryError::Elsewhere(ids.last().to_string()))
             }
             _ => Ok(()),
         };
         self.next = match next {
-            Next::Newest => ids.map(|(_, newest)| {
+            Next::Newest => ids.map(|ids| {
                 if is_after {
-                    Next::between(0, newest)
+                    Next::between(0, ids.last())
                 } else {
-                    Next::Page { after: newest.saturating_add(1) }
+                    Next::Page { after: ids.last().saturating_add(1) }
                 }
             }),
             Next::Halve { low, high } => {
                 let middle = middle(low, high);
                 is_older_than(middle.saturating_add(1))?;
                 Some(match ids {
-                    Some((_, found)) if is_after => Next::between(low.min(found), found),
+                    Some(ids) if is_after => Next::between(low.min(ids.last()), ids.last()),
                     // There is none between the one that was found, if any, and the middle.
                     _ => Next::between(middle, high),
                 })
@@ -193,7 +193,7 @@ impl Pages for CoinbasePages {
                 is_older_than(after)?;
                 let passed = page.iter().any(|tick| self.reading.is_before(tick));
                 self.reading.keep(page, ticks);
-                ids.filter(|_| !passed).map(|(oldest, _)| Next::Page { after: oldest })
+                ids.filter(|_| !passed).map(|ids| Next::Page { after: ids.first() })
             }
         };
         Ok(())
@@ -280,7 +280,7 @@ impl Product<'_> {
 mod tests {
     use super::super::super::testing::{self, REST, span, take};
     use super::*;
-    use crate::domain::Side;
+    use crate::domain::{IdRange, Side};
 
     const TRADES: &str = r#"[{"trade_id":75,"side":"buy","size":"0.01000000","price":"100.10","time":"2026-09-02T07:44:10.104422Z"},{"trade_id":74,"side":"sell","size":"193.00000000","price":"100.00","time":"2026-09-02T07:44:09.974521Z"}]"#;
     const CANDLES: &str =
@@ -328,7 +328,10 @@ mod tests {
         assert_eq!(testing::ids(&kept), [90, 70]);
         assert_eq!(pages.next(), url("1000&after=70"), "the neighbour is still to come");
         assert_eq!(take(&mut *pages, &write(&[(68, 6)])).unwrap(), []);
-        assert_eq!((pages.next(), pages.reach().unwrap().ids), (None, Some((68, 110))));
+        assert_eq!(
+            (pages.next(), pages.reach().unwrap().ids),
+            (None, Some(IdRange::between(68, 110)))
+        );
         let mut at_the_start = Coinbase.pages(REST, span(&Coinbase, "BTCUSD", Some((1, 2)), 0, 1));
         take(&mut *at_the_start, "[]").unwrap();
         assert_eq!((at_the_start.next(), at_the_start.reach()), (None, None));
@@ -353,7 +356,9 @@ mod tests {
             kept.extend(take(&mut *pages, &write(&trades)).unwrap());
         }
         assert_eq!(testing::ids(&kept), (2_000..=5_000).rev().collect::<Vec<_>>());
-        assert!(pages.reach().unwrap().ids.is_some_and(|(low, high)| low < 2_000 && high > 5_000));
+        assert!(
+            pages.reach().unwrap().ids.is_some_and(|ids| ids.first() < 2_000 && ids.last() > 5_000)
+        );
         assert!(asked <= 1 + 8 + 4, "{asked} requests");
     }
 

@@ -30,7 +30,7 @@ use crate::domain::{Instrument, Side, Source, Symbol, Tick, Timestamp, Timestamp
 /// Trades in one answer at most.
 const PAGE: usize = 1_000;
 /// How far beside the span's times is read: a trade's time here and in the WebSocket's frames may differ a little.
-const BESIDE_US: i64 = 1_000;
+const BESIDE: Duration = Duration::from_millis(1);
 
 impl History for Kraken {
     fn rules(&self) -> HistoryRules {
@@ -48,7 +48,7 @@ impl History for Kraken {
         let (pair, class) = (encoded(&pair(symbol)), class(symbol.base(), "asset_class"));
         Box::new(KrakenPages {
             trades: format!("{base}/0/public/Trades?pair={pair}&count={PAGE}{class}"),
-            since: Some(nanos(span.from.plus_micros(-BESIDE_US))),
+            since: Some(nanos(span.times.from - BESIDE)),
             reading: Reading::new(span),
             page_before: Vec::new(),
         })
@@ -174,7 +174,7 @@ impl Pages for KrakenPages {
             .into_iter()
             .map(|trade| trade.into_tick(instrument, received_at))
             .collect::<Result<Vec<_>, HistoryError>>()?;
-        let is_older = |tick: &&Tick| nanos(tick.exchange_at.plus_micros(BESIDE_US)) < since;
+        let is_older = |tick: &&Tick| nanos(tick.exchange_at + BESIDE) < since;
         if let Some(older) = page.iter().find(is_older) {
             return Err(HistoryError::Elsewhere(older.trade_id.to_string()));
         }
@@ -190,7 +190,7 @@ impl Pages for KrakenPages {
         page.retain(|tick| !self.page_before.contains(&tick.trade_id));
         self.page_before = ids;
         self.reading.keep(page, ticks);
-        self.reading.reaches_from(self.reading.span.from);
+        self.reading.reaches_from(self.reading.span.times.from);
         Ok(())
     }
 
@@ -202,8 +202,7 @@ impl Pages for KrakenPages {
 impl KrakenPages {
     /// Whether a trade is so far behind the span that no wanted one follows.
     fn is_past(&self, tick: &Tick) -> bool {
-        self.reading.is_after(tick)
-            || tick.exchange_at > self.reading.span.to.plus_micros(BESIDE_US)
+        self.reading.is_after(tick) || tick.exchange_at > self.reading.span.times.to + BESIDE
     }
 }
 
@@ -322,6 +321,7 @@ struct Traded<'a> {
 mod tests {
     use super::super::super::testing::{self, REST, span, take};
     use super::*;
+    use crate::domain::IdRange;
 
     const TRADES: &str = r#"{"error":[],"result":{"XXBTZUSD":[["30243.40000","0.34507674",1688669597.8277369,"b","m","",61044952],["30243.30000","0.00376960",1688669598.2804112,"s","l","",61044953],["30243.30000","0.01235716",1688669602.698379,"s","m","",61044956]],"last":"1688671969993150842"}}"#;
     const OHLC: &str = r#"{"error":[],"result":{"XXBTZUSD":[[1688671200,"30306.1","30306.2","30305.7","30305.7","30306.1","3.39243896",23],[1688671260,"30304.5","30304.5","30300.0","30300.0","30300.0","4.42996871",18]],"last":1688672160}}"#;
@@ -362,7 +362,7 @@ mod tests {
             }
         );
         assert_eq!((ticks.len(), ticks[1].side), (2, Side::Sell));
-        assert_eq!(pages.reach().unwrap().ids, Some((61_044_952, 61_044_956)));
+        assert_eq!(pages.reach().unwrap().ids, Some(IdRange::between(61_044_952, 61_044_956)));
         assert_eq!(pages.next(), None);
         let mut by_time = over(None);
         assert_eq!(take(&mut *by_time, TRADES).unwrap(), ticks);

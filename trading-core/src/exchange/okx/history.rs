@@ -19,7 +19,7 @@ use super::super::history::{
 };
 use super::super::{DecodeError, Exchange, Subscribed};
 use super::{Okx, Trade, number};
-use crate::domain::{Instrument, Source, Tick, Timestamp};
+use crate::domain::{IdRange, Instrument, Source, Tick, Timestamp};
 
 /// Trades in one answer at most, and candles.
 const PAGE: i64 = 100;
@@ -40,8 +40,8 @@ impl History for Okx {
 
     fn pages(&self, base: &str, span: Span) -> Box<dyn Pages> {
         let next = match span.ids {
-            Some((_, last)) => Next::Id(last.saturating_add(BESIDE + 1)),
-            None => Next::Time(span.to.as_millis().saturating_add(1)),
+            Some(ids) => Next::Id(ids.last().saturating_add(BESIDE + 1)),
+            None => Next::Time(span.times.to.as_millis().saturating_add(1)),
         };
         let name = encoded(&self.venue_symbol(span.instrument.symbol()));
         Box::new(OkxPages {
@@ -160,7 +160,7 @@ impl Pages for OkxPages {
         if let Some(newer) = page.iter().find(is_newer) {
             return Err(HistoryError::Elsewhere(newer.trade_id.to_string()));
         }
-        let oldest = ids_of(&page).map(|(oldest, _)| oldest);
+        let oldest = ids_of(&page).map(IdRange::first);
         let passed = page.iter().any(|tick| self.reading.is_before(tick));
         self.reading.keep(page, ticks);
         self.next = oldest.filter(|_| !passed).map(Next::Id);
@@ -276,7 +276,10 @@ mod tests {
         assert_eq!(testing::ids(&kept), [90, 70]);
         assert_eq!(pages.next(), url("type=1&after=70"), "the neighbour is still to come");
         assert_eq!(take(&mut *pages, &write(&[(68, 6)])).unwrap(), []);
-        assert_eq!((pages.next(), pages.reach().unwrap().ids), (None, Some((68, 110))));
+        assert_eq!(
+            (pages.next(), pages.reach().unwrap().ids),
+            (None, Some(IdRange::between(68, 110)))
+        );
     }
 
     #[test]
