@@ -82,12 +82,14 @@ impl ReadyStore {
 }
 
 impl Store for ReadyStore {
-    async fn write(&self, batch: &[Tick]) -> Result<Written, StoreError> {
+    type Record = Tick;
+
+    async fn write(&self, batch: &[Tick]) -> Result<Written, StoreError<Tick>> {
         if self.ready.is_ready() {
             return self.store.write(batch).await;
         }
         let text = "it has not been reached since the start";
-        Err(StoreError::Away(std::io::Error::new(std::io::ErrorKind::NotConnected, text).into()))
+        Err(StoreError::Away(text.into()))
     }
 }
 

@@ -11,6 +11,7 @@ use super::signals::StopSignals;
 use super::spool::open_spool;
 use super::start_error::{StartError, spool_id};
 use crate::config::Settings;
+use crate::domain::Tick;
 use crate::store::postgres::{DatabaseName, PostgresStore, database_name};
 use crate::store::spool::{self, Losses, SlotStatus, Spool, SpoolError, SpoolNames};
 use crate::store::{Store as _, StoreError, Written};
@@ -63,7 +64,7 @@ pub enum DrainError {
         dir: PathBuf,
         /// What the store said.
         #[source]
-        error: StoreError,
+        error: StoreError<Tick>,
     },
 }
 
@@ -213,7 +214,7 @@ async fn empty(
 ) -> Result<(), DrainError> {
     // Batches in a row of which nothing more can be stored, and why.
     let mut put_back: u64 = 0;
-    let mut first_refusal: Option<StoreError> = None;
+    let mut first_refusal: Option<StoreError<Tick>> = None;
     while let Some(oldest) = spool.oldest(ticks_max).await? {
         let failed = |error, left| DrainError::Store { left, dir: spool.dir().to_owned(), error };
         let written = match store.write(&oldest.ticks).await {

@@ -12,7 +12,7 @@ use tracing::{debug, error, info, warn};
 
 use crate::domain::{RecorderClock, Timestamp};
 use crate::store::postgres::{
-    Dropped, MaintenanceError, Restored, drop_old_partitions, make_days_ahead,
+    Dropped, MaintenanceError, Restored, drop_old_partitions, make_days_ahead, remedy,
     restore_refused_for_time,
 };
 use crate::store::{Remedy, cause_of, said};
@@ -120,7 +120,7 @@ async fn restore(pool: &PgPool, clock: &RecorderClock) {
 
 /// A database that is away is told of by who writes to it.
 fn told(what: &str, error: &sqlx::Error) -> bool {
-    if Remedy::of(error) == Remedy::Retry && error.as_database_error().is_none() {
+    if remedy(error) == Remedy::Retry && error.as_database_error().is_none() {
         debug!(error = %said(error), "{what}");
     } else {
         warn!("{what}, and tried again: {}", said(error));

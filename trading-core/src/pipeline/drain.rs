@@ -15,7 +15,7 @@ use tracing::{debug, error, info, warn};
 use super::Spooling;
 use super::ledger::Ledger;
 use super::store_access::StoreAccess;
-use crate::domain::count;
+use crate::domain::{Tick, count};
 use crate::store::spool::{Backlog, Oldest, Spool};
 use crate::store::{DaysLeft, Remedy, Store, StoreError, cause_of};
 use crate::telemetry::{Lasting, RepeatLimiter};
@@ -48,7 +48,7 @@ pub(super) struct Drain<S> {
     away: RepeatLimiter,
 }
 
-impl<S: Store> Drain<S> {
+impl<S: Store<Record = Tick>> Drain<S> {
     pub(super) fn new(
         access: Arc<StoreAccess<S>>,
         ledger: Arc<Ledger>,
@@ -139,7 +139,7 @@ impl<S: Store> Drain<S> {
 
     /// The store is there and has taken all but the ticks of some days: those go to the end of the spool, so that what
     /// waits behind them is stored.
-    async fn put_back(&mut self, oldest: Oldest, days: DaysLeft) {
+    async fn put_back(&mut self, oldest: Oldest, days: DaysLeft<Tick>) {
         if days.goes_on {
             self.delays = None;
         } else {
@@ -219,7 +219,7 @@ impl<S: Store> Drain<S> {
         }
     }
 
-    fn log_failure(&mut self, error: &StoreError) {
+    fn log_failure(&mut self, error: &StoreError<Tick>) {
         let now = Instant::now();
         let cause = cause_of(error);
         let Backlog { batches, ticks, .. } = self.spool.backlog();

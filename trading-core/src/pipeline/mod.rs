@@ -90,7 +90,7 @@ pub struct Pipeline<S> {
     input_ended: bool,
 }
 
-impl<S: Store> Pipeline<S> {
+impl<S: Store<Record = Tick>> Pipeline<S> {
     /// A pipeline that reads this channel and writes to this store; without a spool, what the store cannot take is
     /// kept in memory.
     #[must_use]

@@ -186,7 +186,7 @@ async fn at_a_high_rate_the_feeds_do_not_wait_for_the_retries_either() {
 #[tokio::test(start_paused = true)]
 async fn a_database_that_needs_a_person_opens_the_circuit_at_once() {
     let outage = Outage::new(1 << 30).await;
-    let unusable = StoreError::Unusable(sqlx::Error::PoolClosed);
+    let unusable = StoreError::Unusable("no such table".into());
     outage.store.failures.lock().unwrap().push_back(unusable);
     let bench = outage.start();
     let start = Instant::now();
@@ -299,7 +299,12 @@ async fn a_stop_waits_for_the_drain_while_the_store_is_there() {
     let outage = Outage::new(1 << 30).await;
     outage.spool.append(ticks(0..5_000)).await.1.unwrap();
     // Every other write of the drain fails, in a way that passes.
-    outage.store.failures.lock().unwrap().push_back(StoreError::Away(sqlx::Error::PoolTimedOut));
+    outage
+        .store
+        .failures
+        .lock()
+        .unwrap()
+        .push_back(StoreError::Away("no connection became free".into()));
     let bench = outage.start();
     let reading = bench.end().await;
     assert_eq!((reading.stored, reading.spooled), (5_000, 0), "{reading}");
@@ -377,7 +382,7 @@ async fn where_nothing_can_be_read_the_store_is_not_asked_and_not_said_to_be_bac
 }
 
 /// The store takes all but the second tick of a batch, whose day it cannot make, or not yet.
-fn days_left(batch: Vec<Tick>, goes_on: bool) -> StoreError {
+fn days_left(batch: Vec<Tick>, goes_on: bool) -> StoreError<Tick> {
     let mut left = batch;
     let stored = u64::try_from(left.len()).unwrap() - 1;
     let waiting = left.remove(1);
@@ -386,7 +391,7 @@ fn days_left(batch: Vec<Tick>, goes_on: bool) -> StoreError {
         left: vec![waiting],
         day: if goes_on { String::new() } else { "2026-01-01".to_owned() },
         cure: if goes_on { String::new() } else { "end that session".to_owned() },
-        cause: (!goes_on).then_some(sqlx::Error::PoolTimedOut),
+        cause: (!goes_on).then(|| "no connection became free".into()),
         goes_on,
     }))
 }

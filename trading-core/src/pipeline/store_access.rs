@@ -32,7 +32,7 @@ pub(super) struct StoreAccess<S> {
     days_left: SharedLimiter,
 }
 
-impl<S: Store> StoreAccess<S> {
+impl<S: Store<Record = Tick>> StoreAccess<S> {
     pub(super) fn new(store: Arc<S>, writes_max: usize, spool: Option<Spool>) -> Self {
         Self {
             store,
@@ -53,7 +53,7 @@ impl<S: Store> StoreAccess<S> {
     }
 
     /// Writes a batch when it is its turn.
-    pub(super) async fn write(&self, batch: &[Tick]) -> Result<Written, StoreError> {
+    pub(super) async fn write(&self, batch: &[Tick]) -> Result<Written, StoreError<Tick>> {
         let written = {
             // Nobody closes the semaphore; if somebody did, a write out of turn is better than none.
             let _turn = self.turns.acquire().await.ok();
@@ -75,7 +75,7 @@ impl<S: Store> StoreAccess<S> {
         &self,
         batch: &[Tick],
         is_patient: bool,
-    ) -> Result<Written, StoreError> {
+    ) -> Result<Written, StoreError<Tick>> {
         let mut writing = std::pin::pin!(self.write(batch));
         if let Ok(written) = timeout(ANSWER_SLOW, &mut writing).await {
             return written;
@@ -89,7 +89,7 @@ impl<S: Store> StoreAccess<S> {
     }
 
     /// Opens the store circuit after this error, the last of several failures of one batch.
-    pub(super) fn open(&self, error: &StoreError, failures: u32) {
+    pub(super) fn open(&self, error: &StoreError<Tick>, failures: u32) {
         let trouble = match error {
             StoreError::Silent(_) => Trouble::Silent,
             _ => Trouble::Refused,
@@ -127,7 +127,7 @@ impl<S: Store> StoreAccess<S> {
     }
 
     /// Logs which day has no partition, and what the operator can do about it.
-    fn log_days(&self, days: &DaysLeft) {
+    fn log_days(&self, days: &DaysLeft<Tick>) {
         // Only the first refusal of a day comes with its cause.
         if days.goes_on || days.cause.is_none() {
             return;

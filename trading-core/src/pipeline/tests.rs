@@ -56,7 +56,7 @@ fn settings() -> (PipelineSettings, BatchSettings) {
 #[derive(Debug)]
 pub(super) struct ScriptedStore {
     pub(super) batches: Mutex<Vec<(Instant, Vec<u64>)>>,
-    pub(super) failures: Mutex<VecDeque<StoreError>>,
+    pub(super) failures: Mutex<VecDeque<StoreError<Tick>>>,
     pub(super) permits: Semaphore,
     /// While it is, every write fails at once, after those that were told to.
     pub(super) away: AtomicBool,
@@ -85,17 +85,19 @@ impl ScriptedStore {
 }
 
 impl Store for ScriptedStore {
-    async fn write(&self, batch: &[Tick]) -> Result<Written, StoreError> {
+    type Record = Tick;
+
+    async fn write(&self, batch: &[Tick]) -> Result<Written, StoreError<Tick>> {
         self.permits.acquire().await.unwrap().forget();
         if let Some(error) = self.failures.lock().unwrap().pop_front() {
             return Err(error);
         }
         if self.away.load(Ordering::Relaxed) {
-            return Err(StoreError::Away(sqlx::Error::PoolTimedOut));
+            return Err(StoreError::Away("no connection became free".into()));
         }
         let ids: Vec<u64> = batch.iter().filter_map(|tick| tick.trade_id.number()).collect();
         if self.unusable.lock().unwrap().is_some_and(|id| ids.contains(&id)) {
-            return Err(StoreError::Unusable(sqlx::Error::PoolClosed));
+            return Err(StoreError::Unusable("no such table".into()));
         }
         self.batches.lock().unwrap().push((Instant::now(), ids));
         Ok(Written { stored: u64::try_from(batch.len()).unwrap(), ..Written::default() })
@@ -274,7 +276,7 @@ async fn a_failed_write_is_retried_and_the_circuit_opens_after_three_retries() {
     let log = Log::default();
     let _guard = log.capture();
     let store = ScriptedStore::new(100);
-    let away = || StoreError::Away(sqlx::Error::PoolTimedOut);
+    let away = || StoreError::Away("no connection became free".into());
     store.failures.lock().unwrap().extend((0..5).map(|_| away()));
     let bench = start(&store, Vec::new());
     bench.send(ticks(0..500)).await;

@@ -49,7 +49,7 @@ pub(super) struct Writer<S> {
     kept: SharedLimiter,
 }
 
-impl<S: Store> Writer<S> {
+impl<S: Store<Record = Tick>> Writer<S> {
     pub(super) fn new(
         access: Arc<StoreAccess<S>>,
         ledger: Arc<Ledger>,
@@ -146,7 +146,7 @@ impl<S: Store> Writer<S> {
         &self,
         batch: &mut Vec<Tick>,
         is_patient: bool,
-        last_error: &mut Option<StoreError>,
+        last_error: &mut Option<StoreError<Tick>>,
     ) -> Event {
         let written = tokio::select! {
             biased;
@@ -192,7 +192,7 @@ impl<S: Store> Writer<S> {
     /// After a failure that can pass. No longer than until the batch has another way.
     async fn wait_for_retry(
         &self,
-        error: Option<&StoreError>,
+        error: Option<&StoreError<Tick>>,
         Progress { failures, .. }: Progress,
         ticks: usize,
         delay: Duration,

@@ -19,7 +19,7 @@ use super::{RANGES_MAX, RepairContext, RepairVenue};
 use crate::domain::{Instrument, Timestamp};
 use crate::exchange::IdRule;
 use crate::store::postgres::{
-    AuditStep, Gaps, Hole, audit_step, checked_until, first_stored, listed, note_audit,
+    AuditStep, Gaps, Hole, audit_step, checked_until, first_stored, listed, note_audit, remedy,
     remove_doubles,
 };
 use crate::store::{Remedy, said};
@@ -73,7 +73,7 @@ impl Auditor {
             for instrument in &venue.instruments {
                 if let Err(error) = self.look_through(*instrument, times_apart, now).await {
                     // A database that is away is told of by who writes to it.
-                    if Remedy::of(&error) == Remedy::Retry {
+                    if remedy(&error) == Remedy::Retry {
                         debug!(error = %said(&error), "The stored ids of {instrument} are looked through later");
                     } else {
                         warn!(error = %said(&error), "The stored ids of {instrument} could not be looked through");

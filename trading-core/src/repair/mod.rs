@@ -40,7 +40,7 @@ use crate::domain::{HeldSince, Instrument, RecorderClock, Tick};
 use crate::exchange::Exchange;
 use crate::pipeline::{ChannelClosed, Ledger, TickSender};
 use crate::rest::RestClient;
-use crate::store::postgres::{GapScope, exchanges_with_work, release_held};
+use crate::store::postgres::{GapScope, exchanges_with_work, release_held, remedy};
 use crate::store::{Remedy, said};
 use crate::telemetry::RepeatLimiter;
 use worker::Worker;
@@ -192,7 +192,7 @@ async fn look_for_work(
                 wake.send_replace(names);
             }
             // A database that is away is told of by who writes to it.
-            Err(error) if Remedy::of(&error) == Remedy::Retry => {
+            Err(error) if remedy(&error) == Remedy::Retry => {
                 debug!(error = %said(&error), "The gaps wait for the database");
             }
             Err(error) => {

@@ -1,49 +1,52 @@
 //! What can go wrong with a store, sorted by what to do about it.
 
+use std::error::Error;
 use std::fmt;
 use std::time::Duration;
 
 use super::Written;
-use crate::domain::Tick;
 
-/// A write that failed.
+/// Why the server or the disk behind a store refused, in its own words.
+pub type Cause = Box<dyn Error + Send + Sync>;
+
+/// A write that failed. Generic over the record, because what is left of a batch comes back in [`StoreError::Days`].
 #[derive(Debug, thiserror::Error)]
-pub enum StoreError {
+pub enum StoreError<R> {
     /// The server is away, or has no room or time for us now.
     #[error("the database cannot take the batch now")]
-    Away(#[source] sqlx::Error),
-    /// No answer for so long that the connection was given up.
+    Away(#[source] Cause),
+    /// The connection was given up because no answer came for this long.
     #[error("the database has not answered for {} s", .0.as_secs())]
     Silent(Duration),
     /// The server refused the values of a row.
     #[error("the database refused a row")]
-    Refused(#[source] sqlx::Error),
-    /// All but the ticks of some days is done; those days have no partition yet.
+    Refused(#[source] Cause),
+    /// All but the records of some days is done; those days have no partition yet.
     #[error(transparent)]
-    Days(Box<DaysLeft>),
+    Days(Box<DaysLeft<R>>),
     /// The server's tables or our rights are not what they must be.
     #[error("the database is not set up for writing ticks")]
-    Unusable(#[source] sqlx::Error),
+    Unusable(#[source] Cause),
 }
 
-/// What is left of a batch of which the rest is done: ticks of days that have no partition yet.
-#[derive(Debug, Default)]
-pub struct DaysLeft {
+/// What is left of a batch of which the rest is done: records of days that have no partition yet.
+#[derive(Debug)]
+pub struct DaysLeft<R> {
     /// What became of the others.
     pub written: Written,
-    /// The ticks that are left.
-    pub left: Vec<Tick>,
+    /// The records that are left.
+    pub left: Vec<R>,
     /// One of the days that are refused; empty where none is.
     pub day: String,
     /// What an operator can do about it.
     pub cure: String,
-    /// Why its partition cannot be made; `None`: it was said a moment ago, or nothing is refused.
-    pub cause: Option<sqlx::Error>,
+    /// Why its partition cannot be made; `None`: it was logged a moment ago, or nothing is refused.
+    pub cause: Option<Cause>,
     /// Whether there was no time for all of the days, so that another write goes on at once.
     pub goes_on: bool,
 }
 
-impl fmt::Display for DaysLeft {
+impl<R> fmt::Display for DaysLeft<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { day, cure, left, .. } = self;
         let ticks = left.len();
@@ -62,9 +65,9 @@ impl fmt::Display for DaysLeft {
     }
 }
 
-impl std::error::Error for DaysLeft {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.cause.as_ref().map(|cause| cause as &(dyn std::error::Error + 'static))
+impl<R: fmt::Debug> Error for DaysLeft<R> {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.cause.as_deref().map(|cause| cause as &(dyn Error + 'static))
     }
 }
 
@@ -79,7 +82,7 @@ pub enum Remedy {
     Stop,
 }
 
-impl StoreError {
+impl<R> StoreError<R> {
     /// What to do about it.
     #[must_use]
     pub const fn remedy(&self) -> Remedy {
@@ -87,135 +90,6 @@ impl StoreError {
             Self::Away(_) | Self::Silent(_) | Self::Days(_) => Remedy::Retry,
             Self::Refused(_) => Remedy::Reject,
             Self::Unusable(_) => Remedy::Stop,
-        }
-    }
-}
-
-impl Remedy {
-    /// What to do about an error of the database.
-    #[must_use]
-    pub fn of(error: &sqlx::Error) -> Self {
-        match error {
-            sqlx::Error::Database(refusal) => remedy_of(refusal.code().as_deref()),
-            sqlx::Error::Encode(_) => Self::Reject,
-            sqlx::Error::Configuration(_) | sqlx::Error::Migrate(_) => Self::Stop,
-            _ => Self::Retry,
-        }
-    }
-}
-
-impl From<sqlx::Error> for StoreError {
-    fn from(error: sqlx::Error) -> Self {
-        match Remedy::of(&error) {
-            Remedy::Retry => Self::Away(error),
-            Remedy::Reject => Self::Refused(error),
-            Remedy::Stop => Self::Unusable(error),
-        }
-    }
-}
-
-/// The remedy for an SQLSTATE, by class.
-/// <https://www.postgresql.org/docs/current/errcodes-appendix.html>
-fn remedy_of(sqlstate: Option<&str>) -> Remedy {
-    let Some(code) = sqlstate else { return Remedy::Retry };
-    match code.get(..2).unwrap_or_default() {
-        // A value of a row: data exception, constraint violation, more than an index or a row can hold.
-        "22" | "23" | "54" => Remedy::Reject,
-        // Connection, state of the transaction (a server that is switching over or was restored is read-only), rolled
-        // back (serialization, deadlock), resources, lock or state, operator, system.
-        "08" | "25" | "40" | "53" | "55" | "57" | "58" => Remedy::Retry,
-        _ => Remedy::Stop,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_outage_is_tried_again() {
-        for code in [
-            "08000", // connection_exception
-            "08001", // sqlclient_unable_to_establish_sqlconnection
-            "08003", // connection_does_not_exist
-            "08004", // sqlserver_rejected_establishment_of_sqlconnection
-            "08006", // connection_failure
-            "08007", // transaction_resolution_unknown
-            "08P01", // protocol_violation
-            "25006", // read_only_sql_transaction
-            "25P02", // in_failed_sql_transaction
-            "25P03", // idle_in_transaction_session_timeout
-            "40000", // transaction_rollback
-            "40001", // serialization_failure
-            "40003", // statement_completion_unknown
-            "40P01", // deadlock_detected
-            "53000", // insufficient_resources
-            "53100", // disk_full
-            "53200", // out_of_memory
-            "53300", // too_many_connections
-            "53400", // configuration_limit_exceeded
-            "55000", // object_not_in_prerequisite_state
-            "55006", // object_in_use
-            "55P03", // lock_not_available
-            "57000", // operator_intervention
-            "57014", // query_canceled (statement_timeout)
-            "57P01", // admin_shutdown
-            "57P02", // crash_shutdown
-            "57P03", // cannot_connect_now
-            "57P04", // database_dropped
-            "57P05", // idle_session_timeout
-            "58000", // system_error
-            "58030", // io_error
-            "58P01", // undefined_file
-        ] {
-            assert_eq!(remedy_of(Some(code)), Remedy::Retry, "{code}");
-        }
-        assert_eq!(remedy_of(None), Remedy::Retry, "no answer of the server's");
-    }
-
-    #[test]
-    fn a_row_that_is_refused_is_set_aside() {
-        for code in [
-            "22000", // data_exception
-            "22001", // string_data_right_truncation
-            "22003", // numeric_value_out_of_range
-            "22008", // datetime_field_overflow
-            "22021", // character_not_in_repertoire
-            "22P02", // invalid_text_representation
-            "22P03", // invalid_binary_representation
-            "22P05", // untranslatable_character
-            "23000", // integrity_constraint_violation
-            "23502", // not_null_violation
-            "23503", // foreign_key_violation
-            "23505", // unique_violation, of an index that is not ours
-            "23514", // check_violation, and no partition for the row
-            "54000", // program_limit_exceeded (index row too large)
-        ] {
-            assert_eq!(remedy_of(Some(code)), Remedy::Reject, "{code}");
-        }
-    }
-
-    #[test]
-    fn what_a_person_must_mend_is_neither() {
-        for code in [
-            "0A000", // feature_not_supported
-            "28000", // invalid_authorization_specification
-            "28P01", // invalid_password
-            "3D000", // invalid_catalog_name
-            "3F000", // invalid_schema_name
-            "42501", // insufficient_privilege
-            "42601", // syntax_error
-            "42703", // undefined_column
-            "42804", // datatype_mismatch
-            "42883", // undefined_function
-            "42P01", // undefined_table
-            "F0000", // config_file_error
-            "P0001", // raise_exception: a trigger that somebody made
-            "XX000", // internal_error
-            "XX001", // data_corrupted
-            "XX002", // index_corrupted
-        ] {
-            assert_eq!(remedy_of(Some(code)), Remedy::Stop, "{code}");
         }
     }
 }

@@ -1,8 +1,8 @@
-//! Where ticks end.
+//! Where records end.
 //!
-//! A store takes a batch and answers how many of its ticks were stored, were there already, or were set
-//! aside as refused: each tick is one of the three, or the whole batch is still the caller's. Writing the same
-//! tick twice stores it once, so whoever is in doubt writes again.
+//! A store takes a batch of records of one kind and returns how many of them were stored, were there already, or were
+//! rejected: each record is one of the three, or the whole batch is still the caller's. Writing the same record twice
+//! stores it once, so a write whose outcome is unknown is repeated.
 
 pub mod embedded;
 mod error;
@@ -15,29 +15,37 @@ pub mod spool;
 
 use std::future::Future;
 
-pub use error::{DaysLeft, Remedy, StoreError};
+pub use error::{Cause, DaysLeft, Remedy, StoreError};
 pub use said::{Said, cause_of, said, with_causes};
 
-use crate::domain::Tick;
+use crate::domain::Record;
 
-/// What became of the ticks of one batch.
+/// What became of the records of one batch.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Written {
     /// Stored by this write, durably.
     pub stored: u64,
     /// Already there: written before, by us or by a recorder beside us.
     pub duplicates: u64,
-    /// Refused, and set aside with the reason.
+    /// Refused by the database, and kept with the reason in a table of their own.
     pub rejected: u64,
 }
 
-/// A place for ticks.
+/// A place for records of one kind.
 pub trait Store: Send + Sync + 'static {
-    /// Writes a batch. When it returns, every tick of it is durable or set aside.
+    /// The kind of record that it takes.
+    type Record: Record;
+
+    /// Writes a batch. When it returns, every record of it is durable: stored, or kept as rejected.
+    ///
+    /// If it is cancelled, the batch may or may not be stored; writing it again is safe.
     ///
     /// # Errors
     ///
-    /// When the batch as a whole could not be written; what of it was stored all the same is found to be a
-    /// duplicate when it is written again. Not cancel-safe in its answer, but in its effect.
-    fn write(&self, batch: &[Tick]) -> impl Future<Output = Result<Written, StoreError>> + Send;
+    /// When the batch as a whole could not be written. The part of it that was stored all the same counts as duplicates
+    /// when the batch is written again.
+    fn write(
+        &self,
+        batch: &[Self::Record],
+    ) -> impl Future<Output = Result<Written, StoreError<Self::Record>>> + Send;
 }

@@ -67,7 +67,7 @@ async fn rows(pool: &PgPool, table: &'static str) -> i64 {
     sqlx::query_scalar(sql).fetch_one(pool).await.unwrap()
 }
 
-fn sqlstate(error: &StoreError) -> String {
+fn sqlstate(error: &StoreError<Tick>) -> String {
     let source = std::error::Error::source(error).unwrap().downcast_ref::<sqlx::Error>().unwrap();
     let refusal = source.as_database_error();
     refusal.unwrap_or_else(|| panic!("{source:?}")).code().unwrap().into_owned()
@@ -143,7 +143,7 @@ async fn a_write_that_is_terminated_or_cancelled_is_an_outage() {
 }
 
 /// A write that waits for a lock until it fails.
-async fn interrupted(database: &TestDatabase, store: &PostgresStore) -> StoreError {
+async fn interrupted(database: &TestDatabase, store: &PostgresStore) -> StoreError<Tick> {
     let blocker = lock_table(database).await;
     let error = store.write(&ticks(1..500)).await.unwrap_err();
     blocker.close().await.unwrap();

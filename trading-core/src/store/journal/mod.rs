@@ -17,7 +17,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::{Instant, MissedTickBehavior};
 use tracing::{debug, info, warn};
 
-use super::{Remedy, StoreError, said, with_causes};
+use super::postgres::remedy;
+use super::{Remedy, said, with_causes};
 use crate::domain::bounds::SESSION_REFRESH;
 use crate::domain::{HeldSince, Instrument, Timestamp};
 pub use standing::{Standing, standing};
@@ -377,14 +378,12 @@ impl JournalWriter {
     }
 
     /// Tries for as long as the error can pass; once nothing more will come, only so often.
-    async fn write_patiently(&mut self, pool: &PgPool, note: &Note) -> Result<(), StoreError> {
+    async fn write_patiently(&mut self, pool: &PgPool, note: &Note) -> Result<(), sqlx::Error> {
         loop {
             let written = write::note(pool, &self.recorder, &self.held, note).await;
-            let Err(error) = written.map_err(StoreError::from) else {
-                return Ok(());
-            };
+            let Err(error) = written else { return Ok(()) };
             self.failures_at_end += u32::from(self.gaps.is_closed());
-            if error.remedy() != Remedy::Retry || self.failures_at_end >= ATTEMPTS_AT_END_MAX {
+            if remedy(&error) != Remedy::Retry || self.failures_at_end >= ATTEMPTS_AT_END_MAX {
                 return Err(error);
             }
             debug!(error = %with_causes(&error), "Note not written");

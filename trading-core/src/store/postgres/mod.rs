@@ -38,6 +38,7 @@ mod restore;
 mod retention;
 mod rights;
 mod server;
+mod sqlstate;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -49,6 +50,7 @@ use insert::{Conflicts, insert};
 use neighbour::Neighbour;
 use partitions::{Clocks, Partitions, Unmade};
 use reject::Refusal;
+use sqlstate::Failure;
 use sqlx::PgConnection;
 use tokio::time::Instant;
 
@@ -79,8 +81,9 @@ pub use retention::{Dropped, drop_old_partitions};
 pub use rights::{Days, days};
 pub(in crate::store) use server::url_encoded;
 pub use server::{SESSION_OPTIONS, Server, Session, is_away, refusal};
+pub use sqlstate::remedy;
 
-use super::{DaysLeft, Store, StoreError, Written};
+use super::{DaysLeft, Remedy, Store, StoreError, Written};
 use crate::domain::{RecorderClock, Tick, count};
 use crate::telemetry::SharedLimiter;
 
@@ -122,7 +125,7 @@ enum Attempt {
     /// Ticks of it are there already, or just being written by another, who waits for ours.
     Conflict,
     /// Anything else.
-    Failed(StoreError),
+    Failed(sqlx::Error),
 }
 
 impl From<sqlx::Error> for Attempt {
@@ -131,7 +134,7 @@ impl From<sqlx::Error> for Attempt {
         if refusal.is_some_and(|refusal| refusal.is_unique_violation()) || is_deadlock(&error) {
             Self::Conflict
         } else {
-            Self::Failed(error.into())
+            Self::Failed(error)
         }
     }
 }
@@ -177,7 +180,7 @@ impl PostgresStore {
         &self,
         connection: &mut PgConnection,
         batch: &[Tick],
-    ) -> Result<Written, StoreError> {
+    ) -> Result<Written, sqlx::Error> {
         if !self.neighbour.is_expected(Instant::now()) {
             let straight = if batch.len() > self.inserted_max {
                 copy::copy(connection, &self.buffers, batch).await
@@ -205,12 +208,10 @@ impl PostgresStore {
     }
 
     /// Bounds one step of a write: a server that does not answer is given up, connection and all.
-    async fn within<T, E: Into<StoreError>>(
-        step: impl Future<Output = Result<T, E>>,
-    ) -> Result<T, StoreError> {
+    async fn within<T>(step: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, Failure> {
         match tokio::time::timeout(ANSWER_MAX, step).await {
-            Ok(done) => done.map_err(Into::into),
-            Err(_elapsed) => Err(StoreError::Silent(ANSWER_MAX)),
+            Ok(done) => done.map_err(Failure::from),
+            Err(_elapsed) => Err(Failure::Silent(ANSWER_MAX)),
         }
     }
 
@@ -220,7 +221,7 @@ impl PostgresStore {
         connection: &mut PgConnection,
         batch: &[Tick],
         refusals: &mut Vec<Refusal>,
-    ) -> Result<Written, StoreError> {
+    ) -> Result<Written, Failure> {
         let mut written = Written::default();
         let mut parts = vec![batch];
         while let Some(part) = parts.pop() {
@@ -229,7 +230,7 @@ impl PostgresStore {
                     written.stored += more.stored;
                     written.duplicates += more.duplicates;
                 }
-                Err(StoreError::Refused(reason)) => match part {
+                Err(Failure::Database(reason)) if remedy(&reason) == Remedy::Reject => match part {
                     [tick] => refusals.push(Refusal::by_database(tick, &reason)),
                     _ => {
                         let (first, second) = part.split_at(part.len() / 2);
@@ -273,7 +274,7 @@ impl PostgresStore {
         &self,
         connection: &mut PgConnection,
         batch: Cow<'a, [Tick]>,
-    ) -> Result<(Cow<'a, [Tick]>, Vec<Tick>, BTreeMap<i64, Unmade>), StoreError> {
+    ) -> Result<(Cow<'a, [Tick]>, Vec<Tick>, BTreeMap<i64, Unmade>), Failure> {
         let missing = self.partitions.missing(&batch);
         if missing.is_empty() {
             return Ok((batch, Vec::new(), BTreeMap::new()));
@@ -295,12 +296,12 @@ impl PostgresStore {
         &self,
         connection: &mut PgConnection,
         batch: &[Tick],
-    ) -> Result<Written, StoreError> {
+    ) -> Result<Written, StoreError<Tick>> {
         let Sorted { good, mut refusals } = Self::within(self.sort(connection, batch)).await?;
         let (placed, mut left, mut unmade) = self.place(connection, good).await?;
         let mut written = match Self::within(self.write_whole(connection, &placed)).await {
             // Perhaps no row's fault: a partition that was there may have gone (retention, a restored server).
-            Err(StoreError::Refused(_)) => {
+            Err(Failure::Database(error)) if remedy(&error) == Remedy::Reject => {
                 self.partitions.forget();
                 let (placed, more_left, more_unmade) = self.place(connection, placed).await?;
                 left.extend(more_left);
@@ -318,13 +319,18 @@ impl PostgresStore {
         if left.is_empty() {
             return Ok(written);
         }
-        let days = Self::explain(connection, unmade).await;
-        Err(StoreError::Days(Box::new(DaysLeft { written, left, ..days })))
+        let (day, cure, cause, goes_on) = (String::new(), String::new(), None, false);
+        let mut days = DaysLeft { written, left, day, cure, cause, goes_on };
+        Self::explain(connection, unmade, &mut days).await;
+        Err(StoreError::Days(Box::new(days)))
     }
 
     /// Says why days are not there, and what to do about it.
-    async fn explain(connection: &mut PgConnection, unmade: BTreeMap<i64, Unmade>) -> DaysLeft {
-        let mut days = DaysLeft::default();
+    async fn explain(
+        connection: &mut PgConnection,
+        unmade: BTreeMap<i64, Unmade>,
+        days: &mut DaysLeft<Tick>,
+    ) {
         for (day, reason) in unmade {
             let date = partitions::date(day);
             match reason {
@@ -333,7 +339,7 @@ impl PostgresStore {
                     let holder = partitions::holder(connection, &error).await.unwrap_or_default();
                     days.cure = format!("{holder}{}", partitions::cure(&error, date));
                     days.day = date.to_string();
-                    days.cause = Some(error);
+                    days.cause = Some(error.into());
                 }
                 Unmade::Refused(_) | Unmade::RefusedBefore => {
                     if days.day.is_empty() {
@@ -342,7 +348,6 @@ impl PostgresStore {
                 }
             }
         }
-        days
     }
 
     fn tell_refused(&self, refusals: &[Refusal], counted: i64) {
@@ -378,7 +383,9 @@ impl PostgresStore {
 }
 
 impl Store for PostgresStore {
-    async fn write(&self, batch: &[Tick]) -> Result<Written, StoreError> {
+    type Record = Tick;
+
+    async fn write(&self, batch: &[Tick]) -> Result<Written, StoreError<Tick>> {
         if batch.is_empty() {
             return Ok(Written::default());
         }

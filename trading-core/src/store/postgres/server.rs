@@ -11,6 +11,7 @@ use std::time::Duration;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, PgSslMode};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Executor as _, PgConnection, Row as _};
 
+use super::sqlstate::remedy;
 use crate::config::{ServerUrl, ServerUrlError, TargetSession, environment, session_settings};
 use crate::store::Remedy;
 
@@ -242,7 +243,7 @@ pub fn is_away(error: &sqlx::Error) -> bool {
         sqlx::Error::Database(said) => {
             // A pooler has one code for all that it refuses.
             let is_final = ["no such", "startup parameter", "not allowed", "authentication"];
-            Remedy::of(error) == Remedy::Retry
+            remedy(error) == Remedy::Retry
                 && !is_final.iter().any(|part| said.message().contains(part))
         }
         _ => false,

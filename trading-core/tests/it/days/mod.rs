@@ -63,7 +63,7 @@ async fn rows(pool: &PgPool, table: &str) -> i64 {
 }
 
 /// Writes a batch of which ticks must be left over.
-async fn left_of(store: &PostgresStore, batch: &[Tick]) -> DaysLeft {
+async fn left_of(store: &PostgresStore, batch: &[Tick]) -> DaysLeft<Tick> {
     match store.write(batch).await {
         Err(StoreError::Days(days)) => *days,
         other => panic!("{other:?}"),
