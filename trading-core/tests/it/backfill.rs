@@ -7,7 +7,7 @@ use sqlx::Executor as _;
 use trading_core::simulator::SimulatorOptions;
 
 use crate::support::place::{Place, options};
-use crate::support::process::command;
+use crate::support::process::{command, shown};
 use crate::support::truth::stored;
 
 /// Runs it to its end, on the place's database and simulator.
@@ -33,17 +33,8 @@ async fn backfill_with(place: &Place, arguments: &[&str], settings: &[(&str, &st
     running.await.unwrap()
 }
 
-fn told(output: &Output) -> String {
-    format!(
-        "{}\n{}\n{}",
-        output.status,
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    )
-}
-
 fn json(output: &Output) -> Value {
-    serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", told(output)))
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", shown(output)))
 }
 
 #[tokio::test]
@@ -64,7 +55,7 @@ async fn open_gaps_of_any_age_are_repaired_and_the_end_says_what_came_of_each() 
         .unwrap();
     let output = backfill(&place, &[]).await;
     let text = String::from_utf8(output.stdout.clone()).unwrap();
-    assert!(output.status.success(), "{}", told(&output));
+    assert!(output.status.success(), "{}", shown(&output));
     assert_eq!(text.matches("binance:BTCUSDT").count(), 2, "{text}");
     let ids = format!("repaired  ids {} to {}", last - 299, last - 201);
     assert!(text.contains(&ids), "{text}");
@@ -72,7 +63,7 @@ async fn open_gaps_of_any_age_are_repaired_and_the_end_says_what_came_of_each() 
     assert_eq!(place.missing(last - 300, last - 100).await, [0_u64; 0]);
 
     let again = backfill(&place, &["--json"]).await;
-    assert!(again.status.success(), "{}", told(&again));
+    assert!(again.status.success(), "{}", shown(&again));
     assert_eq!(
         (&json(&again)["complete"], &json(&again)["gaps"]),
         (&true.into(), &Value::Array(vec![]))
@@ -87,7 +78,7 @@ async fn what_cannot_be_had_is_said_and_exits_2() {
     place.store([last - 500]).await;
     place.list(None, (place.time(last - 500), place.time(last))).await;
     let output = backfill(&place, &["--json"]).await;
-    assert_eq!(output.status.code(), Some(2), "{}", told(&output));
+    assert_eq!(output.status.code(), Some(2), "{}", shown(&output));
     let answer = json(&output);
     let status = |n: usize| answer["gaps"][n]["status"].as_str().unwrap().to_owned();
     assert_eq!([status(0), status(1)], ["unrecoverable", "repaired"], "{answer}");
@@ -95,7 +86,7 @@ async fn what_cannot_be_had_is_said_and_exits_2() {
 
     let output = backfill(&place, &["--from", "1h", "--symbol", "BTC-USDT"]).await;
     let text = String::from_utf8(output.stdout.clone()).unwrap();
-    assert_eq!(output.status.code(), Some(2), "{}", told(&output));
+    assert_eq!(output.status.code(), Some(2), "{}", shown(&output));
     assert!(text.contains("only the newest trades"), "{text}");
     place.close().await;
 
@@ -107,7 +98,7 @@ async fn what_cannot_be_had_is_said_and_exits_2() {
     place.pool().execute("UPDATE tick_gaps SET attempts = 9").await.unwrap();
     let away = [("REST_URL", "http://127.0.0.1:9")];
     let output = backfill_with(&place, &["--json"], &away).await;
-    assert_eq!(output.status.code(), Some(2), "{}", told(&output));
+    assert_eq!(output.status.code(), Some(2), "{}", shown(&output));
     let answer = json(&output);
     assert_eq!(answer["gaps"][0]["status"], "open", "{answer}");
     assert!(answer["gaps"][0]["note"].as_str().unwrap().contains("not reached"), "{answer}");
@@ -134,7 +125,7 @@ async fn a_range_is_loaded_whole_over_what_is_there_and_opens_no_gaps() {
         let (from, to) = (place.time(first).to_string(), place.time(last).to_string());
         let arguments = ["--json", "--symbol", &symbol, "--from", &from, "--to", &to];
         let output = backfill(&place, &arguments).await;
-        assert!(output.status.success(), "{exchange}: {}", told(&output));
+        assert!(output.status.success(), "{exchange}: {}", shown(&output));
         let answer = json(&output);
         assert_eq!(answer["ranges"][0]["error"], Value::Null, "{exchange}: {answer}");
         assert_eq!(place.missing(first, last).await, [0_u64; 0], "{exchange}");
@@ -177,7 +168,7 @@ async fn quarantined_frames_are_read_again_and_go_when_their_ticks_are_stored() 
         .unwrap();
     }
     let output = backfill(&place, &["--quarantined"]).await;
-    assert_eq!(output.status.code(), Some(2), "one is left: {}", told(&output));
+    assert_eq!(output.status.code(), Some(2), "one is left: {}", shown(&output));
     let text = String::from_utf8(output.stdout.clone()).unwrap();
     assert!(text.contains("1  frames read, 1 still cannot be"), "{text}");
     let left: Vec<String> = sqlx::query_scalar("SELECT reason FROM quarantined_frames")
@@ -199,14 +190,14 @@ async fn real_history_is_never_mixed_with_simulated_trades() {
         .await
         .unwrap();
     let output = backfill_with(&place, &[], &[]).await;
-    assert_eq!(output.status.code(), Some(1), "{}", told(&output));
-    assert!(told(&output).contains("set exchanges.binance.rest_url"), "{}", told(&output));
+    assert_eq!(output.status.code(), Some(1), "{}", shown(&output));
+    assert!(shown(&output).contains("set exchanges.binance.rest_url"), "{}", shown(&output));
     assert!(backfill(&place, &[]).await.status.success());
     // Another server's trades, whose history nobody names.
     let ws_url = [("WS_URL", "ws://127.0.0.1:9")];
     place.pool().execute("DELETE FROM recorded_from").await.unwrap();
     let output = backfill_with(&place, &[], &ws_url).await;
-    assert!(told(&output).contains("ws_url is set and rest_url is not"), "{}", told(&output));
+    assert!(shown(&output).contains("ws_url is set and rest_url is not"), "{}", shown(&output));
     place.close().await;
 }
 
@@ -220,7 +211,7 @@ async fn a_range_that_is_none_is_a_usage_error() {
         &["--quarantined", "--from", "1h"],
     ] {
         let output = backfill(&place, arguments).await;
-        assert_eq!(output.status.code(), Some(64), "{arguments:?}: {}", told(&output));
+        assert_eq!(output.status.code(), Some(64), "{arguments:?}: {}", shown(&output));
     }
     place.close().await;
 }

@@ -5,15 +5,16 @@ use std::path::Path;
 use sqlx::PgPool;
 use sqlx::types::chrono::{DateTime, Utc};
 
-use tokio::time::{Duration, Instant, sleep};
+use tokio::time::{Duration, sleep};
 use trading_core::domain::Timestamp;
 use trading_core::simulator::Clock;
 
-use crate::recorder::{Exchanges, grown, setting};
+use crate::support::exchanges::{Exchanges, grown};
 use crate::support::postgres::{TestDatabase, database};
-use crate::support::process::{Program, command};
+use crate::support::process::{Program, command, setting};
 use crate::support::tools::faketime;
 use crate::support::truth::stored;
+use crate::support::waiting::until;
 
 /// A database of its own, and five exchanges, whose clocks are right.
 struct World {
@@ -202,11 +203,13 @@ async fn a_database_that_reads_the_same_clock_is_no_witness_and_all_exchanges_ar
     assert!(line.contains("1h behind the true time, by ") && !line.contains("database"), "{line}");
     let corrected = "SELECT count(*) FROM tick_data WHERE source = 'live' \
          AND received_at BETWEEN time - interval '5 s' AND time + interval '1 minute'";
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while sqlx::query_scalar::<_, i64>(corrected).fetch_one(world.pool()).await.unwrap() < 100 {
-        assert!(Instant::now() < deadline, "{}", program.log());
-        sleep(Duration::from_millis(100)).await;
-    }
+    until(async || {
+        match sqlx::query_scalar::<_, i64>(corrected).fetch_one(world.pool()).await.unwrap() {
+            100.. => Ok(()),
+            rows => Err(format!("{rows} rows\n{}", program.log())),
+        }
+    })
+    .await;
     let log = world.end(program).await;
     for ((exchange, symbol), stored) in stored(world.pool(), &world.exchanges.market).await {
         assert!(stored.missing().is_empty(), "{exchange}:{symbol} {:?}\n{log}", stored.missing());

@@ -4,52 +4,24 @@
 use std::process::Output;
 
 use serde_json::Value;
-use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
 use trading_core::config::EXCHANGES;
 use trading_core::domain::Timestamp;
-use trading_core::simulator::{Clock, RestLimits, Simulator, SimulatorOptions};
-use trading_core::store::postgres::{Origin, claim, migrate};
+use trading_core::simulator::{Clock, RestLimits, SimulatorOptions};
+use trading_core::store::postgres::{Origin, claim};
 
-use crate::support::postgres::{TestDatabase, database};
-use crate::support::process::command;
+use crate::support::exchanges::{Exchanges, with_history};
+use crate::support::postgres::migrated;
+use crate::support::process::{Settings, command, setting};
 
-type Settings = Vec<(String, String)>;
-
-fn setting(key: &str, value: impl std::fmt::Display) -> (String, String) {
-    (format!("TRADING_CORE__{key}"), value.to_string())
-}
-
-/// Each exchange at `<base>/<name>`.
-fn exchanges_at(base: &str) -> Settings {
-    let each = EXCHANGES.iter().flat_map(|name| {
-        ["ws", "rest"].map(|side| {
-            let scheme = if side == "ws" { "ws" } else { "http" };
-            let key = format!("EXCHANGES__{}__{}_URL", name.to_uppercase(), side.to_uppercase());
-            setting(&key, format!("{scheme}://{base}/{name}"))
-        })
-    });
-    each.collect()
-}
-
-/// Simulated exchanges whose clock is off by so much.
-async fn serve(clock_off: i64) -> (Settings, JoinSet<()>) {
-    let options = SimulatorOptions {
+/// Simulated exchanges whose clock is off by `clock_off` microseconds.
+async fn serve(clock_off: i64) -> (Settings, Exchanges) {
+    let exchanges = Exchanges::with(SimulatorOptions {
         rest_limits: RestLimits::none(),
         clock: Clock::new(move || Timestamp::now().plus_micros(clock_off)),
         ..SimulatorOptions::default()
-    };
-    let simulator = Simulator::bind(options).await.unwrap();
-    let settings = exchanges_at(&simulator.address().to_string());
-    let mut serving = JoinSet::new();
-    serving.spawn(async move { simulator.run(CancellationToken::new()).await.unwrap() });
-    (settings, serving)
-}
-
-async fn migrated() -> TestDatabase {
-    let database = database().await;
-    migrate(&database.pool).await.unwrap();
-    database
+    })
+    .await;
+    (exchanges.with_history(), exchanges)
 }
 
 fn doctor(settings: &Settings, arguments: &[&str]) -> Output {
@@ -149,7 +121,7 @@ async fn a_database_that_is_down_keeps_nothing_else_from_being_looked_at() {
 async fn without_a_network_it_says_so_of_each_exchange() {
     let database = migrated().await;
     // Nobody listens there.
-    let (code, told) = doctor_with(&database.url, &exchanges_at("127.0.0.1:9"), &[]);
+    let (code, told) = doctor_with(&database.url, &with_history("127.0.0.1:9"), &[]);
     assert_eq!(code, Some(2));
     let failed = found(&told, "fail");
     assert_eq!(failed.len(), 2 * EXCHANGES.len(), "{failed:?}");
@@ -162,7 +134,7 @@ async fn without_a_network_it_says_so_of_each_exchange() {
 #[tokio::test]
 async fn rights_a_newer_schema_and_simulated_trades_are_seen_before_they_hurt() {
     let database = migrated().await;
-    let nowhere = exchanges_at("127.0.0.1:9");
+    let nowhere = with_history("127.0.0.1:9");
     let of_database = |url: &str| {
         let (_, told) = doctor_with(url, &nowhere, &["--exchange", "okx"]);
         let failed = found(&told, "fail");
@@ -205,7 +177,7 @@ async fn rights_a_newer_schema_and_simulated_trades_are_seen_before_they_hurt() 
 #[tokio::test]
 async fn it_makes_nothing_and_tells_of_bad_settings_like_of_the_rest() {
     let folder = tempfile::tempdir().unwrap();
-    let mut settings = exchanges_at("127.0.0.1:9");
+    let mut settings = with_history("127.0.0.1:9");
     settings.push(setting("DATABASE__DATA_DIR", folder.path().join("data").display()));
     let output = doctor(&settings, &["--exchange", "okx"]);
     let told = String::from_utf8(output.stdout).unwrap();

@@ -13,6 +13,7 @@ use trading_core::store::embedded::{
 };
 
 use crate::support::postgres::{Scratch, connect, crash, database, gone, server_pid};
+use crate::support::waiting::until;
 
 /// Set for a copy of this program that plays a recorder: the cluster's folder.
 const RECORDER: &str = "TRADING_CORE_TEST_RECORDER";
@@ -167,12 +168,12 @@ async fn a_killed_recorder_leaves_its_server_and_the_next_takes_it_over_and_stop
         .stdout(Stdio::null())
         .spawn()
         .unwrap();
-    let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(60);
-    while !scratch.path().join("spool").exists() {
+    until(async || {
         assert!(recorder.try_wait().unwrap().is_none(), "the recorder ended");
-        assert!(tokio::time::Instant::now() < deadline, "the recorder is late");
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-    }
+        let is_there = scratch.path().join("spool").exists();
+        if is_there { Ok(()) } else { Err("the recorder is late".to_owned()) }
+    })
+    .await;
     let pid = server_pid(&options).await.unwrap();
     recorder.kill().unwrap();
     assert_eq!(recorder.wait().unwrap().signal(), Some(9));

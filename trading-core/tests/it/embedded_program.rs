@@ -9,9 +9,8 @@ use sqlx::Connection as _;
 use trading_core::store::embedded::command::{self as db, Stop};
 use trading_core::store::embedded::{Cluster, EmbeddedError, Options};
 
-use crate::recorder::setting;
 use crate::support::postgres::{Scratch, gone, server_pid};
-use crate::support::process::{Program, command};
+use crate::support::process::{Program, command, setting};
 
 fn settings(scratch: &Scratch) -> Vec<(String, String)> {
     vec![setting("DATABASE__DATA_DIR", scratch.path().display()), setting("SIMULATE__RATE", "1")]

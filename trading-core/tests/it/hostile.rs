@@ -2,21 +2,18 @@
 //! the log says what happened.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
-use tokio_util::sync::CancellationToken;
-use trading_core::simulator::{Simulator, SimulatorOptions};
+use trading_core::simulator::SimulatorOptions;
 
-use crate::recorder::setting;
+use crate::support::exchanges::Exchanges;
 use crate::support::postgres::{TestDatabase, database};
-use crate::support::process::Program;
+use crate::support::process::{Program, setting};
+use crate::support::waiting::until;
 
-const PATIENCE: Duration = Duration::from_secs(90);
 /// What the recorder may use at the most, whatever comes.
 const MEMORY_MAX: u64 = 64 * 1024 * 1024;
 
@@ -84,57 +81,46 @@ async fn attack(mut stream: TcpStream, answer: Arc<Option<String>>, sent: Arc<Ve
 struct Attacked {
     program: Program,
     pool: sqlx::PgPool,
-    simulator: CancellationToken,
-    _world: (Hostile, TestDatabase, tempfile::TempDir, JoinSet<()>),
+    _world: (Hostile, TestDatabase, tempfile::TempDir, Exchanges),
 }
 
 impl Attacked {
     async fn start(hostile: Hostile) -> Self {
         let database = database().await;
         let folder = tempfile::tempdir().unwrap();
-        let simulator = Simulator::bind(SimulatorOptions::default()).await.unwrap();
-        let kraken = format!("{}/kraken", simulator.address());
-        let cancel = CancellationToken::new();
-        let mut serving = JoinSet::new();
-        let run = simulator.run(cancel.clone());
-        serving.spawn(async move { run.await.unwrap() });
+        let exchanges = Exchanges::with(SimulatorOptions::default()).await;
         let settings = [
             ("DATABASE_URL".to_owned(), database.url.clone()),
             setting("SPOOL__DIR", folder.path().join("spool").display()),
             setting("EXCHANGES__BINANCE__WS_URL", format!("ws://{}", hostile.address)),
-            setting("EXCHANGES__KRAKEN__WS_URL", format!("ws://{kraken}")),
-            setting("EXCHANGES__KRAKEN__REST_URL", format!("http://{kraken}")),
+            setting("EXCHANGES__KRAKEN__WS_URL", exchanges.url("ws", "kraken")),
+            setting("EXCHANGES__KRAKEN__REST_URL", exchanges.url("http", "kraken")),
             setting("BATCH__MAX_TIME", "500ms"),
         ];
         let arguments = ["live", "--exchange", "binance,kraken"];
         let program = Program::start(folder.path(), &arguments, &settings);
         let pool = database.pool.clone();
-        Self { program, pool, simulator: cancel, _world: (hostile, database, folder, serving) }
+        Self { program, pool, _world: (hostile, database, folder, exchanges) }
     }
 
-    /// Waits until Kraken has so many more rows than now.
+    /// Waits until Kraken has `by` more rows than now.
     async fn kraken_grows(&self, by: i64) {
-        let deadline = Instant::now() + PATIENCE;
+        let sql = "SELECT count(*) FROM tick_data WHERE exchange = 'kraken'";
         let mut goal = None;
-        loop {
-            let count = sqlx::query_scalar::<_, i64>(
-                "SELECT count(*) FROM tick_data WHERE exchange = 'kraken'",
-            )
-            .fetch_one(&self.pool)
-            .await;
+        until(async || {
+            let count = sqlx::query_scalar::<_, i64>(sql).fetch_one(&self.pool).await;
             if count.is_ok_and(|count| count >= *goal.get_or_insert(count + by)) {
-                return;
+                return Ok(());
             }
-            assert!(Instant::now() < deadline, "kraken does not grow:\n{}", self.program.log());
-            sleep(Duration::from_millis(100)).await;
-        }
+            Err(format!("kraken does not grow:\n{}", self.program.log()))
+        })
+        .await;
     }
 
     async fn end(mut self) {
         let peak = self.program.peak_memory();
         assert!(peak < MEMORY_MAX, "{peak} bytes");
         assert!(self.program.stop().await.success(), "{}", self.program.log());
-        self.simulator.cancel();
     }
 }
 

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use sqlx::PgPool;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
 use trading_core::domain::{
     HeldSince, Instrument, Side, Source, Tick, Timestamp, TradeId, steady_micros,
 };
@@ -15,37 +15,29 @@ use trading_core::store::journal::{
     journal, note_all_stored,
 };
 use trading_core::store::postgres::{
-    LastStored, PostgresStore, in_doubt_since, last_stored, list_time_until_now, migrate,
+    LastStored, PostgresStore, in_doubt_since, last_stored, list_time_until_now,
 };
 use trading_core::store::{Store as _, StoreError};
 
-use crate::support::postgres::{TestDatabase, database};
-
-/// Longer than anything is waited for; reached only when something is broken.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-async fn migrated() -> TestDatabase {
-    let database = database().await;
-    migrate(&database.pool).await.unwrap();
-    database
-}
+use crate::support::postgres::migrated;
+use crate::support::waiting::{in_time, spawn, until};
 
 /// A recorder's journal that is being written.
 struct Writing {
     journal: Journal,
-    writer: JoinHandle<()>,
+    writer: AbortOnDropHandle<()>,
 }
 
 impl Writing {
     fn start(recorder: &str, pool: &PgPool) -> Self {
         let (journal, writer) = journal(recorder.to_owned());
-        let writer = tokio::runtime::Handle::current().spawn(writer.run(pool.clone()));
+        let writer = spawn(writer.run(pool.clone()));
         Self { journal, writer }
     }
 
     async fn end(self) {
         drop(self.journal);
-        tokio::time::timeout(PATIENCE, self.writer).await.unwrap().unwrap();
+        in_time(self.writer).await.unwrap();
     }
 }
 
@@ -74,16 +66,12 @@ async fn sessions(pool: &PgPool) -> Vec<Session> {
 }
 
 /// Waits until the connections are like this.
-async fn until(pool: &PgPool, are_so: impl Fn(&[Session]) -> bool) -> Vec<Session> {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
+async fn sessions_until(pool: &PgPool, are_so: impl Fn(&[Session]) -> bool) -> Vec<Session> {
+    until(async || {
         let sessions = sessions(pool).await;
-        if are_so(&sessions) {
-            return sessions;
-        }
-        assert!(Instant::now() < deadline, "{sessions:?}");
-        sleep(Duration::from_millis(20)).await;
-    }
+        if are_so(&sessions) { Ok(sessions) } else { Err(format!("{sessions:?}")) }
+    })
+    .await
 }
 
 #[tokio::test]
@@ -91,11 +79,11 @@ async fn a_connection_has_a_row_while_it_stands_and_its_end_is_written_over_it()
     let database = migrated().await;
     let writing = Writing::start("one", &database.pool);
     let session = writing.journal.session(start("binance-1"));
-    let open = until(&database.pool, |sessions| !sessions.is_empty()).await;
+    let open = sessions_until(&database.pool, |sessions| !sessions.is_empty()).await;
     assert_eq!(open, [("one".to_owned(), None, 0)]);
     assert!(doubted(&database.pool).await.is_some(), "it has not ended");
     writing.journal.session_ended(session, end());
-    let closed = until(&database.pool, |sessions| sessions[0].1.is_some()).await;
+    let closed = sessions_until(&database.pool, |sessions| sessions[0].1.is_some()).await;
     assert_eq!(closed, [("one".to_owned(), Some("closed by the exchange".to_owned()), 3)]);
     assert_eq!(doubted(&database.pool).await, None, "what it had taken is written");
     writing.end().await;
@@ -112,7 +100,7 @@ async fn the_connections_of_a_recorder_that_died_are_closed_by_the_next_one() {
     let database = migrated().await;
     let dying = Writing::start("dies", &database.pool);
     let session = dying.journal.session(start("binance-1"));
-    until(&database.pool, |sessions| !sessions.is_empty()).await;
+    sessions_until(&database.pool, |sessions| !sessions.is_empty()).await;
     dying.writer.abort();
     drop(session);
     leave(&database.pool, 59).await;
@@ -121,7 +109,7 @@ async fn the_connections_of_a_recorder_that_died_are_closed_by_the_next_one() {
     assert_eq!(sessions(&database.pool).await[0].1, None);
     leave(&database.pool, 61).await;
     let writing = Writing::start("later", &database.pool);
-    let closed = until(&database.pool, |sessions| sessions[0].1.is_some()).await;
+    let closed = sessions_until(&database.pool, |sessions| sessions[0].1.is_some()).await;
     let reason = closed[0].1.as_deref().unwrap();
     assert!(reason.starts_with("its recorder ended without a word, last seen 20"), "{reason}");
     let (is_now,): (bool,) = sqlx::query_as(
@@ -152,18 +140,18 @@ async fn what_a_recorder_holds_in_memory_is_in_doubt_from_its_oldest_tick_on_unt
     held.set(Some(steady_micros() - hour));
     let (journal, writer) = journal("one".to_owned());
     let running = writer.with_held(held.clone()).run(database.pool.clone());
-    let running = tokio::runtime::Handle::current().spawn(running);
+    let running = spawn(running);
     let standing = journal.session(start("binance-1"));
     // What this one brought is held as well, though it has ended in order.
     let gone = journal.session(start("binance-2"));
     journal.session_ended(gone, SessionEnd { ended_at: Timestamp::now(), ..end() });
-    until(&database.pool, |sessions| sessions.len() == 2 && sessions[1].1.is_some()).await;
+    sessions_until(&database.pool, |sessions| sessions.len() == 2 && sessions[1].1.is_some()).await;
     let ago = |since: Timestamp| Timestamp::now().as_micros() - since.as_micros();
     let one_hour = |since| (hour..hour + 60_000_000).contains(&ago(since));
     assert!(doubted(&database.pool).await.is_some_and(one_hour), "an hour, and what it took here");
     journal.session_ended(standing, SessionEnd { ended_at: Timestamp::now(), ..end() });
     drop(journal);
-    tokio::time::timeout(PATIENCE, running).await.unwrap().unwrap();
+    in_time(running).await.unwrap();
     assert!(doubted(&database.pool).await.is_some_and(one_hour), "the pipeline still holds it");
     note_all_stored(&database.pool, "another").await.unwrap();
     assert!(doubted(&database.pool).await.is_some());
@@ -177,7 +165,7 @@ async fn a_recorder_that_was_only_cut_off_opens_its_connections_again() {
     let writing = Writing::start("one", &database.pool);
     let standing = writing.journal.session(start("binance-1"));
     let gone = writing.journal.session(start("binance-2"));
-    until(&database.pool, |sessions| sessions.len() == 2).await;
+    sessions_until(&database.pool, |sessions| sessions.len() == 2).await;
     // The end of the second found no room in the queue: nobody keeps it fresh.
     drop(gone);
     // What another recorder does when it takes this one for dead.
@@ -185,10 +173,10 @@ async fn a_recorder_that_was_only_cut_off_opens_its_connections_again() {
         .execute(&database.pool)
         .await
         .unwrap();
-    let reopened = until(&database.pool, |sessions| sessions[0].1.is_none()).await;
+    let reopened = sessions_until(&database.pool, |sessions| sessions[0].1.is_none()).await;
     assert!(reopened[1].1.is_some(), "{reopened:?}");
     writing.journal.session_ended(standing, end());
-    until(&database.pool, |sessions| sessions[0].2 == 3).await;
+    sessions_until(&database.pool, |sessions| sessions[0].2 == 3).await;
     writing.end().await;
 }
 
@@ -259,7 +247,7 @@ async fn a_flood_of_broken_frames_and_connections_drops_no_gap_and_what_is_dropp
     }
     assert_eq!(journal.dropped(), 3);
     drop(journal);
-    tokio::time::timeout(PATIENCE, writer.run(database.pool.clone())).await.unwrap();
+    in_time(writer.run(database.pool.clone())).await;
     assert_eq!(gaps(&database.pool).await.len(), 10_000);
     assert_eq!(sessions(&database.pool).await.len(), 1_000);
 }
@@ -275,7 +263,7 @@ async fn frames_that_wait_take_a_mebibyte_at_most_and_the_rest_is_counted() {
     // 8 KiB and the reason each.
     assert_eq!(journal.dropped(), 1_000 - 127);
     drop(journal);
-    tokio::time::timeout(PATIENCE, writer.run(database.pool.clone())).await.unwrap();
+    in_time(writer.run(database.pool.clone())).await;
     let kept: (i32, i64) =
         sqlx::query_as("SELECT octet_length(frame), count FROM quarantined_frames")
             .fetch_one(&database.pool)
@@ -492,7 +480,7 @@ async fn a_database_that_is_away_at_the_end_is_waited_for_once_and_not_with_each
     drop((connections, journal));
     writing.end().await;
     // The clock is the test's own: with each note it would be minutes.
-    assert!(begin.elapsed() < PATIENCE, "{:?}", begin.elapsed());
+    assert!(begin.elapsed() < Duration::from_secs(60), "{:?}", begin.elapsed());
 }
 
 /// How often frames came that are not kept, and how many are, with their bytes.

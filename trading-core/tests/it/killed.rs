@@ -1,19 +1,15 @@
 //! A recorder that is killed with any legal settings loses nothing that is not listed.
 
-use std::time::Duration;
-
 use nix::sys::signal::Signal;
 use sqlx::PgPool;
 use sqlx::types::chrono::{DateTime, Utc};
-use tokio::time::{Instant, sleep};
 
-use crate::recorder::{Exchanges, grown, setting};
+use crate::support::exchanges::{Exchanges, grown};
 use crate::support::postgres::{TestDatabase, database};
-use crate::support::process::Program;
+use crate::support::process::{Program, setting};
 use crate::support::truth::stored;
+use crate::support::waiting::until;
 
-/// Longer than anything is waited for; reached only when something is broken.
-const PATIENCE: Duration = Duration::from_secs(120);
 /// Ticks that are in memory only when the recorder is killed.
 const HELD: u64 = 400;
 
@@ -63,17 +59,16 @@ impl World {
     /// Records with the extreme settings until much is in memory only, and kills the recorder.
     async fn kill(&self) {
         let mut program = self.record("killed", &extreme()).await;
-        loop {
+        until(async || {
             // Ends the test where the recorder has ended.
             program.logged("Look at it").await;
             let log = program.log();
             let buffered =
                 log.lines().filter_map(|line| line.split_once("Buffer: ")?.1.split_once('/'));
-            if buffered.filter_map(|(held, _)| held.parse().ok()).any(|held: u64| held >= HELD) {
-                break;
-            }
-            sleep(Duration::from_millis(100)).await;
-        }
+            let mut held = buffered.filter_map(|(held, _)| held.parse().ok());
+            if held.any(|held: u64| held >= HELD) { Ok(()) } else { Err(log) }
+        })
+        .await;
         program.signal(Signal::SIGKILL);
         program.gone().await;
     }
@@ -83,15 +78,16 @@ impl World {
         let mut program = self.record("next", &[setting("BATCH__MAX_TIME", "200ms")]).await;
         grown(self.pool(), 60).await;
         let unsettled = "SELECT count(*) FROM tick_gaps WHERE status = 'open'";
-        let deadline = Instant::now() + PATIENCE;
         // The auditor looks twice a minute.
-        while sqlx::query_scalar::<_, i64>(unsettled).fetch_one(self.pool()).await.unwrap() > 0
-            || !self.unlisted().await.is_empty()
-        {
+        until(async || {
+            let open: i64 = sqlx::query_scalar(unsettled).fetch_one(self.pool()).await.unwrap();
             let unlisted = self.unlisted().await;
-            assert!(Instant::now() < deadline, "{unlisted:#?}\n{}", program.log());
-            sleep(Duration::from_millis(500)).await;
-        }
+            if open == 0 && unlisted.is_empty() {
+                return Ok(());
+            }
+            Err(format!("{open} open; {unlisted:#?}\n{}", program.log()))
+        })
+        .await;
         assert!(program.stop().await.success(), "{}", program.log());
     }
 

@@ -4,18 +4,15 @@ use std::path::Path;
 
 use nix::sys::signal::Signal;
 use sqlx::PgPool;
-use tokio::time::{Instant, sleep};
 use trading_core::domain::Timestamp;
 use trading_core::simulator::{Closure, Market, MarketOptions};
 use trading_core::store::embedded::Cluster;
 
-use crate::recorder::{grown, setting};
+use crate::support::exchanges::grown;
 use crate::support::postgres::{Scratch, connect};
-use crate::support::process::{Program, command};
+use crate::support::process::{Program, program, setting};
 use crate::support::truth::stored;
-
-/// Longer than anything is waited for; reached only when something is broken.
-const PATIENCE: std::time::Duration = std::time::Duration::from_secs(90);
+use crate::support::waiting::until;
 
 /// When the market was closed, and until when a recorder keeps it open, as the data directory says.
 fn hours(folder: &Path) -> (Vec<Closure>, Timestamp) {
@@ -32,11 +29,11 @@ fn hours(folder: &Path) -> (Vec<Closure>, Timestamp) {
 
 /// Waits until the time is later than this.
 async fn later_than(time: impl Fn() -> Timestamp, program: &Program) {
-    let deadline = Instant::now() + PATIENCE;
-    while Timestamp::now() <= time() {
-        assert!(Instant::now() < deadline, "never later than {}\n{}", time(), program.log());
-        sleep(std::time::Duration::from_millis(20)).await;
-    }
+    until(async || match time() {
+        time if Timestamp::now() > time => Ok(()),
+        time => Err(format!("never later than {time}\n{}", program.log())),
+    })
+    .await;
 }
 
 /// The market has closed by itself, or was closed.
@@ -48,23 +45,23 @@ async fn closed(folder: &Path, program: &Program) {
 async fn minute_of_an_opening_stored(pool: &PgPool, opening: Timestamp, program: &Program) {
     let minute = 60_000_000;
     let over = opening.plus_micros(minute - opening.as_micros().rem_euclid(minute));
-    let deadline = Instant::now() + PATIENCE;
     let newest =
         "SELECT max(time) > $1 FROM tick_data WHERE exchange = 'okx' AND symbol = 'BTCUSDT'";
-    let is_stored = || sqlx::query_scalar::<_, Option<bool>>(newest).bind(over.to_datetime());
-    while is_stored().fetch_one(pool).await.unwrap() != Some(true) {
-        assert!(Instant::now() < deadline, "nothing later than {over}\n{}", program.log());
-        sleep(std::time::Duration::from_millis(20)).await;
-    }
+    until(async || {
+        let is_stored: Option<bool> =
+            sqlx::query_scalar(newest).bind(over.to_datetime()).fetch_one(pool).await.unwrap();
+        if is_stored == Some(true) {
+            return Ok(());
+        }
+        Err(format!("nothing later than {over}\n{}", program.log()))
+    })
+    .await;
 }
 
 /// What a command answers and logs, after it has ended with this code.
 fn ended(code: i32, line: &str, settings: &[(String, String)]) -> (String, String) {
-    let mut command = command();
-    let output = command.args(line.split(' ')).envs(settings.iter().cloned()).output().unwrap();
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let (answer, log) = (text(&output.stdout), text(&output.stderr));
-    assert_eq!(output.status.code(), Some(code), "{line}: {answer}{log}");
+    let (ended, answer, log) = program(line, settings);
+    assert_eq!(ended, Some(code), "{line}: {answer}{log}");
     (answer, log)
 }
 
@@ -76,8 +73,7 @@ fn answer(line: &str, settings: &[(String, String)]) -> String {
 /// Every trade between the first and the last that are stored of a symbol is there, as the market of these hours has it,
 /// at every exchange; and no gap is open.
 async fn whole(pool: &PgPool, folder: &Path, program: &Program) {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
+    until(async || {
         let (rate, (closures, _)) = (5.into(), hours(folder));
         let market =
             Market::new(&MarketOptions { seed: 42, rate, closures, ..MarketOptions::default() });
@@ -90,11 +86,11 @@ async fn whole(pool: &PgPool, folder: &Path, program: &Program) {
                 .await
                 .unwrap();
         if (missing, open) == (0, 0) {
-            return;
+            return Ok(());
         }
-        assert!(Instant::now() < deadline, "{missing} missing, {open} open\n{}", program.log());
-        sleep(std::time::Duration::from_millis(500)).await;
-    }
+        Err(format!("{missing} missing, {open} open\n{}", program.log()))
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -2,20 +2,17 @@
 //! are wrong.
 
 use std::process::Output;
-use std::time::Duration;
 
 use serde_json::Value;
-use tokio::time::{Instant, sleep};
 use trading_core::domain::Timestamp;
 use trading_core::simulator::{Action, Target};
 
-use crate::recorder::{Exchanges, setting};
+use crate::support::exchanges::Exchanges;
 use crate::support::postgres::{Scratch, database};
-use crate::support::process::{Program, command};
+use crate::support::process::{Program, command, setting, shown};
 use crate::support::truth::stored;
+use crate::support::waiting::until;
 
-/// Longer than anything is waited for; reached only when something is broken.
-const PATIENCE: Duration = Duration::from_secs(90);
 /// Chinese, a small letter that is told from its capital, and a dot; as they are stored.
 const NAMES: [(&str, &str); 3] =
     [("binance", "币安人生USDT"), ("kraken", "AAPLxUSD"), ("kraken", "ETH2.SETH")];
@@ -29,15 +26,6 @@ async fn run(arguments: &[&str], settings: &[(String, String)]) -> Output {
     tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap()
 }
 
-fn told(output: &Output) -> String {
-    format!(
-        "{}\n{}\n{}",
-        output.status,
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    )
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn names_of_any_letters_are_recorded_repaired_and_proven_against_the_exchange() {
     let exchanges = Exchanges::start(40).await;
@@ -49,17 +37,16 @@ async fn names_of_any_letters_are_recorded_repaired_and_proven_against_the_excha
     settings.push(setting("BATCH__MAX_TIME", "1s"));
     let mut program = Program::start(folder.path(), &["live", "--symbol", ASKED], &settings);
     let until = async |query: &'static str| {
-        let deadline = Instant::now() + PATIENCE;
-        let answer = || sqlx::query_scalar::<_, bool>(query).fetch_one(&database.pool);
-        while !answer().await.unwrap_or(false) {
-            assert!(Instant::now() < deadline, "never: {query}");
-            sleep(Duration::from_millis(100)).await;
-        }
+        until(async || {
+            let answer = sqlx::query_scalar::<_, bool>(query).fetch_one(&database.pool).await;
+            answer.unwrap_or(false).then_some(()).ok_or_else(|| format!("never: {query}"))
+        })
+        .await;
     };
     until("SELECT count(DISTINCT symbol) = 3 AND count(*) > 600 FROM tick_data").await;
     for (_, symbol) in NAMES {
         let only = Target { symbol: Some(symbol.to_owned()), ..Target::default() };
-        exchanges.faults().act(&only, Action::Skip(20), Timestamp::now()).unwrap();
+        exchanges.faults.act(&only, Action::Skip(20), Timestamp::now()).unwrap();
     }
     until("SELECT count(DISTINCT symbol) = 3 FROM tick_gaps WHERE status = 'repaired'").await;
     let status = program.stop().await;
@@ -72,10 +59,10 @@ async fn names_of_any_letters_are_recorded_repaired_and_proven_against_the_excha
     assert!(!log.contains("Recording okx") && !log.contains("ERROR"), "{log}");
     // Whole minutes to compare, of the time before the start.
     let backfill = run(&["backfill", "--symbol", ASKED, "--from", "4m"], &settings).await;
-    assert!(backfill.status.success(), "{}", told(&backfill));
+    assert!(backfill.status.success(), "{}", shown(&backfill));
     let verify = ["verify", "--symbol", ASKED, "--against-exchange", "--json"];
     let verify = run(&verify, &settings).await;
-    assert!(verify.status.success(), "{}", told(&verify));
+    assert!(verify.status.success(), "{}", shown(&verify));
     let report: Value = serde_json::from_slice(&verify.stdout).unwrap();
     let symbols = report["symbols"].as_array().unwrap();
     assert_eq!(symbols.len(), 3, "{report:#}");
@@ -146,7 +133,7 @@ async fn what_cannot_be_asked_for_is_a_usage_error_that_says_what_to_write() {
         ),
     ] {
         let output = run(arguments, &[]).await;
-        let told = told(&output);
+        let told = shown(&output);
         // What `doctor` finds it tells as a finding.
         let code = if arguments[0] == "doctor" { 2 } else { 64 };
         assert_eq!(output.status.code(), Some(code), "{arguments:?}\n{told}");
@@ -160,13 +147,13 @@ async fn what_cannot_be_asked_for_is_a_usage_error_that_says_what_to_write() {
     ];
     let output = run(&["config", "check"], &strategy).await;
     // Without paper trading nobody reads the list.
-    assert_eq!(output.status.code(), Some(0), "{}", told(&output));
-    assert!(told(&output).contains("XDGUSD and DOGEUSD are both DOGE/USD"), "{}", told(&output));
+    assert_eq!(output.status.code(), Some(0), "{}", shown(&output));
+    assert!(shown(&output).contains("XDGUSD and DOGEUSD are both DOGE/USD"), "{}", shown(&output));
     let output = run(&["replay", "--paper-trading"], &strategy).await;
-    assert_eq!(output.status.code(), Some(64), "{}", told(&output));
-    assert!(told(&output).contains("XDGUSD and DOGEUSD are both DOGE/USD"), "{}", told(&output));
+    assert_eq!(output.status.code(), Some(64), "{}", shown(&output));
+    assert!(shown(&output).contains("XDGUSD and DOGEUSD are both DOGE/USD"), "{}", shown(&output));
     let folder = tempfile::tempdir().unwrap();
     let own = [&strategy[..], &[setting("DATABASE__DATA_DIR", folder.path().display())]].concat();
     let output = run(&["db", "status"], &own).await;
-    assert_eq!(output.status.code(), Some(0), "{}", told(&output));
+    assert_eq!(output.status.code(), Some(0), "{}", shown(&output));
 }

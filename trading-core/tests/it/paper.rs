@@ -7,7 +7,6 @@ use std::time::Duration;
 use rust_decimal::Decimal;
 use sqlx::PgPool;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep};
 use trading_core::config::{Overrides, PaperSettings, StrategySettings, load};
 use trading_core::domain::{Instrument, Side, Source, Tick, Timestamp, TradeId};
 use trading_core::paper::{
@@ -18,7 +17,8 @@ use trading_core::simulator::{Market, MarketOptions};
 use trading_core::store::embedded::{Cluster, Durability, Options};
 use trading_core::store::postgres::migrate;
 
-use crate::support::postgres::{Scratch, connect, crash, database};
+use crate::support::postgres::{Scratch, connect, crash, migrated};
+use crate::support::waiting::until;
 
 fn settings() -> PaperSettings {
     let strategy = |kind: &str| StrategySettings {
@@ -168,8 +168,7 @@ fn the_default_strategies_trade_a_handful_of_times_in_two_minutes() {
 
 #[tokio::test]
 async fn stored_state_goes_on_after_a_restart() {
-    let pool = database().await.pool;
-    migrate(&pool).await.unwrap();
+    let pool = migrated().await.pool;
     let first = run(&pool, &ticks(0, 2_400)).await;
     assert_balanced(&pool).await;
     for strategy in &first.strategies {
@@ -198,8 +197,7 @@ async fn stored_state_goes_on_after_a_restart() {
 
 #[tokio::test]
 async fn a_write_whose_answer_was_lost_is_repeated_without_harm() {
-    let pool = database().await.pool;
-    migrate(&pool).await.unwrap();
+    let pool = migrated().await.pool;
     let (some, more) = (changes(&ticks(0, 1_200)), changes(&ticks(0, 2_400)));
     let started_at = Timestamp::now();
     PgStore::new(pool.clone(), started_at).write(&some).await.unwrap();
@@ -216,8 +214,7 @@ async fn a_write_whose_answer_was_lost_is_repeated_without_harm() {
 
 #[tokio::test]
 async fn a_second_process_is_noticed_before_it_changes_anything() {
-    let pool = database().await.pool;
-    migrate(&pool).await.unwrap();
+    let pool = migrated().await.pool;
     let names = ["mean_reversion", "sma_crossover"].map(str::to_owned);
     let at = |micros| Timestamp::from_micros(micros).unwrap();
     let mut one = PgStore::new(pool.clone(), at(1));
@@ -254,11 +251,11 @@ async fn what_is_traded_while_the_server_crashes_is_stored_after_it() {
     tasks.spawn(paper::run(settings(), receiver, store, started_at, summary.clone()));
     offer(&mut sender, &ticks(0, 1_200));
     sender.tell_stored(u64::MAX);
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while count(&pool, "SELECT count(*) FROM paper_fills").await == 0 {
-        assert!(Instant::now() < deadline, "nothing is stored");
-        sleep(Duration::from_millis(10)).await;
-    }
+    until(async || match count(&pool, "SELECT count(*) FROM paper_fills").await {
+        0 => Err("nothing is stored".to_owned()),
+        _ => Ok(()),
+    })
+    .await;
     crash(&cluster, &options).await;
     offer(&mut sender, &ticks(1_200, 2_400));
     drop(sender);

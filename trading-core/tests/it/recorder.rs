@@ -9,58 +9,17 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use rust_decimal::Decimal;
 use sqlx::PgPool;
-use tokio::time::{Instant, sleep};
-use tokio_util::sync::CancellationToken;
-use trading_core::config::EXCHANGES;
-use trading_core::domain::Timestamp;
-use trading_core::simulator::{
-    Action, Clock, FaultsHandle, Kind, Market, MarketOptions, Simulator, SimulatorOptions, Target,
-};
+use trading_core::simulator::{Action, Kind, Market, MarketOptions};
 use trading_core::store::embedded::Cluster;
 use trading_core::store::embedded::command::stop;
 
+use crate::support::exchanges::{Exchanges, grown};
 use crate::support::postgres::{Scratch, connect, database, server_pid};
-use crate::support::process::{Program, command};
+use crate::support::process::{Program, command, setting};
 use crate::support::truth::stored;
 
-/// Longer than anything is waited for; reached only when something is broken.
-const PATIENCE: Duration = Duration::from_secs(90);
 /// What the recorder may use at the most, through any fault.
 const MEMORY_MAX: u64 = 64 * 1024 * 1024;
-
-pub(crate) fn setting(key: &str, value: impl std::fmt::Display) -> (String, String) {
-    (format!("TRADING_CORE__{key}"), format!("{value}"))
-}
-
-async fn count(pool: &PgPool, exchange: &str) -> i64 {
-    sqlx::query_scalar("SELECT count(*) FROM tick_data WHERE exchange = $1")
-        .bind(exchange)
-        .fetch_one(pool)
-        .await
-        .unwrap_or(-1)
-}
-
-/// Waits until each exchange has so many more rows than now.
-pub(crate) async fn grown(pool: &PgPool, by: i64) {
-    for exchange in EXCHANGES {
-        let deadline = Instant::now() + PATIENCE;
-        let before = loop {
-            match count(pool, exchange).await {
-                -1 => sleep(Duration::from_millis(100)).await,
-                rows => break rows,
-            }
-        };
-        while count(pool, exchange).await < before + by {
-            assert!(Instant::now() < deadline, "{exchange} does not grow by {by}");
-            sleep(Duration::from_millis(100)).await;
-        }
-    }
-}
-
-pub(crate) fn cluster_url(log: &str) -> String {
-    let line = log.lines().find(|line| line.contains("Look at it: psql '")).unwrap();
-    line.split('\'').nth(1).unwrap().to_owned()
-}
 
 #[tokio::test]
 async fn a_simulated_run_stores_every_trade_once_and_the_ledger_adds_up() {
@@ -74,7 +33,7 @@ async fn a_simulated_run_stores_every_trade_once_and_the_ledger_adds_up() {
     let arguments = ["live", "--simulate", "--paper-trading"];
     let mut program = Program::start(folder.path(), &arguments, &settings);
     program.logged("Look at it").await;
-    let pool = connect(&cluster_url(&program.log()), 2).await;
+    let pool = connect(&program.cluster_url().await, 2).await;
     grown(&pool, 1_500).await;
     pool.close().await;
     assert!(program.peak_memory() < MEMORY_MAX, "{} bytes", program.peak_memory());
@@ -106,67 +65,6 @@ async fn a_simulated_run_stores_every_trade_once_and_the_ledger_adds_up() {
     assert_eq!(number("in flight"), 0);
     pool.close().await;
     cluster.stop().await.unwrap();
-}
-
-/// Five simulated exchanges in this process, which the test can break.
-pub(crate) struct Exchanges {
-    faults: FaultsHandle,
-    pub(crate) market: Market,
-    cancel: CancellationToken,
-    serving: tokio::task::JoinHandle<()>,
-    pub(crate) settings: Vec<(String, String)>,
-}
-
-impl Exchanges {
-    pub(crate) async fn start(rate: i64) -> Self {
-        Self::with_clock(rate, Clock::default()).await
-    }
-
-    /// With this clock, by which they trade, stamp and answer.
-    pub(crate) async fn with_clock(rate: i64, clock: Clock) -> Self {
-        let rate = Decimal::from(rate);
-        let options = SimulatorOptions { seed: 42, rate, clock, ..SimulatorOptions::default() };
-        let market = Market::new(&MarketOptions { seed: 42, rate, ..MarketOptions::default() });
-        let simulator = Simulator::bind(options).await.unwrap();
-        let address = simulator.address();
-        let settings = EXCHANGES
-            .iter()
-            .map(|name| {
-                let key = format!("EXCHANGES__{}__WS_URL", name.to_uppercase());
-                setting(&key, format!("ws://{address}/{name}"))
-            })
-            .collect();
-        let (faults, cancel) = (simulator.faults(), CancellationToken::new());
-        let serving = simulator.run(cancel.clone());
-        let serving = tokio::runtime::Handle::current().spawn(async move {
-            serving.await.unwrap();
-        });
-        Self { faults, market: market.unwrap(), cancel, serving, settings }
-    }
-
-    /// The settings that name their REST sides too, so that gaps are repaired.
-    pub(crate) fn with_history(&self) -> Vec<(String, String)> {
-        let rest = self
-            .settings
-            .iter()
-            .map(|(key, url)| (key.replace("WS_URL", "REST_URL"), url.replace("ws://", "http://")));
-        self.settings.iter().cloned().chain(rest).collect()
-    }
-
-    /// Their switches.
-    pub(crate) const fn faults(&self) -> &FaultsHandle {
-        &self.faults
-    }
-
-    /// Ends them.
-    pub(crate) async fn close(self) {
-        self.cancel.cancel();
-        self.serving.await.unwrap();
-    }
-
-    fn act(&self, action: Action) {
-        self.faults.act(&Target::default(), action, Timestamp::now()).unwrap();
-    }
 }
 
 type Session = (String, DateTime<Utc>, DateTime<Utc>);
@@ -215,7 +113,7 @@ async fn through_cuts_stalls_repeats_broken_frames_and_a_crashed_database_only_w
     settings.push(setting("BATCH__MAX_TIME", "1s"));
     let mut program = Program::start(folder.path(), &["live"], &settings);
     program.logged("Look at it").await;
-    let pool = connect(&cluster_url(&program.log()), 2).await;
+    let pool = connect(&program.cluster_url().await, 2).await;
     grown(&pool, 500).await;
 
     break_everything(&exchanges, &scratch, &mut program, &pool).await;
@@ -223,8 +121,8 @@ async fn through_cuts_stalls_repeats_broken_frames_and_a_crashed_database_only_w
     assert!(program.peak_memory() < MEMORY_MAX, "{} bytes", program.peak_memory());
     let status = program.stop().await;
     assert!(status.success(), "{status}\n{}", program.log());
-    exchanges.cancel.cancel();
-    exchanges.serving.await.unwrap();
+    let (faults, market) = (exchanges.faults.clone(), exchanges.market.clone());
+    exchanges.close().await;
 
     let cluster = Cluster::start(&scratch.options()).await.unwrap();
     let pool = connect(&cluster.url(), 2).await;
@@ -233,7 +131,7 @@ async fn through_cuts_stalls_repeats_broken_frames_and_a_crashed_database_only_w
             .fetch_all(&pool)
             .await
             .unwrap();
-    let journal = exchanges.faults.journal();
+    let journal = faults.journal();
     assert_eq!(journal.forgotten, 0, "the journal explains every fault");
     let dropped: BTreeSet<(String, String, u64)> = journal
         .entries
@@ -244,12 +142,12 @@ async fn through_cuts_stalls_repeats_broken_frames_and_a_crashed_database_only_w
             (first..=last).map(move |id| (entry.exchange.to_owned(), symbol.clone(), id))
         })
         .collect();
-    let stored = stored(&pool, &exchanges.market).await;
+    let stored = stored(&pool, &market).await;
     let mut explained = 0;
     for ((exchange, symbol), symbol_stored) in &stored {
         for id in symbol_stored.missing() {
             let canonical = symbol.parse().unwrap();
-            let at = exchanges.market.trade(exchange, &canonical, id).unwrap().at.to_datetime();
+            let at = market.trade(exchange, &canonical, id).unwrap().at.to_datetime();
             let by_journal = dropped.contains(&(exchange.clone(), symbol.clone(), id));
             assert!(
                 by_journal || was_away(&sessions, exchange, at),

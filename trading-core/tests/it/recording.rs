@@ -5,14 +5,10 @@ use std::fs::File;
 use std::time::Duration;
 
 use serde_json::Value;
-use tokio::time::{Instant, sleep};
 
-use crate::recorder::setting;
 use crate::support::postgres::Scratch;
-use crate::support::process::{Program, command};
-
-/// Longer than a recorder takes to note its connections.
-const PATIENCE: Duration = Duration::from_secs(60);
+use crate::support::process::{Program, command, setting};
+use crate::support::waiting::until;
 
 /// The exit code, and what was printed.
 fn asked(settings: &[(String, String)], arguments: &[&str]) -> (Option<i32>, String) {
@@ -37,15 +33,11 @@ async fn a_recorder_that_runs_is_recording_and_one_that_stopped_is_not() {
     let arguments = ["live", "--simulate", "--exchange", "binance,kraken"];
     let mut program = Program::start(folder.path(), &arguments, &settings);
     program.logged("Feed connected").await;
-    let deadline = Instant::now() + PATIENCE;
-    let said = loop {
+    let said = until(async || {
         let (code, said) = asked(&settings, SIMULATED);
-        if code == Some(0) && said.contains("binance, kraken") {
-            break said;
-        }
-        assert!(Instant::now() < deadline, "{said}");
-        sleep(Duration::from_millis(100)).await;
-    };
+        if code == Some(0) && said.contains("binance, kraken") { Ok(said) } else { Err(said) }
+    })
+    .await;
     assert!(said.starts_with("recording: 2 connections to binance, kraken; "), "{said}");
     let (code, said) = asked(&settings, &[SIMULATED, &["--json"]].concat());
     let answer: Value = serde_json::from_str(&said).unwrap();

@@ -3,19 +3,16 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use rust_decimal::Decimal;
 use serde_json::Value;
 use sqlx::PgPool;
-use tokio::time::{Instant, sleep};
 use trading_core::store::embedded::Cluster;
 
 use crate::support::postgres::{Scratch, connect};
-use crate::support::process::{Program, command};
-
-const PATIENCE: Duration = Duration::from_secs(120);
+use crate::support::process::{Program, Settings, command, setting};
+use crate::support::waiting::until;
 
 /// Strategies that trade often, on three venues (Kraken's frames hold several symbols), with cash that binds, so that it
 /// matters in which order the symbols' ticks come.
@@ -74,21 +71,20 @@ slow = 9
 struct Home {
     scratch: Scratch,
     folder: tempfile::TempDir,
-    settings: Vec<(String, String)>,
+    settings: Settings,
 }
 
 impl Home {
     fn new() -> Self {
         let (scratch, folder) = (Scratch::simulated(), tempfile::tempdir().unwrap());
         std::fs::write(folder.path().join("settings.toml"), STRATEGIES).unwrap();
-        let setting = |key: &str, value: String| (format!("TRADING_CORE__{key}"), value);
         let settings = vec![
-            setting("DATABASE__DATA_DIR", scratch.path().display().to_string()),
-            setting("SIMULATE__RATE", "150".to_owned()),
+            setting("DATABASE__DATA_DIR", scratch.path().display()),
+            setting("SIMULATE__RATE", "150"),
             // Much is in memory when the program is killed.
-            setting("BATCH__MAX_SIZE", "5000".to_owned()),
-            setting("BATCH__MAX_TIME", "2s".to_owned()),
-            setting("PIPELINE__HEALTH_INTERVAL", "1s".to_owned()),
+            setting("BATCH__MAX_SIZE", "5000"),
+            setting("BATCH__MAX_TIME", "2s"),
+            setting("PIPELINE__HEALTH_INTERVAL", "1s"),
         ];
         Self { scratch, folder, settings }
     }
@@ -138,23 +134,19 @@ impl Home {
     }
 }
 
-/// Waits until so many more fills are stored.
+/// Waits until `by` more fills are stored.
 async fn filled(program: &mut Program, by: i64) {
-    program.logged("Look at it").await;
-    let log = program.log();
-    let line = log.lines().find(|line| line.contains("Look at it: psql '")).unwrap();
-    let pool = connect(line.split('\'').nth(1).unwrap(), 1).await;
-    let deadline = Instant::now() + PATIENCE;
+    let pool = connect(&program.cluster_url().await, 1).await;
     let mut wanted = None;
-    loop {
+    until(async || {
         let fills: i64 =
             sqlx::query_scalar("SELECT count(*) FROM paper_fills").fetch_one(&pool).await.unwrap();
         if fills >= *wanted.get_or_insert(fills + by) {
-            break;
+            return Ok(());
         }
-        assert!(Instant::now() < deadline, "no {by} more fills:\n{}", program.log());
-        sleep(Duration::from_millis(100)).await;
-    }
+        Err(format!("no {by} more fills:\n{}", program.log()))
+    })
+    .await;
     pool.close().await;
 }
 

@@ -19,9 +19,9 @@ use trading_core::paper::{
 };
 use trading_core::pipeline::tap;
 use trading_core::store::Store as _;
-use trading_core::store::postgres::{PostgresStore, migrate};
+use trading_core::store::postgres::PostgresStore;
 
-use crate::support::postgres::{TestDatabase, database};
+use crate::support::postgres::{TestDatabase, migrated};
 
 /// Strategies that trade often, on accounts whose cash binds, so that the order of the symbols matters; and one that
 /// looks back over several restarts.
@@ -317,8 +317,7 @@ async fn assert_as_uninterrupted(pool: &PgPool, expected: &Changes) {
 
 #[tokio::test]
 async fn a_crash_at_any_write_neither_doubles_nor_loses_a_fill() {
-    let db = database().await;
-    migrate(&db.pool).await.unwrap();
+    let db = migrated().await;
     let all = ticks(4_000);
     let (expected, summary) = uninterrupted(&all);
     assert!(expected.fills.len() > 300, "{summary}");
@@ -349,8 +348,7 @@ async fn a_crash_at_any_write_neither_doubles_nor_loses_a_fill() {
 
 #[tokio::test]
 async fn a_clean_restart_changes_nothing_but_one_point_of_equity() {
-    let db = database().await;
-    migrate(&db.pool).await.unwrap();
+    let db = migrated().await;
     let all = ticks(2_000);
     let (expected, _) = uninterrupted(&all);
     for (number, part) in all.chunks(700).enumerate() {
@@ -362,8 +360,7 @@ async fn a_clean_restart_changes_nothing_but_one_point_of_equity() {
 
 #[tokio::test]
 async fn ticks_fetched_later_and_ticks_traded_before_are_not_traded_on() {
-    let db = database().await;
-    migrate(&db.pool).await.unwrap();
+    let db = migrated().await;
     let all = ticks(2_000);
     let (expected, _) = uninterrupted(&all);
     run(&db, start(&all, 0), &all[..1_000], 1_000, Death::After(2)).await;

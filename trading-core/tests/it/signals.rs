@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
-use crate::recorder::setting;
 use crate::support::postgres::{TestDatabase, database};
-use crate::support::process::{Program, command};
+use crate::support::process::{Program, command, setting};
+use crate::support::waiting::until;
 
 /// Nothing is written before the stop: what is stored then was in memory.
 fn settings(database: &TestDatabase, folder: &Path) -> Vec<(String, String)> {
@@ -27,16 +27,14 @@ fn settings(database: &TestDatabase, folder: &Path) -> Vec<(String, String)> {
 
 /// Waits until ticks are in memory: the first health line that has counted some.
 async fn ticks_in_memory(program: &mut Program) {
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while !program
-        .log()
-        .lines()
-        .any(|line| line.contains("| Buffer: ") && !line.contains("| Buffer: 0/"))
-    {
+    until(async || {
+        // Ends the test where the program has ended.
         program.logged("Pipeline Health").await;
-        assert!(Instant::now() < deadline, "{}", program.log());
-        sleep(Duration::from_millis(50)).await;
-    }
+        let log = program.log();
+        let holds_some = |line: &str| line.contains("| Buffer: ") && !line.contains("| Buffer: 0/");
+        if log.lines().any(holds_some) { Ok(()) } else { Err(log) }
+    })
+    .await;
 }
 
 fn number(log: &str, word: &str) -> i64 {

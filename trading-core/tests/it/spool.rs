@@ -4,25 +4,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Output;
-use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use rust_decimal::Decimal;
 use serde_json::Value;
-use tokio::time::{Instant, sleep};
 use trading_core::simulator::{Market, MarketOptions};
 use trading_core::store::embedded::Cluster;
 use trading_core::store::embedded::command;
 
-use crate::recorder::{Exchanges, cluster_url, grown, setting};
+use crate::support::exchanges::{Exchanges, grown};
 use crate::support::postgres::{Scratch, connect};
-use crate::support::process::{self, Program};
+use crate::support::process::{self, Program, Settings, setting};
 use crate::support::truth::stored;
-
-/// Longer than anything is waited for; reached only when something is broken.
-const PATIENCE: Duration = Duration::from_secs(90);
-
-type Settings = Vec<(String, String)>;
+use crate::support::waiting::until;
 
 /// Small and quick, so that an outage is seen soon.
 fn settings(scratch: &Scratch, more: &[(String, String)]) -> Settings {
@@ -69,11 +63,11 @@ fn waiting(settings: &Settings) -> u64 {
 }
 
 async fn spooled(settings: &Settings, ticks: u64) {
-    let deadline = Instant::now() + PATIENCE;
-    while waiting(settings) < ticks {
-        assert!(Instant::now() < deadline, "{}", status(settings));
-        sleep(Duration::from_millis(200)).await;
-    }
+    until(async || match waiting(settings) {
+        waiting if waiting >= ticks => Ok(()),
+        waiting => Err(format!("{waiting} ticks wait, and not {ticks}")),
+    })
+    .await;
 }
 
 /// The ids in the spool, by exchange and symbol.
@@ -121,7 +115,7 @@ async fn through_an_outage_and_a_kill_everything_spooled_is_found_and_stored_onc
     prepared(&scratch).await;
     let mut program = Program::start(folder.path(), &["live"], &settings);
     program.logged("Look at it").await;
-    let pool = connect(&cluster_url(&program.log()), 2).await;
+    let pool = connect(&program.cluster_url().await, 2).await;
     grown(&pool, 500).await;
     pool.close().await;
     assert_eq!(status(&settings)["ticks"], 0);
@@ -179,7 +173,7 @@ async fn a_database_that_comes_back_is_found_and_nothing_is_missing() {
     prepared(&scratch).await;
     let mut program = Program::start(folder.path(), &["live"], &settings);
     program.logged("Look at it").await;
-    let pool = connect(&cluster_url(&program.log()), 2).await;
+    let pool = connect(&program.cluster_url().await, 2).await;
     grown(&pool, 200).await;
     command::stop(&scratch.options()).await.unwrap();
     program.logged("Store circuit OPEN").await;
@@ -213,7 +207,7 @@ async fn at_its_limit_the_feeds_wait_it_is_said_and_nothing_is_lost() {
     prepared(&scratch).await;
     let mut program = Program::start(folder.path(), &["live", "--simulate"], &settings);
     program.logged("Look at it").await;
-    let pool = connect(&cluster_url(&program.log()), 2).await;
+    let pool = connect(&program.cluster_url().await, 2).await;
     grown(&pool, 100).await;
     pool.close().await;
     command::stop(&scratch.options()).await.unwrap();
@@ -247,7 +241,7 @@ async fn what_a_stop_during_an_outage_leaves_is_stored_by_drain() {
     prepared(&scratch).await;
     let mut program = Program::start(folder.path(), &["live", "--simulate"], &settings);
     program.logged("Look at it").await;
-    let pool = connect(&cluster_url(&program.log()), 2).await;
+    let pool = connect(&program.cluster_url().await, 2).await;
     grown(&pool, 100).await;
     pool.close().await;
     command::stop(&scratch.options()).await.unwrap();
@@ -314,11 +308,11 @@ async fn a_damaged_and_odd_spool_gives_all_that_can_be_read_and_says_what_it_cou
     program.logged("Look at it").await;
     command::stop(&scratch.options()).await.unwrap();
     program.logged("Store circuit OPEN").await;
-    let deadline = Instant::now() + PATIENCE;
-    while segments(&scratch).len() < 4 {
-        assert!(Instant::now() < deadline, "{}", program.log());
-        sleep(Duration::from_millis(200)).await;
-    }
+    until(async || match segments(&scratch).len() {
+        4.. => Ok(()),
+        files => Err(format!("{files} files\n{}", program.log())),
+    })
+    .await;
     program.stop().await;
     drop(program);
     let before = spooled_ids(&settings);

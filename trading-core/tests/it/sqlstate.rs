@@ -1,20 +1,15 @@
 //! An outage never costs a row, and a bad row is never taken for an outage: provoked on a real PostgreSQL.
 
-use std::time::Duration;
-
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{
     AssertSqlSafe, ConnectOptions as _, Connection as _, Executor as _, PgConnection, PgPool,
 };
-use tokio::time::{Instant, sleep};
 use trading_core::domain::{Instrument, Side, Source, Tick, Timestamp, TradeId};
-use trading_core::store::postgres::{PostgresStore, migrate};
+use trading_core::store::postgres::PostgresStore;
 use trading_core::store::{Remedy, Store as _, StoreError, Written};
 
-use crate::support::postgres::{TestDatabase, database};
-
-/// Longer than anything is waited for; reached only when something is broken.
-const PATIENCE: Duration = Duration::from_secs(60);
+use crate::support::postgres::{TestDatabase, migrated};
+use crate::support::waiting::until;
 
 fn tick(id: u64) -> Tick {
     static NOW: std::sync::OnceLock<Timestamp> = std::sync::OnceLock::new();
@@ -33,12 +28,6 @@ fn tick(id: u64) -> Tick {
 
 fn ticks(ids: std::ops::Range<u64>) -> Vec<Tick> {
     ids.map(tick).collect()
-}
-
-async fn migrated() -> TestDatabase {
-    let database = database().await;
-    migrate(&database.pool).await.unwrap();
-    database
 }
 
 /// Runs statements; the test's own database is `{database}`.
@@ -98,21 +87,13 @@ async fn recovers(store: &PostgresStore, batch: &[Tick]) {
 
 /// Waits until a writer of this database waits for a lock.
 async fn a_writer_waits(database: &TestDatabase) {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        let waiting: i64 = sqlx::query_scalar(
-            "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'trading-core writer' \
-             AND datname = current_database() AND wait_event_type = 'Lock'",
-        )
-        .fetch_one(&database.pool)
-        .await
-        .unwrap();
-        if waiting > 0 {
-            return;
-        }
-        assert!(Instant::now() < deadline, "no writer waits");
-        sleep(Duration::from_millis(20)).await;
-    }
+    let waiting = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'trading-core writer' \
+         AND datname = current_database() AND wait_event_type = 'Lock'";
+    until(async || {
+        let waiting: i64 = sqlx::query_scalar(waiting).fetch_one(&database.pool).await.unwrap();
+        if waiting > 0 { Ok(()) } else { Err("no writer waits".to_owned()) }
+    })
+    .await;
 }
 
 /// A second session that holds the whole table.

@@ -8,7 +8,7 @@ use trading_core::domain::{Instrument, Side, Source, Tick, Timestamp, TradeId, p
 use trading_core::store::postgres::{PostgresStore, migrate, upsert_instruments};
 use trading_core::store::{Remedy, Store as _, Written};
 
-use crate::support::postgres::{TestDatabase, database};
+use crate::support::postgres::{TestDatabase, database, migrated};
 
 fn tick(id: u64) -> Tick {
     Tick {
@@ -31,12 +31,6 @@ fn now() -> Timestamp {
 
 fn ticks(ids: std::ops::Range<u64>) -> Vec<Tick> {
     ids.map(tick).collect()
-}
-
-async fn migrated() -> TestDatabase {
-    let database = database().await;
-    migrate(&database.pool).await.unwrap();
-    database
 }
 
 /// Both ways to a server: through its socket a batch is copied, over TCP a small one is inserted.

@@ -9,14 +9,12 @@ use nix::pty::{Winsize, openpty};
 use trading_core::store::embedded::Cluster;
 use trading_core::store::postgres::{Origin, claim};
 
-use crate::recorder::setting;
-use crate::support::postgres::{Scratch, TestDatabase, database};
-use crate::support::process::command;
+use crate::support::postgres::{Scratch, TestDatabase, migrated};
+use crate::support::process::{command, setting};
 
 /// A database with a symbol of wide letters, a gap in its ids, and a long remark.
 async fn recorded() -> TestDatabase {
-    let database = database().await;
-    trading_core::store::postgres::migrate(&database.pool).await.unwrap();
+    let database = migrated().await;
     let sql = "SELECT ensure_tick_partition(((now() - interval '10 min') AT TIME ZONE 'UTC')::date); \
          INSERT INTO feed_sessions (recorder, exchange, feed, connected_at, ended_at, seen_at, reason, symbols) \
              VALUES ('test', 'binance', 'binance-1', now() - interval '20 min', now(), now(), 'stopped', '{BTCUSDT,币安人生USDT}'); \
@@ -162,8 +160,7 @@ async fn no_terminal_is_too_narrow_to_print_on() {
 
 #[tokio::test]
 async fn a_command_to_be_copied_is_one_line_for_the_terminal_however_narrow_it_is() {
-    let database = database().await;
-    trading_core::store::postgres::migrate(&database.pool).await.unwrap();
+    let database = migrated().await;
     let simulated = Origin::Simulated("a test".to_owned());
     claim(&database.pool, &simulated).await.unwrap();
     let url = [("DATABASE_URL", database.url.as_str())];

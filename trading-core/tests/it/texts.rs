@@ -4,9 +4,8 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 use std::process::Stdio;
 
-use crate::recorder::setting;
 use crate::support::postgres::database;
-use crate::support::process::{Program, command};
+use crate::support::process::{Program, command, setting};
 
 #[tokio::test]
 async fn an_error_that_a_trigger_raises_is_one_line_of_the_log() {

@@ -2,15 +2,15 @@
 //! start is listed.
 
 use nix::sys::signal::Signal;
-use tokio::time::sleep;
 use trading_core::domain::Timestamp;
 use trading_core::store::embedded::{Cluster, command};
 
-use super::{PATIENCE, Settings, count, program, reached, settings};
-use crate::recorder::Exchanges;
+use super::{count, reached, settings};
+use crate::support::exchanges::Exchanges;
 use crate::support::postgres::{Scratch, connect};
-use crate::support::process::Program;
+use crate::support::process::{Program, Settings, program};
 use crate::support::truth::stored;
+use crate::support::waiting::until;
 
 const ARGUMENTS: [&str; 4] = ["live", "--exchange", "binance", "bybit"];
 
@@ -22,18 +22,15 @@ async fn stopped(scratch: &Scratch) -> String {
     url
 }
 
-/// Waits until so many ticks are in the spool.
+/// Waits until the spool holds this many ticks.
 async fn spooled(settings: &Settings, least: u64) {
-    let deadline = tokio::time::Instant::now() + PATIENCE;
-    loop {
-        let (_, told, _) = program(&["spool", "status", "--json"], settings);
-        let status: serde_json::Value = serde_json::from_str(&told).unwrap();
-        if status["ticks"].as_u64().unwrap() >= least {
-            return;
-        }
-        assert!(tokio::time::Instant::now() < deadline, "{status}");
-        sleep(std::time::Duration::from_millis(200)).await;
-    }
+    until(async || {
+        let (_, answer, _) = program("spool status --json", settings);
+        let status: serde_json::Value = serde_json::from_str(&answer).unwrap();
+        let waiting = status["ticks"].as_u64().unwrap();
+        if waiting >= least { Ok(()) } else { Err(answer) }
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -108,7 +105,7 @@ async fn what_no_wait_can_mend_ends_the_start_at_once_with_the_cure() {
         (database.url.replace("trading_core@", "nobody@"), "does not let this user in"),
     ] {
         let settings = settings(&Vec::new(), &url, folder.path());
-        let (code, _, log) = program(&["live", "--simulate"], &settings);
+        let (code, _, log) = program("live --simulate", &settings);
         assert_eq!(code, Some(1), "{log}");
         assert!(log.contains(told), "{log}");
     }
@@ -122,7 +119,7 @@ async fn a_database_that_turns_out_to_be_another_gets_nothing_of_what_was_spoole
     let url = stopped(&scratch).await;
     let settings = settings(&exchanges.settings, &url, folder.path());
     command::start(&scratch.options()).await.unwrap();
-    let (code, _, log) = program(&["db", "migrate"], &settings);
+    let (code, _, log) = program("db migrate", &settings);
     assert_eq!(code, Some(0), "{log}");
     let mut recorder = Program::start(folder.path(), &ARGUMENTS, &settings);
     recorder.logged("Feed connected").await;

@@ -3,11 +3,12 @@
 
 use sqlx::postgres::PgPoolOptions;
 use trading_core::domain::Tick;
-use trading_core::store::postgres::{Origin, claim, database_name, migrate};
+use trading_core::store::postgres::{Origin, claim, database_name};
 use trading_core::store::spool::Spool;
 
-use super::{count, program, run, settings};
-use crate::support::postgres::{TestDatabase, database};
+use super::{count, run, settings};
+use crate::support::postgres::{TestDatabase, database, migrated};
+use crate::support::process::program;
 
 /// A database of this name, made from the other as a dump would make it.
 async fn copied(from: &TestDatabase, name: &str) -> (sqlx::PgPool, String) {
@@ -39,8 +40,7 @@ fn tick(id: u64) -> Tick {
 
 #[tokio::test]
 async fn what_waits_for_a_database_is_not_stored_in_a_copy_of_it_unless_it_is_adopted() {
-    let original = database().await;
-    migrate(&original.pool).await.unwrap();
+    let original = migrated().await;
     let name = claim(&original.pool, &Origin::Exchanges).await.unwrap();
     assert_eq!(name.original, None);
     assert_eq!(
@@ -59,7 +59,7 @@ async fn what_waits_for_a_database_is_not_stored_in_a_copy_of_it_unless_it_is_ad
     let settings = settings(&Vec::new(), &url, folder.path());
     let id = name.own.split(',').next().unwrap().to_owned();
 
-    let (code, told, log) = program(&["spool", "drain"], &settings);
+    let (code, told, log) = program("spool drain", &settings);
     assert_eq!(code, Some(70), "{told}{log}");
     assert!(told.contains("0 ticks stored") && told.contains("10 ticks are left"), "{told}");
     assert!(log.contains("This database is a copy of another one"), "{log}");
@@ -69,10 +69,10 @@ async fn what_waits_for_a_database_is_not_stored_in_a_copy_of_it_unless_it_is_ad
     assert_ne!(own.own, name.own);
     assert_eq!(own.original.as_ref(), Some(&name.own));
 
-    let (code, _, log) = program(&["spool", "drain", "--adopt", "no-such-id"], &settings);
+    let (code, _, log) = program("spool drain --adopt no-such-id", &settings);
     assert_eq!(code, Some(1), "{log}");
     assert!(log.contains(&id), "it names what there is: {log}");
-    let (code, told, log) = program(&["spool", "drain", "--adopt", &id], &settings);
+    let (code, told, log) = program(&format!("spool drain --adopt {id}"), &settings);
     assert_eq!(code, Some(0), "{told}{log}");
     assert_eq!(count(&copy, "SELECT count(*) FROM tick_data").await, 10);
     copy.close().await;
@@ -80,8 +80,7 @@ async fn what_waits_for_a_database_is_not_stored_in_a_copy_of_it_unless_it_is_ad
 
 #[tokio::test]
 async fn a_spool_from_before_databases_had_places_is_still_its_database_s() {
-    let database = database().await;
-    migrate(&database.pool).await.unwrap();
+    let database = migrated().await;
     // As the version before has claimed it.
     run(&database.pool, "INSERT INTO recorded_from (origin, detail) VALUES ('real exchanges', '')")
         .await;

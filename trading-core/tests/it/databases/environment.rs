@@ -4,10 +4,9 @@
 use sqlx::postgres::PgPool;
 use trading_core::store::embedded::command;
 
-use super::{program, reached};
-use crate::recorder::{cluster_url, setting};
+use super::reached;
 use crate::support::postgres::{Scratch, connect};
-use crate::support::process::Program;
+use crate::support::process::{Program, program, setting};
 
 #[tokio::test]
 async fn variables_of_another_server_do_not_reach_the_embedded_database() {
@@ -42,7 +41,7 @@ async fn variables_of_another_server_do_not_reach_the_embedded_database() {
     let arguments = ["live", "--simulate", "--exchange", "okx"];
     let mut recorder = Program::start(folder.path(), &arguments, &settings);
     recorder.logged("Look at it").await;
-    let pool: PgPool = connect(&cluster_url(&recorder.log()), 2).await;
+    let pool: PgPool = connect(&recorder.cluster_url().await, 2).await;
     reached(&pool, "SELECT count(*) FROM tick_data", 100).await;
     let names: Vec<String> = sqlx::query_scalar(
         "SELECT DISTINCT application_name FROM pg_stat_activity \
@@ -53,7 +52,7 @@ async fn variables_of_another_server_do_not_reach_the_embedded_database() {
     .unwrap();
     assert_eq!(names, ["trading-core", "trading-core writer"]);
     pool.close().await;
-    let (_, told, _) = program(&["doctor", "--simulated", "--exchange", "okx"], &settings);
+    let (_, told, _) = program("doctor --simulated --exchange okx", &settings);
     assert!(told.contains("the tables are those of this version"), "{told}");
     assert!(recorder.stop().await.success(), "{}", recorder.log());
     let status = command::status(&scratch.options()).await.unwrap();
@@ -68,7 +67,7 @@ async fn settings_of_the_environment_reach_another_server_without_its_start() {
         ("DATABASE_URL".to_owned(), database.url.clone()),
         ("PGOPTIONS".to_owned(), "-c search_path=elsewhere".to_owned()),
     ];
-    let (code, _, told) = program(&["db", "migrate"], &settings);
+    let (code, _, told) = program("db migrate", &settings);
     assert_eq!(code, Some(0), "{told}");
     let there = "SELECT count(*) FROM pg_class WHERE oid = to_regclass('elsewhere.tick_data')";
     assert_eq!(super::count(&database.pool, there).await, 1);
@@ -78,7 +77,7 @@ async fn settings_of_the_environment_reach_another_server_without_its_start() {
 fn an_option_of_the_url_that_cannot_be_kept_is_named_at_the_check() {
     let check = |url: &str| {
         let settings = vec![("DATABASE_URL".to_owned(), url.to_owned())];
-        let (code, _, told) = program(&["config", "check"], &settings);
+        let (code, _, told) = program("config check", &settings);
         assert!(!told.contains("hunter2"), "{told}");
         (code, told)
     };

@@ -7,19 +7,10 @@ mod pooler;
 mod reader;
 mod rights;
 
-use std::process::Output;
-use std::time::Duration;
-
 use sqlx::{AssertSqlSafe, PgPool};
-use tokio::time::{Instant, sleep};
 
-use crate::recorder::setting;
-use crate::support::process::command;
-
-/// Longer than anything is waited for; reached only when something is broken.
-const PATIENCE: Duration = Duration::from_secs(90);
-
-type Settings = Vec<(String, String)>;
+use crate::support::process::{Settings, setting};
+use crate::support::waiting::until;
 
 /// Settings of a quick recorder on the database of a URL, with a spool of its own.
 fn settings(exchanges: &Settings, url: &str, folder: &std::path::Path) -> Settings {
@@ -44,21 +35,9 @@ async fn count(pool: &PgPool, sql: &str) -> i64 {
 
 /// Waits until a count is at least this.
 async fn reached(pool: &PgPool, sql: &str, least: i64) {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        let number = count(pool, sql).await;
-        if number >= least {
-            return;
-        }
-        assert!(Instant::now() < deadline, "{sql}: {number}, not {least}");
-        sleep(Duration::from_millis(100)).await;
-    }
-}
-
-/// The program, run to its end.
-fn program(arguments: &[&str], settings: &Settings) -> (Option<i32>, String, String) {
-    let Output { status, stdout, stderr } =
-        command().args(arguments).envs(settings.iter().cloned()).output().unwrap();
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-    (status.code(), text(stdout), text(stderr))
+    until(async || match count(pool, sql).await {
+        number if number >= least => Ok(()),
+        number => Err(format!("{sql}: {number}, not {least}")),
+    })
+    .await;
 }

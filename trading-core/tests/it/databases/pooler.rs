@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use trading_core::store::postgres::{Pooler, Server, Session, pooler};
 
-use super::{program, reached, run, settings};
-use crate::recorder::Exchanges;
+use super::{reached, run, settings};
+use crate::support::exchanges::Exchanges;
 use crate::support::pooler::Bouncer;
 use crate::support::postgres::database;
-use crate::support::process::Program;
+use crate::support::process::{Program, program};
 use crate::support::tools::pgbouncer;
 
 const SESSION: Session =
@@ -40,7 +40,7 @@ async fn in_session_mode_everything_is_stored_and_the_settings_of_a_session_hold
     let log = recorder.log();
     assert!(status.success() && log.contains("spooled 0"), "{status}\n{log}");
     assert!(!log.contains("Store circuit OPEN"), "{log}");
-    let (_, told, _) = program(&["doctor", "--exchange", "binance"], &settings);
+    let (_, told, _) = program("doctor --exchange binance", &settings);
     assert!(told.contains("the tables are those of this version"), "{told}");
 }
 
@@ -57,10 +57,10 @@ async fn in_transaction_and_statement_mode_doctor_and_live_name_the_pooler_and_t
 
             let folder = tempfile::tempdir().unwrap();
             let settings = settings(&Vec::new(), &url, folder.path());
-            let (code, _, told) = program(&["live", "--simulate"], &settings);
+            let (code, _, told) = program("live --simulate", &settings);
             assert_eq!(code, Some(1), "{told}");
             assert!(told.contains(mode) && told.contains("use its session mode"), "{told}");
-            let (code, told, _) = program(&["doctor", "--exchange", "okx"], &settings);
+            let (code, told, _) = program("doctor --exchange okx", &settings);
             assert_eq!(code, Some(2), "{told}");
             assert!(told.contains(&format!("a pooler in {mode} mode")), "{told}");
         }

@@ -7,9 +7,9 @@ use sqlx::{AssertSqlSafe, Executor as _};
 use trading_core::store::embedded::command;
 use trading_core::store::postgres::migrate;
 
-use super::{Settings, program, run, settings};
-use crate::recorder::setting;
+use super::{run, settings};
 use crate::support::postgres::{Scratch, TestDatabase, database};
+use crate::support::process::{Settings, program, setting};
 
 /// What follows a word in what the program printed.
 fn said<'a>(told: &'a str, what: &str) -> &'a str {
@@ -49,7 +49,7 @@ async fn drop_role(database: &TestDatabase, name: &str) {
 async fn a_reader_of_any_name_reads_what_is_there_and_what_comes_and_changes_nothing() {
     let (database, name, settings, folder) =
         there("o'Neill\"; DROP TABLE tick_data; -- :\\ %I ").await;
-    let (code, told, log) = program(&["db", "reader", &name, "-vvv"], &settings);
+    let (code, told, log) = program(&format!("db reader {name} -vvv"), &settings);
     assert_eq!(code, Some(0), "{told}{log}");
     let password = said(&told, "password").to_owned();
     assert!(password.len() == 32 && !log.contains(&password) && !log.contains("SCRAM"), "{log}");
@@ -115,7 +115,7 @@ async fn a_reader_of_any_name_reads_what_is_there_and_what_comes_and_changes_not
         .unwrap();
     // What only reads works for it. No connection was noted that could have brought the row.
     let own = super::settings(&Vec::new(), said(&told, "url"), folder.path());
-    for (arguments, expected) in [(&["verify"][..], 2), (&["replay", "--paper-trading"], 0)] {
+    for (arguments, expected) in [("verify", 2), ("replay --paper-trading", 0)] {
         let (code, told, log) = program(arguments, &own);
         assert_eq!(code, Some(expected), "{arguments:?}: {told}{log}");
     }
@@ -126,7 +126,7 @@ async fn a_reader_of_any_name_reads_what_is_there_and_what_comes_and_changes_not
 #[tokio::test]
 async fn a_second_call_keeps_the_password_and_grants_what_is_missing() {
     let (database, name, settings, folder) = there("twice_").await;
-    let (_, first, _) = program(&["db", "reader", &name], &settings);
+    let (_, first, _) = program(&format!("db reader {name}"), &settings);
     let password = said(&first, "password").to_owned();
     run(
         &database.pool,
@@ -136,7 +136,8 @@ async fn a_second_call_keeps_the_password_and_grants_what_is_missing() {
     .await;
     let file = folder.path().join("pgpass");
     let path = file.to_str().unwrap();
-    let (code, again, log) = program(&["db", "reader", &name, "--password-file", path], &settings);
+    let (code, again, log) =
+        program(&format!("db reader {name} --password-file {path}"), &settings);
     assert_eq!(code, Some(0), "{again}{log}");
     assert!(said(&again, "password").contains("--new-password") && !file.exists(), "{again}");
     let reader = reading(&database, &name, &password).await;
@@ -146,7 +147,7 @@ async fn a_second_call_keeps_the_password_and_grants_what_is_missing() {
     assert_eq!(limit, "7min", "what its owner set is left");
     reader.close().await;
 
-    let new = ["db", "reader", &name, "--new-password", "--password-file", path];
+    let new = format!("db reader {name} --new-password --password-file {path}");
     let (code, told, log) = program(&new, &settings);
     assert_eq!(code, Some(0), "{told}{log}");
     assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
@@ -176,7 +177,7 @@ async fn a_role_that_does_other_work_and_a_user_who_may_not_make_one_are_refused
     )
     .await;
     for role in [&*name, &*group, "trading_core"] {
-        let (code, told, log) = program(&["db", "reader", role], &settings);
+        let (code, told, log) = program(&format!("db reader {role}"), &settings);
         assert_eq!((code, &*told), (Some(1), ""), "{log}");
         assert!(log.contains("may do more than read"), "{log}");
     }
@@ -192,13 +193,13 @@ async fn a_role_that_does_other_work_and_a_user_who_may_not_make_one_are_refused
     let plain = database.url.replace("trading_core@", &format!("{name}@"));
     run(&database.pool, format!("GRANT SELECT ON ALL TABLES IN SCHEMA public TO {name}")).await;
     let plain = super::settings(&Vec::new(), &plain, folder.path());
-    let (code, _, log) = program(&["db", "reader", "nobody_yet"], &plain);
+    let (code, _, log) = program("db reader nobody_yet", &plain);
     assert!(code == Some(1) && log.contains("run this as a user with CREATEROLE"), "{log}");
     run(&database.pool, format!("ALTER ROLE {name} CREATEROLE")).await;
-    let (code, _, log) = program(&["db", "reader", "nobody_yet"], &plain);
+    let (code, _, log) = program("db reader nobody_yet", &plain);
     assert!(code == Some(1) && log.contains("GRANT trading_core TO"), "{log}");
     for wrong in ["", "a\nb", &"x".repeat(64)] {
-        let (code, _, log) = program(&["db", "reader", wrong], &settings);
+        let (code, _, log) = program(&format!("db reader {wrong}"), &settings);
         assert!(code == Some(1) && log.contains("1 to 63 bytes"), "{log}");
     }
     drop_role(&database, &name).await;
@@ -209,14 +210,14 @@ async fn a_role_that_does_other_work_and_a_user_who_may_not_make_one_are_refused
 async fn the_embedded_database_gets_a_reader_who_is_let_in_over_tcp_with_the_password() {
     let scratch = Scratch::new("");
     let mut settings = vec![setting("DATABASE__DATA_DIR", scratch.path().display())];
-    let (code, told, log) = program(&["db", "reader", "grafana"], &settings);
+    let (code, told, log) = program("db reader grafana", &settings);
     assert_eq!(code, Some(0), "{told}{log}");
     assert!(told.contains("database.tcp = true"), "{told}");
     let password = said(&told, "password").to_owned();
     settings.push(setting("DATABASE__TCP", "true"));
-    let (code, _, log) = program(&["db", "start"], &settings);
+    let (code, _, log) = program("db start", &settings);
     assert_eq!(code, Some(0), "{log}");
-    let (code, told, log) = program(&["db", "reader", "grafana"], &settings);
+    let (code, told, log) = program("db reader grafana", &settings);
     assert_eq!(code, Some(0), "{log}");
     assert!(told.contains("127.0.0.1"), "{told}");
     let port = command::status(&scratch.options()).await.unwrap().server.unwrap().port;
@@ -226,6 +227,6 @@ async fn the_embedded_database_gets_a_reader_who_is_let_in_over_tcp_with_the_pas
     reader.execute("SELECT FROM candles_1m").await.unwrap();
     reader.close().await;
     session(tcp.password("wrong")).await.unwrap_err();
-    let (code, _, log) = program(&["db", "stop"], &settings);
+    let (code, _, log) = program("db stop", &settings);
     assert_eq!(code, Some(0), "{log}");
 }

@@ -5,15 +5,14 @@ use std::time::Duration;
 use sqlx::Connection as _;
 use trading_core::store::postgres::{MaintenanceError, migrate, migrate_within};
 
-use super::{Settings, program, reached, run, settings};
-use crate::recorder::Exchanges;
-use crate::support::postgres::{TestDatabase, database};
-use crate::support::process::Program;
+use super::{reached, run, settings};
+use crate::support::exchanges::Exchanges;
+use crate::support::postgres::{TestDatabase, migrated};
+use crate::support::process::{Program, Settings, program};
 
 /// A database whose schema is current, with days ahead, and a role of these rights on it; with its URL.
 async fn owned(rights: &str) -> (TestDatabase, String, String) {
-    let database = database().await;
-    migrate(&database.pool).await.unwrap();
+    let database = migrated().await;
     let role = format!("plain_{}", database.socket().get_database().unwrap());
     run(
         &database.pool,
@@ -36,7 +35,7 @@ async fn drop_role(database: &TestDatabase, role: &str) {
 
 /// Of the doctor, what it says of the database at this level.
 fn doctor(settings: &Settings, level: &str) -> Vec<String> {
-    let (_, told, _) = program(&["doctor", "--exchange", "okx", "--json"], settings);
+    let (_, told, _) = program("doctor --exchange okx --json", settings);
     let told: serde_json::Value = serde_json::from_str(&told).unwrap();
     let of_level = told["checks"].as_array().unwrap().iter().filter(|it| it["level"] == level);
     let database = of_level.filter(|it| it["area"] == "database");
@@ -61,11 +60,11 @@ async fn plain_rights_are_enough_for_every_command_on_a_current_schema() {
     assert!(!recorder.log().contains("WARN The days"), "{}", recorder.log());
     assert!(!recorder.log().contains("denied"), "{}", recorder.log());
     for (arguments, expected) in [
-        (&["verify", "--exchange", "binance"][..], 0),
-        (&["replay", "--paper-trading"], 0),
-        (&["spool", "drain"], 0),
-        (&["backfill", "--exchange", "binance"], 0),
-        (&["db", "migrate"], 0),
+        ("verify --exchange binance", 0),
+        ("replay --paper-trading", 0),
+        ("spool drain", 0),
+        ("backfill --exchange binance", 0),
+        ("db migrate", 0),
     ] {
         let (code, told, log) = program(arguments, &settings);
         assert_eq!(code, Some(expected), "{arguments:?}: {told}{log}");
@@ -106,7 +105,7 @@ async fn a_day_that_is_missing_and_a_right_that_is_missing_are_named_with_the_cu
         failed.iter().any(|it| it.contains("GRANT SELECT, INSERT, UPDATE, DELETE")),
         "{failed:?}"
     );
-    let (code, _, told) = program(&["live", "--simulate"], &settings);
+    let (code, _, told) = program("live --simulate", &settings);
     assert_eq!(code, Some(1), "{told}");
     assert!(told.contains("GRANT SELECT, INSERT, UPDATE, DELETE"), "{told}");
     drop_role(&database, &role).await;
@@ -119,12 +118,12 @@ async fn a_user_without_rights_is_told_by_every_command_which_grant_is_missing()
     let folder = tempfile::tempdir().unwrap();
     let settings = settings(&Vec::new(), &url, folder.path());
     for arguments in [
-        &["doctor", "--exchange", "okx"][..],
-        &["verify"],
-        &["replay", "--paper-trading"],
-        &["backfill", "--exchange", "okx"],
-        &["live", "--simulate"],
-        &["db", "migrate"],
+        "doctor --exchange okx",
+        "verify",
+        "replay --paper-trading",
+        "backfill --exchange okx",
+        "live --simulate",
+        "db migrate",
     ] {
         let (code, told, log) = program(arguments, &settings);
         assert_ne!(code, Some(0), "{arguments:?}: {told}{log}");
@@ -153,18 +152,17 @@ async fn what_only_reads_works_with_a_role_that_may_only_read() {
     let folder = tempfile::tempdir().unwrap();
     let settings = settings(&Vec::new(), &url, folder.path());
     // No connection was noted that could have brought the row.
-    for (arguments, code_of_it) in
-        [(&["verify", "--exchange", "binance"][..], 2), (&["replay", "--paper-trading"], 0)]
+    for (arguments, code_of_it) in [("verify --exchange binance", 2), ("replay --paper-trading", 0)]
     {
         let (code, told, log) = program(arguments, &settings);
         assert_eq!(code, Some(code_of_it), "{arguments:?}: {told}{log}");
     }
     run(&database.pool, "DELETE FROM _sqlx_migrations WHERE version = 6").await;
-    let (code, _, told) = program(&["replay", "--paper-trading"], &settings);
+    let (code, _, told) = program("replay --paper-trading", &settings);
     assert_eq!(code, Some(1), "{told}");
     assert!(told.contains("1 migrations behind, and the server is read-only"), "{told}");
     run(&database.pool, format!("ALTER ROLE {role} RESET default_transaction_read_only")).await;
-    let (code, _, told) = program(&["replay", "--paper-trading"], &settings);
+    let (code, _, told) = program("replay --paper-trading", &settings);
     assert_eq!(code, Some(1), "{told}");
     assert!(told.contains("may not change them: run `trading-core db migrate`"), "{told}");
     drop_role(&database, &role).await;
@@ -176,7 +174,7 @@ async fn a_newer_schema_is_told_in_the_same_words_by_live_and_doctor() {
     run(&database.pool, "UPDATE _sqlx_migrations SET version = 9999 WHERE version = 1").await;
     let folder = tempfile::tempdir().unwrap();
     let settings = settings(&Vec::new(), &url, folder.path());
-    let (code, _, told) = program(&["live", "--simulate"], &settings);
+    let (code, _, told) = program("live --simulate", &settings);
     assert_eq!(code, Some(1), "{told}");
     assert!(told.contains("a newer trading-core has changed the tables"), "{told}");
     let failed = doctor(&settings, "fail");
@@ -189,8 +187,7 @@ async fn a_newer_schema_is_told_in_the_same_words_by_live_and_doctor() {
 
 #[tokio::test]
 async fn the_migration_lock_is_not_asked_for_when_nothing_is_to_migrate_else_its_holder_is_named() {
-    let database = database().await;
-    migrate(&database.pool).await.unwrap();
+    let database = migrated().await;
     let name = database.socket().get_database().unwrap().to_owned();
     let holder = database.socket().application_name("forgotten tool");
     let mut holder = sqlx::PgConnection::connect_with(&holder).await.unwrap();

@@ -8,10 +8,10 @@ use std::collections::BTreeSet;
 
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Executor as _, PgPool};
 use trading_core::domain::{Instrument, Side, Source, Tick, Timestamp, TradeId};
-use trading_core::store::postgres::{PostgresStore, last_stored, make_days_ahead, migrate};
+use trading_core::store::postgres::{PostgresStore, last_stored, make_days_ahead};
 use trading_core::store::{DaysLeft, Remedy, Store as _, StoreError, Written};
 
-use crate::support::postgres::{TestDatabase, database};
+use crate::support::postgres::migrated;
 
 const DAY: i64 = 86_400_000_000;
 
@@ -42,12 +42,6 @@ fn live(exchange: &'static str, id: u64) -> Tick {
 
 fn day(days_ago: i64) -> String {
     now().plus_micros(-days_ago * DAY).to_datetime().date_naive().to_string()
-}
-
-async fn migrated() -> TestDatabase {
-    let database = database().await;
-    migrate(&database.pool).await.unwrap();
-    database
 }
 
 async fn run(pool: &PgPool, statements: impl Into<String>) {

@@ -5,11 +5,12 @@ use trading_core::domain::{ClockOffset, Source, Tick, TradeId};
 use trading_core::store::postgres::{PostgresStore, Restored, restore_refused_for_time};
 use trading_core::store::{Store as _, Written};
 
-use super::{DAY, day, live, migrated, now, number, old, rows, run, stored};
-use crate::recorder::{Exchanges, setting};
-use crate::support::postgres::TestDatabase;
-use crate::support::process::Program;
+use super::{DAY, day, live, now, number, old, rows, run, stored};
+use crate::support::exchanges::Exchanges;
+use crate::support::postgres::{TestDatabase, migrated};
+use crate::support::process::{Program, setting};
 use crate::support::tools::faketime;
+use crate::support::waiting::until;
 
 /// A live tick that the exchange stamps so many days before its receipt.
 fn stamped(exchange: &'static str, id: u64, days_before: i64) -> Tick {
@@ -191,13 +192,12 @@ async fn a_recorder_whose_clock_is_three_days_behind_stores_its_ticks_and_those_
     let mut program = Program::start(folder.path(), &["live", "--exchange", "kraken"], &settings);
     program.logged("refused only for their time are in tick_data now: 5000 stored").await;
     program.logged("set the wrong one right").await;
-    let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(60);
-    while number(&database.pool, "SELECT count(*) FROM tick_data WHERE exchange = 'kraken'").await
-        < 100
-    {
-        assert!(tokio::time::Instant::now() < deadline, "{}", program.log());
-        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-    }
+    let of_kraken = "SELECT count(*) FROM tick_data WHERE exchange = 'kraken'";
+    until(async || match number(&database.pool, of_kraken).await {
+        100.. => Ok(()),
+        rows => Err(format!("{rows} rows\n{}", program.log())),
+    })
+    .await;
     let status = program.stop().await;
     assert!(status.success(), "{}", program.log());
     assert!(program.log().contains("+ rejected 0 +"), "{}", program.log());

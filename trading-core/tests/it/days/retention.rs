@@ -6,8 +6,8 @@ use trading_core::domain::{Tick, Timestamp};
 use trading_core::store::Store as _;
 use trading_core::store::postgres::{Dropped, PostgresStore, drop_old_partitions};
 
-use super::{DAY, day, live, migrated, now, old, rows, run};
-use crate::support::postgres::TestDatabase;
+use super::{DAY, day, live, now, old, rows, run};
+use crate::support::postgres::{TestDatabase, migrated};
 
 const TWO_DAYS: Duration = Duration::from_secs(2 * 86_400);
 

@@ -7,10 +7,10 @@ use sqlx::types::chrono::{DateTime, Utc};
 use tokio_tungstenite::tungstenite::Message as Frame;
 use trading_core::domain::{RecorderClock, Timestamp, steady_micros};
 use trading_core::exchange::{Kraken, Limits, Okx};
-use trading_core::store::postgres::migrate;
 
-use super::{PATIENCE, World, gaps};
-use crate::support::postgres::database;
+use super::{World, gaps};
+use crate::support::postgres::migrated;
+use crate::support::waiting::{in_time, spawn};
 
 #[tokio::test]
 async fn what_an_exchange_repeats_after_a_reconnect_is_taken_once() {
@@ -85,15 +85,14 @@ async fn heartbeats_alone_do_not_keep_a_connection() {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, beat).await.expect("the feed never left");
+    in_time(beat).await;
     world.accept().await;
     world.stop().await;
 }
 
 #[tokio::test]
 async fn a_frame_that_is_not_understood_is_kept_aside_a_gap_is_listed_and_the_connection_lives() {
-    let database = database().await;
-    migrate(&database.pool).await.unwrap();
+    let database = migrated().await;
     let mut world = World::new(&Kraken, 1_000, |limits| limits).await;
     let mut server = world.accept().await;
     server.acknowledge_kraken().await;
@@ -141,7 +140,7 @@ async fn a_full_channel_holds_the_socket_and_nothing_is_lost() {
     let mut world = World::new(&Kraken, 10, |limits| limits).await;
     let mut server = world.accept().await;
     server.acknowledge_kraken().await;
-    let mut sending = tokio::runtime::Handle::current().spawn(async move {
+    let mut sending = spawn(async move {
         for first in (1..=TRADES).step_by(50) {
             server.send_kraken(first..=first + 49).await;
         }
@@ -169,7 +168,7 @@ async fn a_feed_that_is_ended_while_it_waits_for_the_channel_leaves_no_tick_unco
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(PATIENCE, is_held).await.unwrap();
+    in_time(is_held).await;
     // As a stop with a second signal does.
     world.feed.abort();
     assert!((&mut world.feed).await.unwrap_err().is_cancelled());
@@ -213,8 +212,7 @@ async fn where_the_clock_is_set_the_times_follow_it_and_no_row_is_of_two_reading
         times.push(received_at);
     }
     let (_, _, journal) = world.stop().await;
-    let database = database().await;
-    migrate(&database.pool).await.unwrap();
+    let database = migrated().await;
     journal.run(database.pool.clone()).await;
     type Row = (DateTime<Utc>, DateTime<Utc>, i64, String);
     let rows: Vec<Row> = sqlx::query_as(

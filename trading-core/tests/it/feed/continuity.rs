@@ -6,18 +6,13 @@ use std::time::Duration;
 use sqlx::PgPool;
 use trading_core::domain::{Instrument, Timestamp, TradeId};
 use trading_core::exchange::{Bybit, Coinbase, Exchange, Kraken, Okx};
-use trading_core::store::postgres::{LastStored, migrate};
+use trading_core::store::postgres::LastStored;
 
-use super::{PATIENCE, Server, World, gaps};
-use crate::support::postgres::{TestDatabase, database};
+use super::{Server, World, gaps};
+use crate::support::postgres::migrated;
+use crate::support::waiting::in_time;
 
 const AT: &str = "2026-09-26T18:09:13.157776Z";
-
-async fn migrated() -> TestDatabase {
-    let database = database().await;
-    migrate(&database.pool).await.unwrap();
-    database
-}
 
 /// The last stored trade of bitcoin.
 fn stored(exchange: &dyn Exchange, id: u64, at: &str) -> Vec<LastStored> {
@@ -35,7 +30,7 @@ fn stored(exchange: &dyn Exchange, id: u64, at: &str) -> Vec<LastStored> {
 /// Stops the feed, writes what it noted, and reads the gaps.
 async fn noted(world: World, pool: &PgPool) -> Vec<String> {
     let (_, _, journal) = world.stop().await;
-    tokio::time::timeout(PATIENCE, journal.run(pool.clone())).await.unwrap();
+    in_time(journal.run(pool.clone())).await;
     gaps(pool).await
 }
 
@@ -194,7 +189,7 @@ async fn of_two_connections_each_trade_comes_once_and_what_one_lost_the_other_br
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, all).await.unwrap();
+    in_time(all).await;
     assert_eq!(noted(world, &database.pool).await, [""; 0]);
     let reading = ledger.read();
     assert_eq!((reading.received, reading.duplicates, reading.reconnects), (24, 10, 1));

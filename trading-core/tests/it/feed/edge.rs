@@ -10,10 +10,10 @@ use trading_core::exchange::{Bybit, Exchange as _, Kraken, Limits};
 use trading_core::feed::ConnectGate;
 use trading_core::network::{Network, Pause};
 use trading_core::rest::{RestClient, RestError};
-use trading_core::store::postgres::migrate;
 
-use super::{PATIENCE, World};
-use crate::support::postgres::database;
+use super::World;
+use crate::support::postgres::migrated;
+use crate::support::waiting::in_time;
 
 /// A short frame as a server sends it.
 fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
@@ -24,8 +24,7 @@ fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
 
 #[tokio::test]
 async fn a_text_that_is_no_utf8_is_kept_aside_whole_or_in_pieces_and_the_connection_lives() {
-    let database = database().await;
-    migrate(&database.pool).await.unwrap();
+    let database = migrated().await;
     let mut world = World::new(&Kraken, 1_000, |limits| limits).await;
     let mut server = world.accept().await;
     server.acknowledge_kraken().await;
@@ -57,7 +56,7 @@ async fn a_text_that_is_no_utf8_is_kept_aside_whole_or_in_pieces_and_the_connect
 
 /// Answers one request, whatever it asks, and closes.
 async fn answer(listener: &TcpListener, text: &str) {
-    let accepted = tokio::time::timeout(PATIENCE, listener.accept()).await.unwrap();
+    let accepted = in_time(listener.accept()).await;
     let mut stream: TcpStream = accepted.unwrap().0;
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
@@ -149,7 +148,7 @@ async fn pings_alone_do_not_keep_a_connection() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, pinging).await.expect("the feed never left");
+    in_time(pinging).await;
     world.accept().await;
     world.stop().await;
 }

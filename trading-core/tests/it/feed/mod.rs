@@ -9,10 +9,10 @@ use std::time::Duration;
 use futures_util::{SinkExt as _, StreamExt as _};
 use sqlx::PgPool;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinHandle;
 use tokio_tungstenite::tungstenite::Message as Frame;
 use tokio_tungstenite::{WebSocketStream, accept_async};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use trading_core::config::NetworkSettings;
 use trading_core::domain::{
     ExchangeStamps, Instrument, RecorderClock, Tick, Timestamp, steady_micros,
@@ -23,14 +23,13 @@ use trading_core::network::Network;
 use trading_core::pipeline::{Ledger, TickReceiver, channel};
 use trading_core::store::journal::{JournalWriter, journal};
 
+use crate::support::waiting::{in_time, spawn};
+
 mod connection;
 mod continuity;
 mod edge;
 mod errors;
 mod silence;
-
-/// Longer than anything these tests wait for; reached only when something is broken.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A feed of `BTC-USD` and `ETH-USD`, and the server it connects to.
 struct World {
@@ -39,7 +38,7 @@ struct World {
     ledger: Arc<Ledger>,
     journal: JournalWriter,
     stop: CancellationToken,
-    feed: JoinHandle<()>,
+    feed: AbortOnDropHandle<()>,
 }
 
 impl World {
@@ -82,14 +81,13 @@ impl World {
         };
         change(&mut context);
         let stop = CancellationToken::new();
-        let feed = tokio::runtime::Handle::current().spawn(run(context, stop.clone()));
+        let feed = spawn(run(context, stop.clone()));
         Self { listener, ticks, ledger, journal: writer, stop, feed }
     }
 
     /// The feed's next connection.
     async fn accept(&self) -> Server {
-        let (socket, _) =
-            tokio::time::timeout(PATIENCE, self.listener.accept()).await.unwrap().unwrap();
+        let (socket, _) = in_time(self.listener.accept()).await.unwrap();
         Server(accept_async(socket).await.unwrap())
     }
 
@@ -105,7 +103,7 @@ impl World {
         while ticks.len() < number {
             let left = number - ticks.len();
             let received = self.ticks.recv_many(&mut ticks, left);
-            assert_ne!(tokio::time::timeout(PATIENCE, received).await.unwrap(), 0, "feed ended");
+            assert_ne!(in_time(received).await, 0, "feed ended");
         }
         ticks
     }
@@ -113,7 +111,7 @@ impl World {
     /// Stops the feed, and says what is still in the channel.
     async fn stop(mut self) -> (Vec<u64>, Arc<Ledger>, JournalWriter) {
         self.stop.cancel();
-        tokio::time::timeout(PATIENCE, self.feed).await.unwrap().unwrap();
+        in_time(self.feed).await.unwrap();
         let mut rest = Vec::new();
         while self.ticks.recv_many(&mut rest, 1_000).await > 0 {}
         let ids = rest.iter().map(|tick| tick.trade_id.number().unwrap()).collect();
@@ -139,7 +137,7 @@ impl Server {
     /// The next text of the feed that is not a ping; `None` when it has closed.
     async fn next(&mut self) -> Option<String> {
         loop {
-            match tokio::time::timeout(PATIENCE, self.0.next()).await.unwrap() {
+            match in_time(self.0.next()).await {
                 Some(Ok(Frame::Text(text))) if !text.contains("ping") => {
                     return Some(text.to_string());
                 }

@@ -6,13 +6,14 @@ use std::time::Duration;
 use rust_decimal::Decimal;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_tungstenite::accept_async;
-use tokio_util::sync::CancellationToken;
 use trading_core::domain::{Instrument, RecorderClock, Timestamp};
 use trading_core::exchange::{Binance, Exchange as _, Kraken};
 use trading_core::feed::LivenessRules;
-use trading_core::simulator::{Action, Simulator, SimulatorOptions, Target};
+use trading_core::simulator::{Action, SimulatorOptions, Target};
 
-use super::{PATIENCE, Server, World};
+use super::{Server, World};
+use crate::support::exchanges::Exchanges;
+use crate::support::waiting::PATIENCE;
 
 /// As the default, in a hurry.
 const RULES: LivenessRules = LivenessRules {
@@ -155,14 +156,11 @@ async fn a_symbol_that_was_acknowledged_and_never_trades_is_asked_for_once_more_
 #[tokio::test]
 async fn a_symbol_that_a_simulated_exchange_forgets_comes_back_without_a_reconnect() {
     let options = SimulatorOptions { rate: Decimal::from(50), ..SimulatorOptions::default() };
-    let simulator = Simulator::bind(options).await.unwrap();
-    let (address, faults) = (simulator.address(), simulator.faults());
-    let cancel = CancellationToken::new();
-    let serving = tokio::runtime::Handle::current().spawn(simulator.run(cancel.clone()));
+    let exchanges = Exchanges::with(options).await;
     let symbol = |name: &str| Instrument::intern("binance", &name.parse().unwrap()).unwrap();
     let (bitcoin, ether) = (symbol("BTCUSDT"), symbol("ETHUSDT"));
     let mut world = World::with(&Binance, 100_000, |context| {
-        context.url = Binance.connect_url(&format!("ws://{address}/binance"));
+        context.url = Binance.connect_url(&exchanges.url("ws", "binance"));
         context.instruments = vec![bitcoin, ether];
         context.clock = RecorderClock::default();
         // The rate is fifty a second, in orders of several trades.
@@ -172,7 +170,7 @@ async fn a_symbol_that_a_simulated_exchange_forgets_comes_back_without_a_reconne
     world.next(400).await;
     let only = Target { symbol: Some("BTCUSDT".to_owned()), ..Target::default() };
     let for_long = Action::Stall(PATIENCE * 10);
-    faults.act(&only, for_long, Timestamp::now()).unwrap();
+    exchanges.faults.act(&only, for_long, Timestamp::now()).unwrap();
     let stalled_at = Timestamp::now();
     let deadline = Instant::now() + PATIENCE;
     let comes_back = loop {
@@ -191,6 +189,5 @@ async fn a_symbol_that_a_simulated_exchange_forgets_comes_back_without_a_reconne
     assert_eq!(comes_back.instrument, bitcoin);
     let (.., ledger, _) = world.stop().await;
     assert_eq!(ledger.read().reconnects, 0);
-    cancel.cancel();
-    serving.await.unwrap().unwrap();
+    exchanges.close().await;
 }

@@ -2,10 +2,10 @@
 
 use trading_core::store::postgres::Origin;
 
-use super::{made, of_a_market, program, settings};
-use crate::recorder::{Exchanges, setting};
-use crate::support::postgres::{Scratch, database};
-use crate::support::process::{self, Program};
+use super::{made, of_a_market, settings};
+use crate::support::exchanges::Exchanges;
+use crate::support::postgres::{Scratch, migrated};
+use crate::support::process::{self, Program, program, setting};
 
 /// The indented lines of a message: what is to be typed, with the program by its path.
 fn commands(log: &str) -> Vec<String> {
@@ -69,8 +69,7 @@ async fn the_demo_goes_on_beside_an_older_directory_and_says_so_once() {
 async fn another_servers_database_of_the_other_kind_is_refused_with_what_to_type() {
     let exchanges = Exchanges::start(10).await;
     for (line, held) in [("live", of_a_market()), ("live --simulate", Origin::Exchanges)] {
-        let database = database().await;
-        trading_core::store::postgres::migrate(&database.pool).await.unwrap();
+        let database = migrated().await;
         trading_core::store::postgres::claim(&database.pool, &held).await.unwrap();
         let folder = tempfile::tempdir().unwrap();
         let mut settings = exchanges.settings.clone();

@@ -6,34 +6,19 @@ mod remove;
 mod simulator;
 mod users;
 
-use std::process::Output;
-
 use trading_core::simulator::MARKET_VERSION;
 use trading_core::store::embedded::{Cluster, command as db};
 use trading_core::store::postgres::{Origin, claim, migrate};
 
-use crate::recorder::{Exchanges, cluster_url, grown, setting};
+use crate::support::exchanges::{Exchanges, grown};
 use crate::support::postgres::{Scratch, connect, server_pid};
-use crate::support::process::{Program, command};
-
-type Settings = Vec<(String, String)>;
+use crate::support::process::{Program, Settings, command, ended, program, setting};
 
 fn settings(scratch: &Scratch) -> Settings {
     vec![
         setting("DATABASE__DATA_DIR", scratch.path().display()),
         setting("BATCH__MAX_TIME", "200ms"),
     ]
-}
-
-/// The program, run to its end: exit code, answer, log.
-fn program(line: &str, settings: &Settings) -> (Option<i32>, String, String) {
-    let mut command = command();
-    told(command.args(line.split_whitespace()).envs(settings.iter().cloned()).output().unwrap())
-}
-
-fn told(output: Output) -> (Option<i32>, String, String) {
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-    (output.status.code(), text(output.stdout), text(output.stderr))
 }
 
 /// A stopped database that holds one trade of this origin.
@@ -67,7 +52,7 @@ async fn the_demo_and_the_real_exchanges_follow_each_other_in_one_directory_and_
     let demo = tempfile::tempdir().unwrap();
     let mut recorder = Program::start(demo.path(), &["live", "--simulate"], &settings);
     recorder.logged("Look at it").await;
-    let pool = connect(&cluster_url(&recorder.log()), 1).await;
+    let pool = connect(&recorder.cluster_url().await, 1).await;
     grown(&pool, 50).await;
     pool.close().await;
     assert!(recorder.stop().await.success(), "{}", recorder.log());
@@ -77,7 +62,7 @@ async fn the_demo_and_the_real_exchanges_follow_each_other_in_one_directory_and_
     let real = tempfile::tempdir().unwrap();
     let mut recorder = Program::start(real.path(), &["live"], &settings);
     recorder.logged("Look at it").await;
-    let pool = connect(&cluster_url(&recorder.log()), 1).await;
+    let pool = connect(&recorder.cluster_url().await, 1).await;
     grown(&pool, 50).await;
     let origin: String =
         sqlx::query_scalar("SELECT origin FROM recorded_from").fetch_one(&pool).await.unwrap();
@@ -88,7 +73,7 @@ async fn the_demo_and_the_real_exchanges_follow_each_other_in_one_directory_and_
         let mut command = command();
         command.args(["db", "psql"]).args(flag.split_whitespace());
         command.args(["--", "-Atc", "SELECT origin FROM recorded_from"]);
-        told(command.envs(settings.iter().cloned()).output().unwrap())
+        ended(command.envs(settings.iter().cloned()).output().unwrap())
     };
     assert_eq!(psql("").1, "real exchanges\n");
     assert_eq!(psql("--simulated").1, "a simulated market\n");
@@ -157,7 +142,7 @@ async fn psql_on_a_stopped_database_starts_it_for_as_long_as_it_runs() {
     let psql = |arguments: &[&str]| {
         let mut command = command();
         command.args(["db", "psql", "--"]).args(arguments);
-        told(command.envs(settings.iter().cloned()).output().unwrap())
+        ended(command.envs(settings.iter().cloned()).output().unwrap())
     };
     let (code, answer, log) = psql(&["-Atc", "SELECT count(*) FROM tick_data"]);
     assert_eq!((code, answer.as_str()), (Some(0), "1\n"), "{log}");

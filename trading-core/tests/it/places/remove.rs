@@ -12,10 +12,9 @@ use trading_core::store::embedded::command as db;
 use trading_core::store::postgres::Origin;
 use trading_core::store::spool::{self, Spool};
 
-use super::{made, of_a_market, program, settings};
-use crate::recorder::setting;
+use super::{made, of_a_market, settings};
 use crate::support::postgres::{Scratch, server_pid};
-use crate::support::process::{self, Program};
+use crate::support::process::{self, Program, program, setting};
 
 #[tokio::test]
 async fn without_a_terminal_it_takes_yes_and_says_what_goes() {

@@ -1,18 +1,12 @@
 //! A served simulator says that it is one: nobody records it as a real exchange by accident, and whoever means it may.
 
-use std::time::Duration;
-
-use tokio::time::{Instant, sleep};
 use trading_core::simulator::MARKET_VERSION;
 use trading_core::store::postgres::{Origin, claim, migrate};
 
-use super::{Settings, made, of_a_market, program, settings};
-use crate::recorder::setting;
-use crate::support::postgres::{Scratch, TestDatabase, database};
-use crate::support::process::Program;
-
-/// Longer than anything is waited for; reached only when something is broken.
-const PATIENCE: Duration = Duration::from_secs(60);
+use super::{made, of_a_market, settings};
+use crate::support::postgres::{Scratch, TestDatabase, database, migrated};
+use crate::support::process::{Program, Settings, program, setting};
+use crate::support::waiting::until;
 
 /// `trading-core simulate`, and its address.
 async fn served(folder: &std::path::Path) -> (Program, String) {
@@ -67,11 +61,11 @@ async fn a_served_simulator_is_recorded_as_what_it_is_or_not_at_all() {
     let arguments = ["live", &flag, "--exchange", "binance", "--symbol", "BTC-USDT"];
     let mut recorder = Program::start(&logs[2], &arguments, &settings);
     recorder.logged("Feed connected").await;
-    let deadline = Instant::now() + PATIENCE;
-    while rows(&simulated).await < 20 {
-        assert!(Instant::now() < deadline, "{}", recorder.log());
-        sleep(Duration::from_millis(50)).await;
-    }
+    until(async || match rows(&simulated).await {
+        20.. => Ok(()),
+        rows => Err(format!("{rows} rows\n{}", recorder.log())),
+    })
+    .await;
     assert!(recorder.stop().await.success(), "{}", recorder.log());
     let (origin, market): (String, String) =
         sqlx::query_as("SELECT origin, detail FROM recorded_from")
@@ -145,8 +139,7 @@ async fn another_simulated_market_is_refused_with_what_to_set_or_to_type() {
         (format!("seed 42, rate 3, market {version}"), "set TRADING_CORE__SIMULATE__RATE=3. "),
         ("seed 42, rate 10".to_owned(), "Another version of trading-core made it. "),
     ] {
-        let (folder, held_by) = (tempfile::tempdir().unwrap(), database().await);
-        migrate(&held_by.pool).await.unwrap();
+        let (folder, held_by) = (tempfile::tempdir().unwrap(), migrated().await);
         claim(&held_by.pool, &Origin::Simulated(held.clone())).await.unwrap();
         let settings = vec![
             ("DATABASE_URL".to_owned(), held_by.url.clone()),
@@ -164,8 +157,7 @@ async fn another_simulated_market_is_refused_with_what_to_set_or_to_type() {
 
 #[tokio::test]
 async fn the_trades_of_an_older_market_are_not_asked_for() {
-    let older = database().await;
-    migrate(&older.pool).await.unwrap();
+    let older = migrated().await;
     claim(&older.pool, &Origin::Simulated("seed 42, rate 10".to_owned())).await.unwrap();
     sqlx::raw_sql(
         "SELECT ensure_tick_partition((now() AT TIME ZONE 'UTC')::date); \

@@ -9,10 +9,9 @@ use std::process::Command;
 use nix::unistd::geteuid;
 use trading_core::store::postgres::Origin;
 
-use super::{Settings, made, program, settings, told};
-use crate::recorder::setting;
+use super::{made, settings};
 use crate::support::postgres::Scratch;
-use crate::support::process::{PROGRAM, command_of};
+use crate::support::process::{PROGRAM, Settings, command_of, ended, program, setting};
 
 /// A user who has a number and no name.
 const NAMELESS: u32 = 64_123;
@@ -48,7 +47,9 @@ impl Nameless {
     /// The program, run to its end by the user without a name.
     fn runs(&self, line: &str, settings: &Settings) -> (Option<i32>, String, String) {
         let mut command = self.command();
-        told(command.args(line.split_whitespace()).envs(settings.iter().cloned()).output().unwrap())
+        ended(
+            command.args(line.split_whitespace()).envs(settings.iter().cloned()).output().unwrap(),
+        )
     }
 }
 
@@ -133,7 +134,7 @@ async fn a_user_without_a_name_gets_a_database() {
     assert_eq!(code, Some(0), "{answer}{log}");
     let mut psql = nameless.command();
     psql.args(["db", "psql", "--", "-Atc", "SELECT 1"]);
-    let (code, answer, log) = told(psql.envs(settings.iter().cloned()).output().unwrap());
+    let (code, answer, log) = ended(psql.envs(settings.iter().cloned()).output().unwrap());
     assert_eq!((code, answer.as_str()), (Some(0), "1\n"), "{log}");
     let (code, _, log) = nameless.runs("db stop", &settings);
     assert_eq!(code, Some(0), "{log}");

@@ -4,8 +4,8 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{AssertSqlSafe, Executor as _, PgPool};
 use trading_core::store::postgres::migrate;
 
-use super::{migrated, number, run};
-use crate::support::postgres::database;
+use super::{number, run};
+use crate::support::postgres::{database, migrated};
 
 /// Trades over three months, many at the same time, whose ids are in no order of text, in partitions of all kinds.
 const TICKS: &str = "\

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use chrono::Utc;
 
 use super::text::{filled, queries};
-use super::{history, look, migrated};
+use super::{history, look};
+use crate::support::postgres::migrated;
 
 /// Days of history that the documents' queries meet.
 const DAYS: i32 = 120;

@@ -12,9 +12,6 @@ use std::collections::BTreeSet;
 
 use sqlx::pool::PoolConnection;
 use sqlx::{AssertSqlSafe, Executor as _, PgPool, Postgres};
-use trading_core::store::postgres::migrate;
-
-use crate::support::postgres::{TestDatabase, database};
 
 /// Scans that were begun of each day, by this connection.
 const SCANS: &str = "SELECT pg_class.oid::bigint, (pg_stat_get_xact_numscans(pg_class.oid) \
@@ -31,12 +28,6 @@ struct Looked {
     locked: BTreeSet<i32>,
     /// What it could not do.
     error: Option<sqlx::Error>,
-}
-
-async fn migrated() -> TestDatabase {
-    let database = database().await;
-    migrate(&database.pool).await.unwrap();
-    database
 }
 
 async fn run(pool: &PgPool, sql: impl Into<String>) {

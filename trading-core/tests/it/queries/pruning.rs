@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use sqlx::postgres::PgPoolOptions;
 
-use super::{history, look, migrated, number, run};
+use super::{history, look, number, run};
+use crate::support::postgres::migrated;
 
 #[tokio::test]
 async fn candles_plan_lock_and_read_only_the_days_that_are_asked_for() {

@@ -7,11 +7,12 @@ use axum::Router;
 use axum::extract::Query;
 use axum::routing::get;
 use tokio::net::TcpListener;
-use tokio::task::JoinHandle;
+use tokio_util::task::AbortOnDropHandle;
 use trading_core::domain::{Instrument, Side, Source, Tick, TradeId};
 use trading_core::simulator::Market;
 
 use super::*;
+use crate::support::waiting::spawn;
 
 /// How Binance's history answers for the trades from an id on.
 type Lie = fn(&Market, u64) -> Vec<Tick>;
@@ -37,7 +38,7 @@ fn honest(market: &Market, from: u64) -> Vec<Tick> {
 }
 
 /// Serves Binance's history for a place: with the lie while it is told to, else as it is.
-async fn serve(place: &mut Place, lie: Lie) -> (Arc<AtomicBool>, JoinHandle<()>) {
+async fn serve(place: &mut Place, lie: Lie) -> (Arc<AtomicBool>, AbortOnDropHandle<()>) {
     let lies = Arc::new(AtomicBool::new(true));
     let (market, lying) = (place.market.clone(), Arc::clone(&lies));
     let answer = move |Query(query): Query<Vec<(String, String)>>| {
@@ -59,7 +60,7 @@ async fn serve(place: &mut Place, lie: Lie) -> (Arc<AtomicBool>, JoinHandle<()>)
     place.venue.rest_url = format!("http://{}", listener.local_addr().unwrap());
     let router = Router::new().route("/api/v3/historicalTrades", get(answer));
     let serving = async move { axum::serve(listener, router).await.unwrap() };
-    (lies, tokio::runtime::Handle::current().spawn(serving))
+    (lies, spawn(serving))
 }
 
 #[tokio::test]

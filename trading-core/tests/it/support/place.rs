@@ -5,26 +5,25 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::PgPool;
-use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use trading_core::config::NetworkSettings;
 use trading_core::config::{Overrides, load};
-use trading_core::domain::{Instrument, RecorderClock, Source, Symbol, Tick, Timestamp, TradeId};
+use trading_core::domain::{Instrument, RecorderClock, Symbol, Tick, Timestamp};
 use trading_core::exchange::by_name;
 use trading_core::exchange::history::HistoryRules;
 use trading_core::network::Network;
 use trading_core::pipeline::{Ledger, LedgerReading, Pipeline, channel};
 use trading_core::repair::{self, RepairContext, RepairVenue};
 use trading_core::rest::RestClient;
-use trading_core::simulator::{FaultsHandle, Market, RestLimits, Simulator, SimulatorOptions};
+use trading_core::simulator::{FaultsHandle, Market, RestLimits, SimulatorOptions};
 use trading_core::store::Store as _;
-use trading_core::store::postgres::{PostgresStore, migrate, upsert_instruments};
+use trading_core::store::postgres::{PostgresStore, upsert_instruments};
 
-use super::postgres::{TestDatabase, database};
-
-/// Longer than anything is waited for; reached only when something is broken.
-const PATIENCE: Duration = Duration::from_secs(60);
+use super::exchanges::Exchanges;
+use super::postgres::{TestDatabase, migrated};
+use super::truth::traded;
+use super::waiting::{spawn, until};
 
 /// One gap's row: its ids, status and note.
 pub(crate) type Row = (Option<String>, Option<String>, String, Option<String>);
@@ -37,7 +36,7 @@ pub(crate) struct Place {
     pub(crate) instrument: Instrument,
     pub(crate) venue: RepairVenue,
     pub(crate) clock: RecorderClock,
-    serving: (CancellationToken, JoinHandle<()>),
+    exchanges: Exchanges,
 }
 
 /// A repair that runs, with a pipeline of its own.
@@ -45,8 +44,8 @@ pub(crate) struct Repairing {
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) context: RepairContext,
     stop: CancellationToken,
-    running: Vec<JoinHandle<()>>,
-    pipeline: JoinHandle<()>,
+    running: Vec<AbortOnDropHandle<()>>,
+    pipeline: AbortOnDropHandle<()>,
 }
 
 /// The options of most tests: nobody is refused for asking too often.
@@ -54,21 +53,12 @@ pub(crate) fn options() -> SimulatorOptions {
     SimulatorOptions { seed: 42, rest_limits: RestLimits::none(), ..SimulatorOptions::default() }
 }
 
-fn spawn(task: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
-    tokio::runtime::Handle::current().spawn(task)
-}
-
 impl Place {
     /// Of BTC on one exchange.
     pub(crate) async fn new(exchange: &str, options: SimulatorOptions) -> Self {
-        let database = database().await;
-        migrate(&database.pool).await.unwrap();
-        let simulator = Simulator::bind(options).await.unwrap();
-        let address = simulator.address().to_string();
-        let (market, faults) = (simulator.market().clone(), simulator.faults());
-        let cancel = CancellationToken::new();
-        let run = simulator.run(cancel.clone());
-        let serving = spawn(async move { run.await.unwrap() });
+        let database = migrated().await;
+        let exchanges = Exchanges::with(options).await;
+        let (market, faults) = (exchanges.market.clone(), exchanges.faults.clone());
         let quote = if ["coinbase", "kraken"].contains(&exchange) { "USD" } else { "USDT" };
         let symbol = Symbol::new("BTC", quote).unwrap();
         let instrument = Instrument::intern(exchange, &symbol).unwrap();
@@ -84,11 +74,11 @@ impl Place {
         let venue = RepairVenue {
             exchange,
             instruments: vec![instrument],
-            rest_url: format!("http://{address}/{}", exchange.name()),
+            rest_url: exchanges.url("http", exchange.name()),
             client: Arc::new(RestClient::new(rules, &network, Arc::default()).unwrap()),
         };
         let clock = RecorderClock::default();
-        Self { database, market, faults, instrument, venue, clock, serving: (cancel, serving) }
+        Self { database, market, faults, instrument, venue, clock, exchanges }
     }
 
     pub(crate) fn pool(&self) -> &PgPool {
@@ -103,18 +93,7 @@ impl Place {
 
     /// The market's trade of this id; `None`: never issued.
     pub(crate) fn tick(&self, id: u64) -> Option<Tick> {
-        let (exchange, symbol) = (self.instrument.exchange(), self.instrument.symbol());
-        let trade = self.market.trade(exchange, symbol, id)?;
-        Some(Tick {
-            instrument: self.instrument,
-            trade_id: TradeId::Number(id),
-            price: trade.price,
-            quantity: trade.quantity,
-            side: trade.side,
-            source: Source::Live,
-            exchange_at: trade.at,
-            received_at: trade.at,
-        })
+        traded(&self.market, self.instrument, id)
     }
 
     /// When the trade of this id was, or the next one before it.
@@ -172,38 +151,41 @@ impl Place {
 
     /// The status of every gap, in order, once none is open.
     pub(crate) async fn closed(&self) -> Vec<String> {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
+        until(async || {
             let gaps = self.gaps().await;
-            if gaps.iter().all(|(_, _, status, _)| status != "open") {
-                return gaps.into_iter().map(|(_, _, status, _)| status).collect();
+            if gaps.iter().any(|(_, _, status, _)| status == "open") {
+                return Err(format!("still open: {gaps:?}"));
             }
-            assert!(Instant::now() < deadline, "still open: {gaps:?}");
-            sleep(Duration::from_millis(20)).await;
-        }
+            Ok(gaps.into_iter().map(|(_, _, status, _)| status).collect())
+        })
+        .await
     }
 
     /// Waits until a query answers true.
     pub(crate) async fn until(&self, query: &'static str) {
-        let deadline = Instant::now() + PATIENCE;
-        // Nothing is not true either.
-        let answer = || sqlx::query_scalar::<_, Option<bool>>(query).fetch_one(self.pool());
-        while answer().await.unwrap() != Some(true) {
-            assert!(Instant::now() < deadline, "never: {query}\n{:?}", self.gaps().await);
-            sleep(Duration::from_millis(20)).await;
-        }
+        until(async || {
+            // Null is not true either.
+            let answer = sqlx::query_scalar::<_, Option<bool>>(query).fetch_one(self.pool()).await;
+            if answer.unwrap() == Some(true) {
+                return Ok(());
+            }
+            Err(format!("never: {query}\n{:?}", self.gaps().await))
+        })
+        .await;
     }
 
     /// Waits until the stored ids were looked through up to this one.
     pub(crate) async fn until_checked(&self, id: u64) {
-        let deadline = Instant::now() + PATIENCE;
         let query = "SELECT trade_id FROM checked_until";
-        while sqlx::query_scalar(query).fetch_optional(self.pool()).await.unwrap()
-            != Some(id.to_string())
-        {
-            assert!(Instant::now() < deadline, "not looked through to {id}");
-            sleep(Duration::from_millis(20)).await;
-        }
+        until(async || {
+            let checked: Option<String> =
+                sqlx::query_scalar(query).fetch_optional(self.pool()).await.unwrap();
+            if checked == Some(id.to_string()) {
+                return Ok(());
+            }
+            Err(format!("looked through to {checked:?} and not to {id}"))
+        })
+        .await;
     }
 
     /// Ids of the range that the market issued and that are not stored.
@@ -260,8 +242,7 @@ impl Place {
     }
 
     pub(crate) async fn close(self) {
-        self.serving.0.cancel();
-        self.serving.1.await.unwrap();
+        self.exchanges.close().await;
     }
 }
 

@@ -4,14 +4,11 @@ use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
 
 use nix::unistd::{Gid, Uid, User, chown};
 use sqlx::postgres::PgConnectOptions;
-use tokio::time::{Instant, sleep};
 
-/// Longer than anything is waited for; reached only when something is broken.
-const PATIENCE: Duration = Duration::from_secs(90);
+use super::waiting::until;
 
 /// A pooler between us and a database; ended when this is dropped.
 #[derive(Debug)]
@@ -63,12 +60,12 @@ impl Bouncer {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let deadline = Instant::now() + PATIENCE;
-        while TcpStream::connect(("127.0.0.1", port)).is_err() {
-            let log = std::fs::read_to_string(folder.path().join("log")).unwrap_or_default();
-            assert!(Instant::now() < deadline, "the pooler does not listen: {log}");
-            sleep(Duration::from_millis(20)).await;
-        }
+        until(async || {
+            let log = || std::fs::read_to_string(folder.path().join("log")).unwrap_or_default();
+            let connected = TcpStream::connect(("127.0.0.1", port));
+            connected.map_err(|_| format!("the pooler does not listen: {}", log()))
+        })
+        .await;
         Self { child, port, _folder: folder }
     }
 

@@ -10,7 +10,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -18,6 +17,9 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{AssertSqlSafe, PgPool};
 use tokio::sync::OnceCell;
 use trading_core::store::embedded::{Cluster, Durability, Options, command};
+use trading_core::store::postgres::migrate;
+
+use super::waiting::{PATIENCE, until};
 
 /// Waits for the end of the pipe, then for the end of the server, then clears up. Asks the server to end at
 /// once (SIGQUIT), over and over: it may just have been starting.
@@ -161,6 +163,13 @@ impl TestDatabase {
     }
 }
 
+/// As [`database`], with our tables.
+pub(crate) async fn migrated() -> TestDatabase {
+    let database = database().await;
+    migrate(&database.pool).await.expect("our tables");
+    database
+}
+
 /// This process's cluster, which every test shares: crash one of your own ([`Scratch`]), not this.
 pub(crate) async fn cluster() -> &'static Cluster {
     static SCRATCH: Mutex<Option<Scratch>> = Mutex::new(None);
@@ -179,7 +188,7 @@ pub(crate) async fn cluster() -> &'static Cluster {
 pub(crate) async fn connect(url: &str, connections: u32) -> PgPool {
     PgPoolOptions::new()
         .max_connections(connections)
-        .acquire_timeout(Duration::from_secs(20))
+        .acquire_timeout(PATIENCE)
         .connect(url)
         .await
         .expect("a connection")
@@ -200,9 +209,9 @@ pub(crate) async fn server_pid(options: &Options) -> Option<i32> {
 
 /// Waits until no server runs.
 pub(crate) async fn gone(options: &Options) {
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
-    while server_pid(options).await.is_some() {
-        assert!(tokio::time::Instant::now() < deadline, "the server still runs");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    until(async || match server_pid(options).await {
+        Some(pid) => Err(format!("the server still runs: process {pid}")),
+        None => Ok(()),
+    })
+    .await;
 }

@@ -2,16 +2,41 @@
 
 use std::fs::{File, read_to_string};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::Duration;
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use tokio::time::{Instant, sleep};
 use trading_core::config::CONFIG_FILE;
 
-/// Longer than anything is waited for; reached only when something is broken.
-const PATIENCE: Duration = Duration::from_secs(90);
+use super::waiting::until;
+
+/// Settings as variables of the environment.
+pub(crate) type Settings = Vec<(String, String)>;
+
+/// A setting: its key as `SECTION__KEY`, and its value.
+pub(crate) fn setting(key: &str, value: impl std::fmt::Display) -> (String, String) {
+    (format!("TRADING_CORE__{key}"), value.to_string())
+}
+
+/// What a command has left that has ended: exit code, standard output (the answer), standard error (the log).
+pub(crate) type Ended = (Option<i32>, String, String);
+
+/// Runs the program to its end, with these arguments, parted by blanks.
+pub(crate) fn program(line: &str, settings: &[(String, String)]) -> Ended {
+    let mut command = command();
+    ended(command.args(line.split_whitespace()).envs(settings.iter().cloned()).output().unwrap())
+}
+
+pub(crate) fn ended(output: Output) -> Ended {
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+/// All of it, for the message of a test that fails.
+pub(crate) fn shown(output: &Output) -> String {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    format!("{}\n{}\n{}", output.status, text(&output.stdout), text(&output.stderr))
+}
 
 /// A `trading-core` that runs; killed when this is dropped.
 #[derive(Debug)]
@@ -53,16 +78,23 @@ impl Program {
 
     /// The first logged line that holds this text, once there is one.
     pub(crate) async fn logged(&mut self, part: &str) -> String {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            if let Some(line) = self.log().lines().find(|line| line.contains(part)) {
-                return line.to_owned();
-            }
+        until(async || {
+            // Asked before the log is read: what it logged last counts too.
             let ended = self.child.try_wait().unwrap();
-            assert!(ended.is_none(), "it has ended ({ended:?}):\n{}", self.log());
-            assert!(Instant::now() < deadline, "{part:?} was not logged:\n{}", self.log());
-            sleep(Duration::from_millis(50)).await;
-        }
+            let log = self.log();
+            if let Some(line) = log.lines().find(|line| line.contains(part)) {
+                return Ok(line.to_owned());
+            }
+            assert!(ended.is_none(), "it has ended ({ended:?}):\n{log}");
+            Err(format!("{part:?} was not logged:\n{log}"))
+        })
+        .await
+    }
+
+    /// The URL of the embedded database, as it is logged once the program has it.
+    pub(crate) async fn cluster_url(&mut self) -> String {
+        let line = self.logged("Look at it: psql '").await;
+        line.split('\'').nth(1).unwrap().to_owned()
     }
 
     /// Asks it to stop, and says how it ended.
@@ -73,14 +105,11 @@ impl Program {
 
     /// Waits for its end, and says how it ended.
     pub(crate) async fn gone(&mut self) -> ExitStatus {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                return status;
-            }
-            assert!(Instant::now() < deadline, "it does not stop:\n{}", self.log());
-            sleep(Duration::from_millis(20)).await;
-        }
+        until(async || {
+            let status = self.child.try_wait().unwrap();
+            status.ok_or_else(|| format!("it does not stop:\n{}", self.log()))
+        })
+        .await
     }
 
     /// Its process.

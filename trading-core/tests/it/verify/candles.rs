@@ -2,22 +2,22 @@
 
 use std::collections::BTreeMap;
 
-use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
 use trading_core::domain::Timestamp;
-use trading_core::simulator::{Clock, RestLimits, Simulator, SimulatorOptions};
+use trading_core::simulator::{Clock, RestLimits, SimulatorOptions};
 use trading_core::verify::{Comparison, Kind, Report, compare};
 
 use super::{Recorded, SYMBOLS};
+use crate::support::exchanges::Exchanges;
 use crate::support::process::command;
+use crate::support::waiting::spawn;
 
 /// The exchanges of the market that was recorded, a minute and a half after the last trade.
-struct Exchanges {
+struct History {
     rest_urls: BTreeMap<String, String>,
-    _serving: JoinSet<()>,
+    _exchanges: Exchanges,
 }
 
-impl Exchanges {
+impl History {
     async fn serve(recorded: &Recorded) -> Self {
         let now = recorded.end().plus_micros(90_000_000);
         let options = SimulatorOptions {
@@ -27,13 +27,9 @@ impl Exchanges {
             clock: Clock::new(move || now),
             ..SimulatorOptions::default()
         };
-        let simulator = Simulator::bind(options).await.unwrap();
-        let address = simulator.address();
-        let rest_url =
-            |(name, _): (&str, &str)| (name.to_owned(), format!("http://{address}/{name}"));
-        let mut serving = JoinSet::new();
-        serving.spawn(async move { simulator.run(CancellationToken::new()).await.unwrap() });
-        Self { rest_urls: SYMBOLS.map(rest_url).into(), _serving: serving }
+        let exchanges = Exchanges::with(options).await;
+        let rest_url = |(name, _): (&str, &str)| (name.to_owned(), exchanges.url("http", name));
+        Self { rest_urls: SYMBOLS.map(rest_url).into(), _exchanges: exchanges }
     }
 
     async fn compare(&self, recorded: &Recorded, from: Option<Timestamp>) -> Report {
@@ -57,7 +53,7 @@ fn minutes(report: &Report) -> Vec<u64> {
 #[tokio::test]
 async fn what_was_recorded_is_what_the_exchanges_candles_say() {
     let recorded = Recorded::new(10).await;
-    let exchanges = Exchanges::serve(&recorded).await;
+    let exchanges = History::serve(&recorded).await;
     let report = exchanges.compare(&recorded, None).await;
     assert!(report.complete, "{report}");
     assert_eq!(minutes(&report), [60, 60, 60], "{report}");
@@ -74,7 +70,7 @@ async fn what_was_recorded_is_what_the_exchanges_candles_say() {
 #[tokio::test]
 async fn an_altered_quantity_and_a_trade_that_no_id_misses_are_found() {
     let recorded = Recorded::new(10).await;
-    let exchanges = Exchanges::serve(&recorded).await;
+    let exchanges = History::serve(&recorded).await;
     let (altered, gone) = (
         recorded.id_at("binance", "BTCUSDT", 500).await,
         recorded.id_at("bybit", "BTCUSDT", 300).await,
@@ -106,8 +102,7 @@ async fn a_symbol_of_which_no_minute_was_compared_was_not_looked_at() {
     let recorded = Recorded::new(10).await;
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let mut serving = JoinSet::new();
-    serving.spawn(async move {
+    let _serving = spawn(async move {
         loop {
             let (mut socket, _) = listener.accept().await.unwrap();
             let mut request = vec![0; 4_096];
@@ -117,15 +112,12 @@ async fn a_symbol_of_which_no_minute_was_compared_was_not_looked_at() {
             sent.await.unwrap();
         }
     });
-    let silent = Exchanges {
-        rest_urls: BTreeMap::from([("binance".to_owned(), format!("http://{address}"))]),
-        _serving: serving,
-    };
+    let rest_urls = BTreeMap::from([("binance".to_owned(), format!("http://{address}"))]);
     let scope =
         trading_core::verify::Scope { exchanges: vec!["binance".to_owned()], ..recorded.scope() };
     let look = async |to: Timestamp| {
         let comparison = Comparison {
-            rest_urls: silent.rest_urls.clone(),
+            rest_urls: rest_urls.clone(),
             network: trading_core::config::NetworkSettings::default(),
             from: None,
             to,
@@ -147,7 +139,7 @@ async fn a_symbol_of_which_no_minute_was_compared_was_not_looked_at() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_command_compares_and_says_who_could_not_be_asked() {
     let recorded = Recorded::new(10).await;
-    let exchanges = Exchanges::serve(&recorded).await;
+    let exchanges = History::serve(&recorded).await;
     let mut rest_urls = exchanges.rest_urls.clone();
     // Nobody listens there.
     rest_urls.insert("kraken".to_owned(), "http://127.0.0.1:9".to_owned());

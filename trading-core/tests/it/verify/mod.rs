@@ -13,10 +13,10 @@ use sqlx::{AssertSqlSafe, PgPool};
 use trading_core::domain::{Instrument, Source, Symbol, Tick, Timestamp, TradeId};
 use trading_core::simulator::{Market, MarketOptions};
 use trading_core::store::Store as _;
-use trading_core::store::postgres::{PostgresStore, migrate};
+use trading_core::store::postgres::PostgresStore;
 use trading_core::verify::{Report, Scope, verify};
 
-use crate::support::postgres::{TestDatabase, database};
+use crate::support::postgres::{TestDatabase, migrated};
 
 const DAY_MICROS: i64 = 86_400_000_000;
 /// Two whose ids are consecutive and one whose ids prove nothing.
@@ -34,8 +34,7 @@ pub(super) struct Recorded {
 impl Recorded {
     /// With so many trades a second and symbol, in thousandths.
     pub(super) async fn new(thousandths: i64) -> Self {
-        let database = database().await;
-        migrate(&database.pool).await.unwrap();
+        let database = migrated().await;
         let rate = Decimal::new(thousandths, 3);
         let market = Market::new(&MarketOptions { rate, ..MarketOptions::default() }).unwrap();
         let begin = Timestamp::from_micros((Timestamp::now().day() - 4) * DAY_MICROS).unwrap();

@@ -3,15 +3,12 @@
 use std::process::Output;
 
 use serde_json::Value;
-use tokio::time::{Duration, Instant, sleep};
 use trading_core::domain::Timestamp;
 
 use super::Recorded;
-use crate::support::postgres::Scratch;
-use crate::support::process::{Program, command};
-
-/// Longer than anything is waited for; reached only when something is broken.
-const PATIENCE: Duration = Duration::from_secs(90);
+use crate::support::postgres::{Scratch, migrated};
+use crate::support::process::{Program, command, setting};
+use crate::support::waiting::until;
 
 fn verify(url: &str, arguments: &[&str]) -> Output {
     command().arg("verify").args(arguments).env("DATABASE_URL", url).output().unwrap()
@@ -94,8 +91,7 @@ async fn a_symbol_of_one_exchange_is_judged_there_alone() {
 
 #[tokio::test]
 async fn the_newest_minute_is_left_out_only_while_somebody_records() {
-    let database = crate::support::postgres::database().await;
-    trading_core::store::postgres::migrate(&database.pool).await.unwrap();
+    let database = migrated().await;
     super::run(
         &database.pool,
         "SELECT ensure_tick_partition(((now() - interval '10 s') AT TIME ZONE 'UTC')::date); \
@@ -183,19 +179,17 @@ async fn what_cannot_be_read_is_a_failure_and_no_finding() {
 async fn beside_a_running_recorder_what_is_settled_is_complete() {
     let scratch = Scratch::simulated();
     let folder = tempfile::tempdir().unwrap();
-    let setting = |key: &str, value: String| (format!("TRADING_CORE__{key}"), value);
     let settings = [
-        setting("DATABASE__DATA_DIR", scratch.path().display().to_string()),
-        setting("SIMULATE__RATE", "40".to_owned()),
-        setting("BATCH__MAX_TIME", "500ms".to_owned()),
+        setting("DATABASE__DATA_DIR", scratch.path().display()),
+        setting("SIMULATE__RATE", "40"),
+        setting("BATCH__MAX_TIME", "500ms"),
     ];
     let mut program = Program::start(folder.path(), &["live", "--simulate"], &settings);
     program.logged("Feed connected").await;
     let mut rows = 0;
-    let deadline = Instant::now() + PATIENCE;
     // Three looks at a table that has grown since the one before.
     for _look in 0..3 {
-        loop {
+        rows = until(async || {
             let settled = Timestamp::now().plus_micros(-10_000_000).to_string();
             let output = command()
                 .args(["verify", "--simulated", "--json", "--to", &settled])
@@ -205,15 +199,14 @@ async fn beside_a_running_recorder_what_is_settled_is_complete() {
             let report: Value = serde_json::from_slice(&output.stdout)
                 .unwrap_or_else(|_| panic!("{}", text(&output.stderr)));
             let found = report["rows"].as_u64().unwrap();
-            if found > rows + 4_000 {
-                assert_eq!(output.status.code(), Some(0), "{report:#}\n{}", program.log());
-                assert_eq!(report["symbols"].as_array().unwrap().len(), 50);
-                rows = found;
-                break;
+            if found <= rows + 4_000 {
+                return Err(format!("it does not grow: {report:#}\n{}", program.log()));
             }
-            assert!(Instant::now() < deadline, "it does not grow: {report:#}\n{}", program.log());
-            sleep(Duration::from_millis(500)).await;
-        }
+            assert_eq!(output.status.code(), Some(0), "{report:#}\n{}", program.log());
+            assert_eq!(report["symbols"].as_array().unwrap().len(), 50);
+            Ok(found)
+        })
+        .await;
     }
     assert!(program.stop().await.success(), "{}", program.log());
 }
