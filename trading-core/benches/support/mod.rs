@@ -9,7 +9,7 @@ use std::sync::Arc;
 use sqlx::postgres::PgConnectOptions;
 use trading_core::config::{Overrides, load};
 use trading_core::domain::Instrument;
-use trading_core::pipeline::{Ledger, Pipeline, TickSender, channel};
+use trading_core::pipeline::{Ledger, Pipeline, PipelineParts, TickSender, channel};
 use trading_core::store::postgres::PostgresStore;
 
 /// The ten symbols of the defaults, by their base.
@@ -33,15 +33,8 @@ pub(crate) fn pipeline(
     let ledger = Arc::new(Ledger::default());
     let (sender, receiver) = channel(settings.pipeline.channel_capacity.get(), Arc::clone(&ledger));
     let store = Arc::new(PostgresStore::new(options));
-    let pipeline = Pipeline::new(
-        receiver,
-        store,
-        Arc::clone(&ledger),
-        Vec::new(),
-        None,
-        &settings.pipeline,
-        &settings.batch,
-    );
+    let parts = PipelineParts { records: receiver, store, observers: Vec::new(), spooling: None };
+    let pipeline = Pipeline::new(parts, &settings.pipeline, &settings.batch);
     (sender, ledger, pipeline)
 }
 

@@ -18,7 +18,7 @@ use super::tasks::Tasks;
 use super::venues::{Reach, Venue, venues};
 use crate::config::{Settings, SimulateSettings};
 use crate::domain::{Instrument, RecorderClock, Timestamp};
-use crate::pipeline::{Ledger, LedgerReading, Pipeline, channel};
+use crate::pipeline::{Ledger, LedgerReading, Pipeline, PipelineParts, channel};
 use crate::repair::{self, LoadError, RepairContext, RepairVenue, Reread};
 use crate::simulator::MARKET_VERSION;
 use crate::store::postgres::{
@@ -218,10 +218,9 @@ async fn fill_from(
     let ledger = Arc::new(Ledger::default());
     let (sender, receiver) = channel(settings.pipeline.channel_capacity.get(), Arc::clone(&ledger));
     let store = Arc::new(database.store());
-    let (pipeline, batch) = (&settings.pipeline, &settings.batch);
     // Without a spool: what could not be stored is fetched again.
-    let pipeline =
-        Pipeline::new(receiver, store, Arc::clone(&ledger), Vec::new(), None, pipeline, batch);
+    let parts = PipelineParts { records: receiver, store, observers: Vec::new(), spooling: None };
+    let pipeline = Pipeline::new(parts, &settings.pipeline, &settings.batch);
     let mut tasks = Tasks::default();
     let held = pipeline.held();
     tasks.spawn("pipeline", pipeline.run());

@@ -127,14 +127,14 @@ async fn start_recorder(
     introduce(&world.venues, database);
 
     let feeds = CancellationToken::new();
-    let (onlookers, paper) = if options.paper_trading {
-        let (onlooker, task) = paper_trading(settings, &world.venues, &prepared, feeds.clone());
-        (vec![onlooker], Some(task))
+    let (observers, paper) = if options.paper_trading {
+        let (observer, task) = paper_trading(settings, &world.venues, &prepared, feeds.clone());
+        (vec![observer], Some(task))
     } else {
         (Vec::new(), None)
     };
     let pool = prepared.pool.clone();
-    let mut recorder = Recorder::start(settings, &world.venues, prepared, onlookers, feeds);
+    let mut recorder = Recorder::start(settings, &world.venues, prepared, observers, feeds);
     if let Some(task) = paper {
         recorder.join("paper trading", task);
     }

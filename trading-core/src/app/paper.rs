@@ -9,7 +9,7 @@ use super::preparation::Prepared;
 use super::venues::Venue;
 use crate::config::Settings;
 use crate::paper::{self, PgStore, SummaryHandle};
-use crate::pipeline::{Onlooker, tap};
+use crate::pipeline::{Observer, tap};
 use crate::store::cause_of;
 use crate::store::spool::Spool;
 
@@ -22,7 +22,7 @@ pub(super) fn paper_trading(
     venues: &[Venue],
     prepared: &Prepared,
     stop: CancellationToken,
-) -> (Onlooker, impl Future<Output = ()> + Send + 'static) {
+) -> (Observer, impl Future<Output = ()> + Send + 'static) {
     let settings = settings.paper.clone();
     for strategy in &settings.strategies {
         for symbol in &strategy.symbols {
@@ -37,7 +37,7 @@ pub(super) fn paper_trading(
     let (sender, receiver) = tap(settings.channel_capacity.get());
     let summary = SummaryHandle::default();
     let shown = summary.clone();
-    let onlooker = Onlooker { tap: sender, report: Box::new(move || shown.get().to_string()) };
+    let observer = Observer { tap: sender, report: Box::new(move || shown.get().to_string()) };
     // Before the first feed: what arrives from now on comes over the tap, what did before is stored.
     let started_at = prepared.clock.now();
     let store = PgStore::new(prepared.pool.clone(), started_at);
@@ -60,7 +60,7 @@ pub(super) fn paper_trading(
             stop.cancelled().await;
         }
     };
-    (onlooker, task)
+    (observer, task)
 }
 
 /// Waits until what the run before left in the spool is in the table, where paper trading looks for it; meanwhile ticks

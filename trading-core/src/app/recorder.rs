@@ -22,7 +22,7 @@ use super::venues::Venue;
 use crate::config::Settings;
 use crate::domain::Timestamp;
 use crate::feed;
-use crate::pipeline::{Ledger, Onlooker, Pipeline, Spooling, channel};
+use crate::pipeline::{Ledger, Observer, Pipeline, PipelineParts, Spooling, channel};
 use crate::repair::{self, RepairContext, RepairVenue};
 use crate::store::journal::{journal, note_all_stored};
 use crate::store::said;
@@ -63,14 +63,14 @@ pub(super) struct Recorder {
 }
 
 impl Recorder {
-    /// Starts the stages. The spool takes what the store cannot, and is drained; the onlookers are given every tick that
+    /// Starts the stages. The spool takes what the store cannot, and is drained; the observers are given every tick that
     /// is recorded; `feeds` is cancelled when the stop begins.
     #[must_use]
     pub(super) fn start(
         settings: &Settings,
         venues: &[Venue],
         prepared: Prepared,
-        onlookers: Vec<Onlooker>,
+        observers: Vec<Observer>,
         feeds: CancellationToken,
     ) -> Self {
         let Prepared { pool, store, spool, stored, clock, clock_watch, ready, arrival } = prepared;
@@ -84,15 +84,13 @@ impl Recorder {
         let seed = u64::try_from(started_at.as_micros()).unwrap_or_default();
         let hurry = CancellationToken::new();
         let spooling = Spooling { spool: spool.clone(), spool_now: hurry.clone(), seed };
-        let pipeline = Pipeline::new(
-            receiver,
-            Arc::new(store),
-            Arc::clone(&ledger),
-            onlookers,
-            Some(spooling),
-            &settings.pipeline,
-            &settings.batch,
-        );
+        let parts = PipelineParts {
+            records: receiver,
+            store: Arc::new(store),
+            observers,
+            spooling: Some(spooling),
+        };
+        let pipeline = Pipeline::new(parts, &settings.pipeline, &settings.batch);
         let mut tasks = Tasks::default();
         let held = pipeline.held();
         let journal_writer = journal_writer.with_held(held.clone());

@@ -389,7 +389,7 @@ mod tests {
         assert_eq!(summary.get().missed, 0);
 
         drop((release, hanging));
-        sender.tell_stored(18);
+        sender.publish_stored(18);
         drop(sender);
         tasks.join_next().await.unwrap().unwrap().unwrap();
         assert_eq!(summary.get().missed, 7);
@@ -401,7 +401,7 @@ mod tests {
         for id in 0..5 {
             sender.offer(&chunk(id..id + 1));
         }
-        sender.tell_stored(5);
+        sender.publish_stored(5);
         drop(sender);
         let store = Memory { failures: 4, ..Memory::default() };
         let stored = Arc::clone(&store.stored);
@@ -415,7 +415,7 @@ mod tests {
     async fn a_database_that_stays_away_at_the_end_is_told_in_rows() {
         let (mut sender, receiver) = tap(100);
         sender.offer(&chunk(0..5));
-        sender.tell_stored(5);
+        sender.publish_stored(5);
         drop(sender);
         let store = Memory { failures: usize::MAX, ..Memory::default() };
         let begun_at = Instant::now();
@@ -470,7 +470,7 @@ mod tests {
     async fn nothing_is_stored_of_a_tick_that_is_not_stored() {
         let (mut sender, receiver) = tap(100);
         sender.offer(&chunk(0..5));
-        sender.tell_stored(4);
+        sender.publish_stored(4);
         drop(sender);
         let store = Memory::default();
         let stored = Arc::clone(&store.stored);
@@ -484,7 +484,7 @@ mod tests {
         let stored = Arc::clone(&store.stored);
         let mut tasks = JoinSet::new();
         tasks.spawn(drive(buying(), receiver, store, SummaryHandle::default()));
-        sender.tell_stored(5);
+        sender.publish_stored(5);
         drop(sender);
         tasks.join_next().await.unwrap().unwrap().unwrap();
         assert_eq!(stored.lock().unwrap().fills.len(), 3);
@@ -496,7 +496,7 @@ mod tests {
         let live = |id| tick(id, i64::try_from(id).unwrap(), "100", "1");
         let fetched = Tick { source: Source::Backfill, ..live(9) };
         sender.offer(&[live(2), live(1), live(4), fetched, live(3)].into());
-        sender.tell_stored(5);
+        sender.publish_stored(5);
         drop(sender);
         let (store, summary) = (Memory::default(), SummaryHandle::default());
         let stored = Arc::clone(&store.stored);

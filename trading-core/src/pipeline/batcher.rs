@@ -1,4 +1,4 @@
-//! Ticks to batches: full at `max_size`, due `max_time` after the first tick, larger only when the writers are behind.
+//! Records to batches: full at `max_size`, due `max_time` after the first record, larger only when the writers are behind.
 //!
 //! Pure: it knows no clock, no channel and no database. Nothing is lost or doubled in it, and order is kept.
 
@@ -7,19 +7,18 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::config::BatchSettings;
-use crate::domain::Tick;
 
 /// The batch that is being filled.
 #[derive(Debug)]
-pub struct Batcher {
-    buffer: Vec<Tick>,
+pub struct Batcher<R> {
+    buffer: Vec<R>,
     first_at: Option<Instant>,
     max_size: usize,
     max_coalesced: usize,
     max_time: Duration,
 }
 
-impl Batcher {
+impl<R> Batcher<R> {
     /// An empty batcher.
     #[must_use]
     pub fn new(settings: &BatchSettings) -> Self {
@@ -33,7 +32,7 @@ impl Batcher {
         }
     }
 
-    /// How many more ticks it takes: to a full batch while a writer is free to take it, to the largest write while
+    /// How many more records it takes: to a full batch while a writer is free to take it, to the largest write while
     /// all are busy.
     #[must_use]
     pub const fn room(&self, writer_is_free: bool) -> usize {
@@ -41,11 +40,11 @@ impl Batcher {
         limit.saturating_sub(self.buffer.len())
     }
 
-    /// Takes ticks in, which came at `now`; the list is empty afterwards.
-    pub fn append(&mut self, ticks: &mut Vec<Tick>, now: Instant) {
-        if !ticks.is_empty() {
+    /// Takes records in, which came at `now`; the list is empty afterwards.
+    pub fn append(&mut self, records: &mut Vec<R>, now: Instant) {
+        if !records.is_empty() {
             self.first_at.get_or_insert(now);
-            self.buffer.append(ticks);
+            self.buffer.append(records);
         }
     }
 
@@ -63,13 +62,13 @@ impl Batcher {
 
     /// The batch, all of it; the batcher goes on with an empty `buffer`.
     #[must_use]
-    pub fn take(&mut self, buffer: Vec<Tick>) -> Vec<Tick> {
-        debug_assert!(buffer.is_empty(), "ticks in the spare buffer would be batched twice");
+    pub fn take(&mut self, buffer: Vec<R>) -> Vec<R> {
+        debug_assert!(buffer.is_empty(), "records in the spare buffer would be batched twice");
         self.first_at = None;
         std::mem::replace(&mut self.buffer, buffer)
     }
 
-    /// Ticks in the batch.
+    /// Records in the batch.
     #[must_use]
     pub const fn len(&self) -> usize {
         self.buffer.len()
@@ -81,7 +80,7 @@ impl Batcher {
         self.buffer.is_empty()
     }
 
-    /// Ticks that make a batch full.
+    /// Records that make a batch full.
     #[must_use]
     pub const fn max_size(&self) -> usize {
         self.max_size

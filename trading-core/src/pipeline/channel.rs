@@ -1,16 +1,18 @@
 //! The one queue between feeds and batcher.
 //!
-//! Bounded in ticks. A feed tries; when the channel is full it says so and waits, so that backpressure reaches the
-//! socket. Nothing is lost here: a tick is delivered, or counted as dropped when the channel closed during a stop.
+//! Bounded in records. A feed tries; when the channel is full that is logged and it waits, so that backpressure reaches
+//! the socket. Nothing is lost here: a record is delivered, or counted as dropped when the channel closed during a stop.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::mpsc::{self, error::TrySendError};
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use super::ledger::Ledger;
-use crate::domain::Tick;
+use super::receipt::{Claim, Receipt};
+use crate::domain::{Record, Tick, count};
 use crate::telemetry::SharedLimiter;
 
 /// The channel is closed: the pipeline has ended.
@@ -18,19 +20,44 @@ use crate::telemetry::SharedLimiter;
 #[error("the channel is closed")]
 pub struct ChannelClosed;
 
-/// A feed's end of the channel.
-#[derive(Debug, Clone)]
-pub struct TickSender {
-    ticks: mpsc::Sender<Tick>,
+/// A source's end of the channel.
+#[derive(Debug)]
+pub struct RecordSender<R> {
+    records: mpsc::Sender<R>,
+    claims: mpsc::Sender<Claim>,
+    /// Records that the pipeline has taken.
+    taken: Arc<AtomicU64>,
     ledger: Arc<Ledger>,
     limits: Arc<Limiters>,
 }
 
+/// A feed's end of the channel.
+pub type TickSender = RecordSender<Tick>;
+
 /// The batcher's end of the channel.
 #[derive(Debug)]
-pub struct TickReceiver {
-    ticks: mpsc::Receiver<Tick>,
+pub struct RecordReceiver<R> {
+    records: mpsc::Receiver<R>,
+    claims: mpsc::Receiver<Claim>,
+    taken: Arc<AtomicU64>,
+    ledger: Arc<Ledger>,
+    weak: mpsc::WeakSender<R>,
 }
+
+/// The batcher's end of the channel of ticks.
+pub type TickReceiver = RecordReceiver<Tick>;
+
+/// What comes out of the channel.
+#[derive(Debug)]
+pub(super) enum Received {
+    /// How many records; zero: every sender has gone.
+    Records(usize),
+    /// A claim, for records of which the last is before `end`, counted in the order of the channel.
+    Claim { claim: Claim, end: u64 },
+}
+
+/// Claims that may wait to be taken note of.
+const CLAIMS_MAX: usize = 64;
 
 #[derive(Debug, Default)]
 struct Limiters {
@@ -42,9 +69,9 @@ struct Limiters {
 /// How full a channel is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Utilization {
-    /// Ticks waiting.
+    /// Records waiting.
     pub used: usize,
-    /// Ticks that fit.
+    /// Records that fit.
     pub capacity: usize,
 }
 
@@ -59,28 +86,53 @@ impl Utilization {
     }
 }
 
-/// A channel of `capacity` ticks.
+/// A channel of `capacity` records, which are counted in this ledger.
 #[must_use]
-pub fn channel(capacity: usize, ledger: Arc<Ledger>) -> (TickSender, TickReceiver) {
+pub fn channel<R: Record>(
+    capacity: usize,
+    ledger: Arc<Ledger>,
+) -> (RecordSender<R>, RecordReceiver<R>) {
     let (sender, receiver) = mpsc::channel(capacity);
-    info!("Data pipeline initialized with buffer capacity: {capacity} ticks");
-    let sender = TickSender { ticks: sender, ledger, limits: Arc::default() };
-    (sender, TickReceiver { ticks: receiver })
+    let (claim, claims) = mpsc::channel(CLAIMS_MAX);
+    info!("Data pipeline initialized with buffer capacity: {capacity} {}", R::KIND);
+    let taken = Arc::new(AtomicU64::new(0));
+    let weak = sender.downgrade();
+    let sender = RecordSender {
+        records: sender,
+        claims: claim,
+        taken: Arc::clone(&taken),
+        ledger: Arc::clone(&ledger),
+        limits: Arc::default(),
+    };
+    (sender, RecordReceiver { records: receiver, claims, taken, ledger, weak })
 }
 
-impl TickSender {
-    /// Sends the ticks of one frame in order; waits while the channel is full.
+// Not derived: a sender is cloned without its records.
+impl<R> Clone for RecordSender<R> {
+    fn clone(&self) -> Self {
+        Self {
+            records: self.records.clone(),
+            claims: self.claims.clone(),
+            taken: Arc::clone(&self.taken),
+            ledger: Arc::clone(&self.ledger),
+            limits: Arc::clone(&self.limits),
+        }
+    }
+}
+
+impl<R: Record> RecordSender<R> {
+    /// Sends the records of one frame in order; waits while the channel is full.
     ///
     /// # Errors
     ///
     /// When the pipeline has ended. What was not sent is counted as dropped.
     ///
     /// Not cancel-safe: what was not sent yet would be lost, and stays counted as in flight.
-    pub async fn send_all(&self, ticks: &mut Vec<Tick>) -> Result<(), ChannelClosed> {
-        self.ledger.record_accepted(ticks.len());
-        let mut rest = ticks.drain(..);
-        while let Some(tick) = rest.next() {
-            if self.send(tick).await.is_err() {
+    pub async fn send_all(&self, records: &mut Vec<R>) -> Result<(), ChannelClosed> {
+        self.ledger.record_accepted(records.len());
+        let mut rest = records.drain(..);
+        while let Some(record) = rest.next() {
+            if self.send(record).await.is_err() {
                 let dropped = 1 + rest.len();
                 debug!(ticks = dropped, "Channel closed during shutdown");
                 self.ledger.record_dropped(dropped);
@@ -91,20 +143,32 @@ impl TickSender {
         Ok(())
     }
 
-    async fn send(&self, tick: Tick) -> Result<(), ChannelClosed> {
-        match self.ticks.try_send(tick) {
+    /// As [`RecordSender::send_all`], with a receipt: it has its outcome once all of the records are durable.
+    ///
+    /// # Errors
+    ///
+    /// When the pipeline has ended. What was not sent is counted as dropped; of what was sent nothing is known.
+    ///
+    /// Not cancel-safe.
+    pub async fn send_tracked(&self, records: &mut Vec<R>) -> Result<Receipt, ChannelClosed> {
+        let (claim, receipt) = Claim::new(self.taken.load(Ordering::Acquire));
+        self.send_all(records).await?;
+        // After the last record: all of them are counted when the claim is taken note of.
+        self.claims.send(claim).await.map_err(|_returned| ChannelClosed)?;
+        Ok(receipt)
+    }
+
+    async fn send(&self, record: R) -> Result<(), ChannelClosed> {
+        match self.records.try_send(record) {
             Ok(()) => Ok(()),
             Err(TrySendError::Closed(_counted_by_caller)) => Err(ChannelClosed),
-            Err(TrySendError::Full(tick)) => {
+            Err(TrySendError::Full(record)) => {
                 let since = Instant::now();
                 if let Some(unsaid) = self.limits.full.admit(since) {
-                    let (symbol, price) = (tick.instrument.symbol(), tick.price);
-                    warn!(
-                        "Channel full! Blocking until space available. Symbol: {symbol}, Price: {price}{}",
-                        unsaid
-                    );
+                    let summary = record.summary();
+                    warn!("Channel full! Blocking until space available. {summary}{unsaid}");
                 }
-                let sent = self.ticks.send(tick).await.map_err(|_counted| ChannelClosed);
+                let sent = self.records.send(record).await.map_err(|_counted| ChannelClosed);
                 self.ledger.record_blocked(since.elapsed());
                 sent
             }
@@ -114,11 +178,11 @@ impl TickSender {
     /// How full the channel is now.
     #[must_use]
     pub fn utilization(&self) -> Utilization {
-        let capacity = self.ticks.max_capacity();
-        Utilization { used: capacity - self.ticks.capacity(), capacity }
+        let capacity = self.records.max_capacity();
+        Utilization { used: capacity - self.records.capacity(), capacity }
     }
 
-    /// Says when the channel fills up.
+    /// Logs when the channel fills up.
     fn observe(&self) {
         let now = self.utilization();
         let Utilization { used, capacity } = now;
@@ -139,15 +203,52 @@ impl TickSender {
     }
 }
 
-impl TickReceiver {
-    /// Appends up to `limit` waiting ticks; waits for the first. Zero: every sender has gone. Cancel-safe.
-    pub async fn recv_many(&mut self, ticks: &mut Vec<Tick>, limit: usize) -> usize {
-        self.ticks.recv_many(ticks, limit).await
+impl<R: Record> RecordReceiver<R> {
+    /// Appends up to `limit` waiting records; waits for the first. Zero: every sender has gone. Cancel-safe.
+    pub async fn recv_many(&mut self, records: &mut Vec<R>, limit: usize) -> usize {
+        let received = self.records.recv_many(records, limit).await;
+        self.taken.fetch_add(count(received), Ordering::Release);
+        received
     }
 
     /// How full the channel is now.
     #[must_use]
     pub fn utilization(&self) -> Utilization {
-        Utilization { used: self.ticks.len(), capacity: self.ticks.max_capacity() }
+        Utilization { used: self.records.len(), capacity: self.records.max_capacity() }
+    }
+
+    /// As [`RecordReceiver::recv_many`], or the next claim, whichever comes first; with a limit of zero only a claim.
+    /// Cancel-safe.
+    pub(super) async fn receive(&mut self, records: &mut Vec<R>, limit: usize) -> Received {
+        tokio::select! {
+            biased;
+            Some(claim) = self.claims.recv() => Received::Claim { claim, end: self.entered() },
+            received = self.records.recv_many(records, limit), if limit > 0 => {
+                self.taken.fetch_add(count(received), Ordering::Release);
+                Received::Records(received)
+            }
+            else => std::future::pending().await,
+        }
+    }
+
+    /// The next claim, if one waits.
+    pub(super) fn waiting_claim(&mut self) -> Option<(Claim, u64)> {
+        let claim = self.claims.try_recv().ok()?;
+        Some((claim, self.entered()))
+    }
+
+    /// Records taken from the channel, and those in it.
+    fn entered(&self) -> u64 {
+        self.taken.load(Ordering::Relaxed).saturating_add(count(self.records.len()))
+    }
+
+    /// A sender that keeps no pipeline from ending, to read the channel's use by.
+    pub(super) fn weak(&self) -> mpsc::WeakSender<R> {
+        self.weak.clone()
+    }
+
+    /// Where its records are counted.
+    pub(super) const fn ledger(&self) -> &Arc<Ledger> {
+        &self.ledger
     }
 }

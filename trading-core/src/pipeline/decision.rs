@@ -12,6 +12,8 @@
 //!
 //! A batch ends stored or spooled, in no other way. Without a spool, `WaitForStore` takes the place of `Spool`.
 
+use super::receipt::Outcome;
+
 /// What stays the same for every batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Rules {
@@ -88,8 +90,8 @@ pub(super) enum Next {
     Spool,
     /// Keep it in memory, and wait before the store is tried again.
     WaitForStore,
-    /// The batch is safe.
-    Done,
+    /// The batch is durable.
+    Done(Outcome),
 }
 
 impl Progress {
@@ -115,7 +117,8 @@ impl Progress {
             Event::BatcherFull => self.give_up(),
             Event::SpoolRefused => (self, Next::WaitForStore),
             Event::WaitOver => (self, Next::Store { is_patient: true }),
-            Event::Stored | Event::Spooled => (self, Next::Done),
+            Event::Stored => (self, Next::Done(Outcome::Stored)),
+            Event::Spooled => (self, Next::Done(Outcome::Spooled)),
         }
     }
 
@@ -138,6 +141,8 @@ mod tests {
     use super::*;
 
     const SPOOL: Rules = Rules { retries_max: 2, has_spool: true };
+    const STORED: Next = Next::Done(Outcome::Stored);
+    const SPOOLED: Next = Next::Done(Outcome::Spooled);
     const NO_SPOOL: Rules = Rules { retries_max: 2, has_spool: false };
 
     const fn after(failures: u32, is_spent: bool) -> Progress {
@@ -163,7 +168,7 @@ mod tests {
             Next::GiveUp { .. } => vec![Event::GivenUp],
             Next::Spool => vec![Event::Spooled, Event::SpoolRefused],
             Next::WaitForStore => vec![Event::WaitOver],
-            Next::Done => Vec::new(),
+            Next::Done(_) => Vec::new(),
         }
     }
 
@@ -183,8 +188,8 @@ mod tests {
             (fresh, Event::Allowed, NO_SPOOL, fresh, patient),
             (fresh, Event::Barred, SPOOL, fresh, Next::Spool),
             (fresh, Event::Barred, NO_SPOOL, fresh, Next::WaitForStore),
-            (fresh, Event::Stored, SPOOL, fresh, Next::Done),
-            (fresh, Event::Stored, NO_SPOOL, fresh, Next::Done),
+            (fresh, Event::Stored, SPOOL, fresh, STORED),
+            (fresh, Event::Stored, NO_SPOOL, fresh, STORED),
             (fresh, Event::Abandoned, SPOOL, fresh, Next::Spool),
             (fresh, days(true), SPOOL, fresh, Next::AskCircuit),
             (fresh, days(true), NO_SPOOL, fresh, Next::AskCircuit),
@@ -200,19 +205,19 @@ mod tests {
             (after(1, false), Event::RetryDue, SPOOL, after(1, false), Next::AskCircuit),
             (after(1, false), Event::RetryDue, NO_SPOOL, after(1, false), Next::AskCircuit),
             (after(1, false), Event::BatcherFull, SPOOL, after(1, true), gives_up(true)),
-            (fresh, Event::Spooled, SPOOL, fresh, Next::Done),
+            (fresh, Event::Spooled, SPOOL, fresh, SPOOLED),
             (fresh, Event::SpoolRefused, SPOOL, fresh, Next::WaitForStore),
             (fresh, Event::WaitOver, SPOOL, fresh, patient),
             (fresh, Event::WaitOver, NO_SPOOL, fresh, patient),
             // A batch that has none left.
             (after(3, true), Event::GivenUp, SPOOL, after(3, true), Next::Spool),
             (after(3, true), Event::GivenUp, NO_SPOOL, after(3, true), Next::WaitForStore),
-            (after(3, true), Event::Spooled, SPOOL, after(3, true), Next::Done),
+            (after(3, true), Event::Spooled, SPOOL, after(3, true), SPOOLED),
             (after(3, true), Event::SpoolRefused, SPOOL, after(3, true), Next::WaitForStore),
             (after(3, true), Event::WaitOver, SPOOL, after(3, true), patient),
             (after(3, true), Event::WaitOver, NO_SPOOL, after(3, true), patient),
-            (after(3, true), Event::Stored, SPOOL, after(3, true), Next::Done),
-            (after(3, true), Event::Stored, NO_SPOOL, after(3, true), Next::Done),
+            (after(3, true), Event::Stored, SPOOL, after(3, true), STORED),
+            (after(3, true), Event::Stored, NO_SPOOL, after(3, true), STORED),
             (after(3, true), failed(true), SPOOL, after(4, true), gives_up(false)),
             (after(3, true), failed(true), NO_SPOOL, after(4, true), gives_up(false)),
             (after(3, true), failed(false), SPOOL, after(4, true), gives_up(false)),
@@ -246,7 +251,7 @@ mod tests {
             let mut choices = choices.into_iter();
             // First anything happens; then the store takes what it is given, and the spool nothing.
             let mut steps_to_end = 0;
-            while next != Next::Done {
+            while !matches!(next, Next::Done(_)) {
                 given_up_first += u32::from(next == Next::GiveUp { is_first: true });
                 prop_assert!(has_spool || next != Next::Spool);
                 prop_assert!(has_spool || next != Next::Store { is_patient: false }, "it is all that there is");
@@ -261,8 +266,8 @@ mod tests {
                 let (before, doing) = (progress, next);
                 (progress, next) = progress.next(event, rules);
                 prop_assert_eq!(
-                    next == Next::Done,
-                    matches!(event, Event::Stored | Event::Spooled),
+                    (next == STORED, next == SPOOLED),
+                    (event == Event::Stored, event == Event::Spooled),
                     "{:?} {:?} {:?}", before, doing, event
                 );
                 prop_assert!(progress.failures >= before.failures && progress.is_spent >= before.is_spent);

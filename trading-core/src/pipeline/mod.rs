@@ -1,4 +1,4 @@
-//! From feeds to store: one bounded channel, batches, writers that overlap, and taps for who looks on.
+//! From feeds to store: one bounded channel, batches, writers that overlap, and taps for observers.
 //!
 //! ```text
 //! feeds ──▶ channel 10,000 ──▶ batcher 500 / 5 s ──▶ writers (side by side) ──▶ store
@@ -15,13 +15,17 @@ mod batcher;
 mod channel;
 mod decision;
 mod drain;
+mod durable;
 mod health;
 mod ledger;
 #[cfg(test)]
 mod outage_tests;
+mod probe;
+mod receipt;
+#[cfg(test)]
+mod receipt_tests;
 mod store_access;
 mod store_circuit;
-mod stored;
 mod tap;
 #[cfg(test)]
 mod tests;
@@ -35,19 +39,25 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 pub use batcher::Batcher;
-pub use channel::{ChannelClosed, TickReceiver, TickSender, Utilization, channel};
+pub use channel::{
+    ChannelClosed, RecordReceiver, RecordSender, TickReceiver, TickSender, Utilization, channel,
+};
 pub use health::StoreCircuitState;
 pub use ledger::{Ledger, LedgerReading};
-pub use tap::{Chunk, Delivery, Onlooker, TapReceiver, TapSender, tap};
+pub use probe::PipelineProbe;
+pub use receipt::{Outcome, Receipt};
+pub use tap::{Chunk, Delivery, Observer, TapReceiver, TapSender, tap};
 
 use crate::config::{BatchSettings, PipelineSettings};
 use crate::domain::{HeldSince, Tick, steady_micros};
 use crate::store::Store;
 use crate::store::spool::Spool;
+use channel::Received;
 use drain::Drain;
+use durable::Durable;
 use health::HealthLine;
+use probe::Gauges;
 use store_access::StoreAccess;
-use stored::StoredThrough;
 use writer::Writer;
 
 /// Where batches go that the store cannot take.
@@ -61,85 +71,105 @@ pub struct Spooling {
     pub seed: u64,
 }
 
+/// What a pipeline is made of.
+#[derive(Debug)]
+pub struct PipelineParts<S> {
+    /// Where its records come from.
+    pub records: TickReceiver,
+    /// Where they go.
+    pub store: Arc<S>,
+    /// What is given every record beside the store.
+    pub observers: Vec<Observer>,
+    /// Where batches go that the store cannot take; without it they are kept in memory.
+    pub spooling: Option<Spooling>,
+}
+
 /// The batcher, its writers and taps, between the channel and the store.
 #[derive(Debug)]
 pub struct Pipeline<S> {
-    ticks: TickReceiver,
-    /// Ticks that were received and not yet given to the batcher; empty between two turns.
+    records: TickReceiver,
+    /// Records that were received and not yet given to the batcher; empty between two turns.
     incoming: Vec<Tick>,
-    batcher: Batcher,
-    onlookers: Vec<Onlooker>,
-    access: Arc<StoreAccess<S>>,
+    batcher: Batcher<Tick>,
+    observers: Vec<Observer>,
     writer: Arc<Writer<S>>,
-    writers_max: usize,
-    writes: JoinSet<(u64, Vec<Tick>)>,
-    stored: StoredThrough,
+    writes: JoinSet<(u64, Vec<Tick>, Outcome)>,
+    durable: Durable,
     /// When the channel was last seen empty: what waits in it was received later.
     emptied_at: i64,
-    /// Since when the batcher holds its oldest tick.
+    /// Since when the batcher holds its oldest record.
     batched_since: Option<i64>,
-    held: HeldSince,
     /// What empties the spool, where there is one, until it runs.
     drain: Option<Drain<S>>,
     draining: JoinSet<()>,
     /// Buffers of batches that are written, for the next ones.
     spares: Vec<Vec<Tick>>,
-    ledger: Arc<Ledger>,
+    probe: PipelineProbe,
     health_interval: std::time::Duration,
     reported: LedgerReading,
     input_ended: bool,
 }
 
 impl<S: Store<Record = Tick>> Pipeline<S> {
-    /// A pipeline that reads this channel and writes to this store; without a spool, what the store cannot take is
-    /// kept in memory.
+    /// A pipeline of these parts, which does nothing before it runs.
     #[must_use]
     pub fn new(
-        ticks: TickReceiver,
-        store: Arc<S>,
-        ledger: Arc<Ledger>,
-        onlookers: Vec<Onlooker>,
-        spooling: Option<Spooling>,
+        parts: PipelineParts<S>,
         pipeline: &PipelineSettings,
         batch: &BatchSettings,
     ) -> Self {
+        let PipelineParts { records, store, observers, spooling } = parts;
+        let ledger = Arc::clone(records.ledger());
         let spool = spooling.as_ref().map(|spooling| spooling.spool.clone());
         let spool_now =
             spooling.as_ref().map(|spooling| spooling.spool_now.clone()).unwrap_or_default();
         let access = Arc::new(StoreAccess::new(store, batch.writers.get(), spool.clone()));
-        ledger.record_found(access.backlog().ticks);
+        let probe = PipelineProbe {
+            gauges: Arc::new(Gauges::default()),
+            circuit: Arc::clone(access.circuit()),
+            spool: spool.clone(),
+            channel: records.weak(),
+            channel_capacity: records.utilization().capacity,
+            ledger: Arc::clone(&ledger),
+            held: HeldSince::default(),
+            batch_size: batch.max_size.get(),
+            writers: batch.writers.get(),
+        };
+        ledger.record_found(probe.backlog().ticks);
         let writer = Writer::new(Arc::clone(&access), Arc::clone(&ledger), spool, spool_now, batch);
-        let drain = spooling.map(|spooling| {
-            let (access, ledger) = (Arc::clone(&access), Arc::clone(&ledger));
-            Drain::new(access, ledger, spooling, batch.max_coalesced.get())
-        });
+        let reported = ledger.read();
+        let drain = spooling
+            .map(|spooling| Drain::new(access, ledger, spooling, batch.max_coalesced.get()));
         Self {
-            ticks,
+            records,
             incoming: Vec::with_capacity(batch.max_size.get()),
             batcher: Batcher::new(batch),
-            onlookers,
-            access,
+            observers,
             writer: Arc::new(writer),
-            writers_max: batch.writers.get(),
             writes: JoinSet::new(),
-            stored: StoredThrough::default(),
+            durable: Durable::default(),
             emptied_at: steady_micros(),
             batched_since: None,
-            held: HeldSince::default(),
             drain,
             draining: JoinSet::new(),
             spares: Vec::new(),
-            reported: ledger.read(),
-            ledger,
+            probe,
             health_interval: pipeline.health_interval,
+            reported,
             input_ended: false,
         }
     }
 
-    /// Since when it holds ticks that are nowhere else.
+    /// What reads its state while it runs.
+    #[must_use]
+    pub fn probe(&self) -> PipelineProbe {
+        self.probe.clone()
+    }
+
+    /// Since when it holds records that are nowhere else.
     #[must_use]
     pub fn held(&self) -> HeldSince {
-        self.held.clone()
+        self.probe.held()
     }
 
     /// Runs until every sender of the channel has gone and everything they sent is written or spooled.
@@ -157,23 +187,30 @@ impl<S: Store<Record = Tick>> Pipeline<S> {
             }
             self.dispatch_due();
             self.note_held();
+            self.probe.gauges.set(self.batcher.len(), self.writes.len());
             let writer_is_free = self.writer_is_free();
             let room = self.batcher.room(writer_is_free);
             self.writer.note_full(room == 0 && !writer_is_free);
             let due_at = self.batcher.due_at().unwrap_or_else(Instant::now);
-            // Every branch is cancel-safe: a tick is either still in the channel or in `incoming`.
+            // Every branch is cancel-safe: a record is either still in the channel or in `incoming`.
             tokio::select! {
                 biased;
                 Some(written) = self.writes.join_next() => self.conclude(written),
-                Some(drained) = self.draining.join_next() => tell_panic(&drained),
+                Some(drained) = self.draining.join_next() => log_panic(&drained),
                 _ = health.tick() => self.report(),
                 () = tokio::time::sleep_until(due_at), if writer_is_free && !self.batcher.is_empty() => {}
-                received = self.ticks.recv_many(&mut self.incoming, room), if room > 0 && !self.input_ended => {
-                    self.take_in(received);
+                received = self.records.receive(&mut self.incoming, room), if !self.input_ended => {
+                    match received {
+                        Received::Records(received) => self.take_in(received),
+                        Received::Claim { claim, end } => self.durable.wait_for(claim, end),
+                    }
                 }
             }
         }
-        debug!(ledger = %self.ledger.read(), "Pipeline drained");
+        while let Some((claim, end)) = self.records.waiting_claim() {
+            self.durable.wait_for(claim, end);
+        }
+        debug!(ledger = %self.probe.ledger().read(), "Pipeline drained");
     }
 
     /// Whether everything that came in is written or spooled, and nothing more will come.
@@ -182,7 +219,7 @@ impl<S: Store<Record = Tick>> Pipeline<S> {
     }
 
     fn writer_is_free(&self) -> bool {
-        self.writes.len() < self.writers_max
+        self.writes.len() < self.probe.writers()
     }
 
     fn take_in(&mut self, received: usize) {
@@ -190,20 +227,20 @@ impl<S: Store<Record = Tick>> Pipeline<S> {
             self.input_ended = true;
             return;
         }
-        if !self.onlookers.is_empty() {
+        if !self.observers.is_empty() {
             let chunk: Chunk = self.incoming.as_slice().into();
-            self.onlookers.iter_mut().for_each(|onlooker| onlooker.tap.offer(&chunk));
+            self.observers.iter_mut().for_each(|observer| observer.tap.offer(&chunk));
         }
         self.batched_since.get_or_insert(self.emptied_at);
         self.batcher.append(&mut self.incoming, Instant::now());
     }
 
-    /// Says since when ticks are held: by those under way, in the batcher and in the channel.
+    /// Notes since when records are held: by those under way, in the batcher and in the channel.
     fn note_held(&mut self) {
-        let is_empty = self.ticks.utilization().used == 0;
+        let is_empty = self.records.utilization().used == 0;
         let waiting = (!is_empty).then_some(self.emptied_at);
-        self.held
-            .set([self.stored.since(), self.batched_since, waiting].into_iter().flatten().min());
+        let since = [self.durable.since(), self.batched_since, waiting];
+        self.probe.held.set(since.into_iter().flatten().min());
         if is_empty {
             self.emptied_at = steady_micros();
         }
@@ -216,40 +253,39 @@ impl<S: Store<Record = Tick>> Pipeline<S> {
             let batch = self.batcher.take(self.spares.pop().unwrap_or_default());
             let writer = Arc::clone(&self.writer);
             let since = self.batched_since.take().unwrap_or(self.emptied_at);
-            let number = self.stored.begin(batch.len(), since);
-            self.writes.spawn(async move { (number, writer.write(batch).await) });
+            let number = self.durable.begin(batch.len(), since);
+            self.writes.spawn(async move {
+                let (buffer, outcome) = writer.write(batch).await;
+                (number, buffer, outcome)
+            });
         }
     }
 
-    /// A write has ended: its ticks are stored or spooled, its buffer is free.
-    fn conclude(&mut self, written: Result<(u64, Vec<Tick>), tokio::task::JoinError>) {
-        tell_panic(&written);
-        if let Ok((number, buffer)) = written {
-            self.stored.end(number);
-            let ticks = self.stored.ticks();
-            self.onlookers.iter().for_each(|onlooker| onlooker.tap.tell_stored(ticks));
+    /// A write has ended: its records are stored or spooled, its buffer is free.
+    fn conclude(&mut self, written: Result<(u64, Vec<Tick>, Outcome), tokio::task::JoinError>) {
+        log_panic(&written);
+        if let Ok((number, buffer, outcome)) = written {
+            self.durable.end(number, outcome);
+            let through = self.durable.through();
+            self.observers.iter().for_each(|observer| observer.tap.publish_stored(through));
             self.spares.push(buffer);
         }
     }
 
     fn report(&mut self) {
-        let now = self.ledger.read();
+        let now = self.probe.ledger().read();
         let line = HealthLine {
             seconds: self.health_interval.as_secs(),
             previous: std::mem::replace(&mut self.reported, now),
             now,
             buffered: self.batcher.len(),
-            batch_size: self.batcher.max_size(),
-            channel: self.ticks.utilization(),
-            spooled: self.access.backlog().batches,
-            store_circuit: if self.access.circuit().is_open() {
-                StoreCircuitState::Open
-            } else {
-                StoreCircuitState::Closed
-            },
+            batch_size: self.probe.batch_size(),
+            channel: self.records.utilization(),
+            spooled: self.probe.backlog().batches,
+            store_circuit: self.probe.store_circuit(),
         };
         info!("{line}");
-        self.onlookers.iter().for_each(|onlooker| info!("{}", (onlooker.report)()));
+        self.observers.iter().for_each(|observer| info!("{}", (observer.report)()));
         debug!("Ledger: {now}");
         if line.is_slow() {
             warn!(
@@ -263,8 +299,8 @@ impl<S: Store<Record = Tick>> Pipeline<S> {
 }
 
 /// A writer or the drain has no reason to panic; if one does, its batch stays where the ledger says that it is.
-fn tell_panic<T>(ended: &Result<T, tokio::task::JoinError>) {
+fn log_panic<T>(ended: &Result<T, tokio::task::JoinError>) {
     if let Err(error) = ended {
-        tracing::error!(%error, "A task of the pipeline ended badly");
+        tracing::error!(%error, "A task of the pipeline panicked");
     }
 }

@@ -24,7 +24,7 @@ const ANSWER_SLOW: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(super) struct StoreAccess<S> {
     store: Arc<S>,
-    circuit: StoreCircuit,
+    circuit: Arc<StoreCircuit>,
     /// Where batches go meanwhile; named in the log.
     spool: Option<Spool>,
     /// One for each write at a time.
@@ -36,14 +36,14 @@ impl<S: Store<Record = Tick>> StoreAccess<S> {
     pub(super) fn new(store: Arc<S>, writes_max: usize, spool: Option<Spool>) -> Self {
         Self {
             store,
-            circuit: StoreCircuit::new(),
+            circuit: Arc::new(StoreCircuit::new()),
             spool,
             turns: Semaphore::new(writes_max),
             days_left: SharedLimiter::default(),
         }
     }
 
-    pub(super) const fn circuit(&self) -> &StoreCircuit {
+    pub(super) const fn circuit(&self) -> &Arc<StoreCircuit> {
         &self.circuit
     }
 

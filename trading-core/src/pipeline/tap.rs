@@ -1,27 +1,27 @@
-//! A side channel for those who look on (paper trading, subscribers): recording never waits for them.
+//! A side channel for observers (paper trading, subscribers): recording never waits for them.
 //!
-//! Bounded in ticks. A chunk that does not fit is not delivered at all, and counted: the next delivery says how
-//! many ticks were missed before it. What is delivered is in order. The pipeline also tells how far the ticks are
-//! stored, for who must not run ahead of that.
+//! Bounded in records. A chunk that does not fit is not delivered at all, and counted: the next delivery says how many
+//! records were missed before it. What is delivered is in order. The pipeline also publishes how far the records are
+//! stored, for an observer that must not run ahead of that.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use tokio::sync::{mpsc, watch};
 
-use crate::domain::{Tick, count};
+use crate::domain::{Record, Tick, count};
 
-/// Ticks in the order in which the pipeline took them, shared with everybody who looks on.
-pub type Chunk = Arc<[Tick]>;
+/// Records in the order in which the pipeline took them, shared by all observers.
+pub type Chunk<R = Tick> = Arc<[R]>;
 
 /// One chunk, and what was lost before it.
 #[derive(Debug, Clone)]
-pub struct Delivery {
-    /// Ticks that did not fit since the delivery before this one.
+pub struct Delivery<R = Tick> {
+    /// Records that did not fit since the delivery before this one.
     pub missed: u64,
-    /// The ticks.
-    pub chunk: Chunk,
-    /// Ticks offered since the start, with these and those missed: what [`TapReceiver::stored`] counts in.
+    /// The records.
+    pub chunk: Chunk<R>,
+    /// Records offered since the start, with these and those missed: what [`TapReceiver::stored`] counts in.
     pub through: u64,
 }
 
@@ -33,8 +33,8 @@ struct Shared {
 
 /// The pipeline's end of a tap.
 #[derive(Debug)]
-pub struct TapSender {
-    chunks: mpsc::Sender<Delivery>,
+pub struct TapSender<R = Tick> {
+    chunks: mpsc::Sender<Delivery<R>>,
     shared: Arc<Shared>,
     capacity: usize,
     missed: u64,
@@ -42,35 +42,35 @@ pub struct TapSender {
     stored: watch::Sender<u64>,
 }
 
-/// Who looks on: a tap, and a line beside the health line.
-pub struct Onlooker {
-    /// Where it is given the ticks.
-    pub tap: TapSender,
-    /// What it has to say of itself every time health is told.
+/// An observer: a tap, and a line beside the health line.
+pub struct Observer<R = Tick> {
+    /// Where it is given the records.
+    pub tap: TapSender<R>,
+    /// Its own line, logged after each health line.
     pub report: Box<dyn Fn() -> String + Send>,
 }
 
-impl std::fmt::Debug for Onlooker {
+impl<R: Record> std::fmt::Debug for Observer<R> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Onlooker").field("tap", &self.tap).finish_non_exhaustive()
+        f.debug_struct("Observer").field("tap", &self.tap).finish_non_exhaustive()
     }
 }
 
-/// The onlooker's end of a tap.
+/// The observer's end of a tap.
 #[derive(Debug)]
-pub struct TapReceiver {
-    chunks: mpsc::Receiver<Delivery>,
+pub struct TapReceiver<R = Tick> {
+    chunks: mpsc::Receiver<Delivery<R>>,
     shared: Arc<Shared>,
     stored: watch::Receiver<u64>,
 }
 
-/// A tap that holds up to `capacity` ticks.
+/// A tap that holds up to `capacity` records.
 #[must_use]
-pub fn tap(capacity: usize) -> (TapSender, TapReceiver) {
+pub fn tap<R>(capacity: usize) -> (TapSender<R>, TapReceiver<R>) {
     let shared = Arc::new(Shared::default());
-    // A chunk holds at least one tick, so this many chunks never bound it before the count of ticks does.
+    // A chunk holds at least one record, so this many chunks never bound it before the count of records does.
     let (sender, receiver) = mpsc::channel(capacity.max(1));
-    let (stored, told) = watch::channel(0);
+    let (stored, stored_receiver) = watch::channel(0);
     let sender = TapSender {
         chunks: sender,
         shared: Arc::clone(&shared),
@@ -79,12 +79,12 @@ pub fn tap(capacity: usize) -> (TapSender, TapReceiver) {
         offered: 0,
         stored,
     };
-    (sender, TapReceiver { chunks: receiver, shared, stored: told })
+    (sender, TapReceiver { chunks: receiver, shared, stored: stored_receiver })
 }
 
-impl TapSender {
+impl<R> TapSender<R> {
     /// Offers a chunk; never waits. What does not fit, or is offered after the receiver has gone, is counted as missed.
-    pub fn offer(&mut self, chunk: &Chunk) {
+    pub fn offer(&mut self, chunk: &Chunk<R>) {
         let waiting = self.shared.waiting.load(Ordering::Acquire);
         let fits = waiting.saturating_add(chunk.len()) <= self.capacity || waiting == 0;
         let length = count(chunk.len());
@@ -101,34 +101,34 @@ impl TapSender {
         }
     }
 
-    /// Tells that the first `ticks` of those offered are where a crash does not reach them.
-    pub fn tell_stored(&self, ticks: u64) {
-        self.stored.send_if_modified(|stored| std::mem::replace(stored, ticks) != ticks);
+    /// Publishes that the first `records` of those offered are where a crash does not reach them.
+    pub fn publish_stored(&self, records: u64) {
+        self.stored.send_if_modified(|stored| std::mem::replace(stored, records) != records);
     }
 
-    /// Ticks missed since the start.
+    /// Records missed since the start.
     #[must_use]
     pub fn missed_total(&self) -> u64 {
         self.shared.missed_total.load(Ordering::Relaxed)
     }
 }
 
-impl TapReceiver {
+impl<R> TapReceiver<R> {
     /// The next chunk; `None` when the pipeline has ended and everything was delivered. Cancel-safe.
-    pub async fn recv(&mut self) -> Option<Delivery> {
+    pub async fn recv(&mut self) -> Option<Delivery<R>> {
         let delivery = self.chunks.recv().await?;
         self.shared.waiting.fetch_sub(delivery.chunk.len(), Ordering::AcqRel);
         Some(delivery)
     }
 
-    /// How many of the ticks offered are stored, from the first on without a hole. A pipeline that ended before it had
+    /// How many of the records offered are stored, from the first on without a hole. A pipeline that ended before it had
     /// stored everything leaves the count where it was.
     #[must_use]
     pub fn stored(&self) -> watch::Receiver<u64> {
         self.stored.clone()
     }
 
-    /// Ticks missed since the start.
+    /// Records missed since the start.
     #[must_use]
     pub fn missed_total(&self) -> u64 {
         self.shared.missed_total.load(Ordering::Relaxed)

@@ -164,20 +164,13 @@ pub(super) fn start_with(
     taps: Vec<TapSender>,
     spooling: Option<Spooling>,
 ) -> Bench {
-    let report = || -> Box<dyn Fn() -> String + Send> { Box::new(|| "Onlooker: fine".to_owned()) };
-    let onlookers = taps.into_iter().map(|tap| Onlooker { tap, report: report() }).collect();
+    let report = || -> Box<dyn Fn() -> String + Send> { Box::new(|| "Observer: fine".to_owned()) };
+    let observers = taps.into_iter().map(|tap| Observer { tap, report: report() }).collect();
     let (pipeline, batch) = settings();
     let ledger = Arc::new(Ledger::default());
     let (sender, receiver) = channel(pipeline.channel_capacity.get(), Arc::clone(&ledger));
-    let pipeline = Pipeline::new(
-        receiver,
-        Arc::clone(store),
-        Arc::clone(&ledger),
-        onlookers,
-        spooling,
-        &pipeline,
-        &batch,
-    );
+    let parts = PipelineParts { records: receiver, store: Arc::clone(store), observers, spooling };
+    let pipeline = Pipeline::new(parts, &pipeline, &batch);
     let mut set = JoinSet::new();
     set.spawn(pipeline.run());
     // The set is moved into a task of its own so that the test can go on beside it.
@@ -314,8 +307,8 @@ async fn the_health_line_comes_every_thirty_seconds_and_warns_of_a_buffer_that_f
     let log = Log::default();
     let _guard = log.capture();
     let store = ScriptedStore::new(0);
-    let (onlooker, _receiver) = tap(10_000);
-    let bench = start(&store, vec![onlooker]);
+    let (observer, _receiver) = tap(10_000);
+    let bench = start(&store, vec![observer]);
     bench.send(ticks(0..1_460)).await;
     tokio::time::sleep(Duration::from_secs(31)).await;
     assert_eq!(
@@ -327,7 +320,7 @@ async fn the_health_line_comes_every_thirty_seconds_and_warns_of_a_buffer_that_f
         "{:#?}",
         log.lines()
     );
-    assert_eq!(log.count("INFO Onlooker: fine"), 1);
+    assert_eq!(log.count("INFO Observer: fine"), 1);
     let slow = "WARN Batch buffer 92% full (460/500), database writes may be slow";
     assert_eq!(log.count(slow), 1, "{:#?}", log.lines());
     store.permits.add_permits(100);
@@ -335,7 +328,7 @@ async fn the_health_line_comes_every_thirty_seconds_and_warns_of_a_buffer_that_f
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_onlooker_that_hangs_holds_nothing_up_and_is_told_what_it_missed() {
+async fn an_observer_that_hangs_holds_nothing_up_and_is_told_what_it_missed() {
     let store = ScriptedStore::new(1_000);
     let (sender, mut receiver) = tap(1_000);
     let bench = start(&store, vec![sender]);

@@ -20,6 +20,7 @@ use tracing::{error, info, warn};
 
 use super::decision::{Event, Next, Progress, Rules};
 use super::ledger::Ledger;
+use super::receipt::Outcome;
 use super::store_access::StoreAccess;
 use crate::config::BatchSettings;
 use crate::domain::Tick;
@@ -77,13 +78,13 @@ impl<S: Store<Record = Tick>> Writer<S> {
         self.batcher_is_full.send_if_modified(|noted| std::mem::replace(noted, is_full) != is_full);
     }
 
-    /// Takes a batch to the store or to the spool, and gives its buffer back, empty.
-    pub(super) async fn write(&self, mut batch: Vec<Tick>) -> Vec<Tick> {
+    /// Takes a batch to the store or to the spool; returns its buffer, empty, and where the last of it went.
+    pub(super) async fn write(&self, mut batch: Vec<Tick>) -> (Vec<Tick>, Outcome) {
         let mut delays = self.delays();
         let mut progress = Progress::default();
         let mut event = Event::Arrived;
         let mut last_error = None;
-        loop {
+        let outcome = loop {
             let next;
             (progress, next) = progress.next(event, self.rules);
             event = match next {
@@ -108,14 +109,14 @@ impl<S: Store<Record = Tick>> Writer<S> {
                 }
                 Next::Spool => self.spool(&mut batch).await,
                 Next::WaitForStore => self.wait_for_store(delays()).await,
-                Next::Done => break,
+                Next::Done(outcome) => break outcome,
             };
-        }
-        if event == Event::Stored && progress.failures > 0 {
+        };
+        if outcome == Outcome::Stored && progress.failures > 0 {
             info!(failures = progress.failures, ticks = batch.len(), "Batch written at last");
         }
         batch.clear();
-        batch
+        (batch, outcome)
     }
 
     /// The waits between the attempts of one batch, one after the other.

@@ -80,7 +80,7 @@ fn offer(sender: &mut TapSender, ticks: &[Tick]) {
 async fn run(pool: &PgPool, ticks: &[Tick]) -> Summary {
     let (mut sender, receiver) = tap(100_000);
     offer(&mut sender, ticks);
-    sender.tell_stored(u64::MAX);
+    sender.publish_stored(u64::MAX);
     drop(sender);
     let started_at = Timestamp::now();
     let (store, summary) = (PgStore::new(pool.clone(), started_at), SummaryHandle::default());
@@ -250,7 +250,7 @@ async fn what_is_traded_while_the_server_crashes_is_stored_after_it() {
     let mut tasks = JoinSet::new();
     tasks.spawn(paper::run(settings(), receiver, store, started_at, summary.clone()));
     offer(&mut sender, &ticks(0, 1_200));
-    sender.tell_stored(u64::MAX);
+    sender.publish_stored(u64::MAX);
     until(async || match count(&pool, "SELECT count(*) FROM paper_fills").await {
         0 => Err("nothing is stored".to_owned()),
         _ => Ok(()),

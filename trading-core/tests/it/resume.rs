@@ -174,7 +174,7 @@ async fn run(
             sender.offer(&chunk.into());
         }
         offered += part.len();
-        sender.tell_stored(u64::try_from(offered.min(stored)).unwrap());
+        sender.publish_stored(u64::try_from(offered.min(stored)).unwrap());
         // What is not stored is not written of: then nothing more happens.
         if offered > stored {
             break;

@@ -13,7 +13,7 @@ use trading_core::domain::{Instrument, RecorderClock, Symbol, Tick, Timestamp};
 use trading_core::exchange::by_name;
 use trading_core::exchange::history::HistoryRules;
 use trading_core::network::Network;
-use trading_core::pipeline::{Ledger, LedgerReading, Pipeline, channel};
+use trading_core::pipeline::{Ledger, LedgerReading, Pipeline, PipelineParts, channel};
 use trading_core::repair::{self, RepairContext, RepairVenue};
 use trading_core::rest::RestClient;
 use trading_core::simulator::{FaultsHandle, Market, RestLimits, SimulatorOptions};
@@ -217,9 +217,9 @@ impl Place {
         let ledger = Arc::new(Ledger::default());
         let (sender, receiver) = channel(10_000, Arc::clone(&ledger));
         let store = Arc::new(PostgresStore::new(self.database.socket()));
-        let (ends, line) = (Vec::new(), &settings.pipeline);
-        let pipeline =
-            Pipeline::new(receiver, store, Arc::clone(&ledger), ends, None, line, &batch);
+        let parts =
+            PipelineParts { records: receiver, store, observers: Vec::new(), spooling: None };
+        let pipeline = Pipeline::new(parts, &settings.pipeline, &batch);
         let context = RepairContext {
             pool: self.pool().clone(),
             sender,
