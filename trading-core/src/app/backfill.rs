@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use futures_util::future::join_all;
 use sqlx::PgPool;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -14,7 +15,6 @@ use super::identity::identity;
 use super::signals::StopSignals;
 use super::stand_in::{StandIn, StandInError};
 use super::start_error::StartError;
-use super::tasks::Tasks;
 use super::venues::{Reach, Venue, venues};
 use crate::config::{Settings, SimulateSettings};
 use crate::domain::{Instrument, RecorderClock, Timestamp};
@@ -221,9 +221,9 @@ async fn fill_from(
     // Without a spool: what could not be stored is fetched again.
     let parts = PipelineParts { records: receiver, store, observers: Vec::new(), spooling: None };
     let pipeline = Pipeline::new(parts, &settings.pipeline, &settings.batch);
-    let mut tasks = Tasks::default();
+    let mut tasks = JoinSet::new();
     let held = pipeline.held();
-    tasks.spawn("pipeline", pipeline.run());
+    tasks.spawn(pipeline.run());
 
     let recorder = identity(Timestamp::now());
     let context = RepairContext {

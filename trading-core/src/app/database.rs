@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use sqlx::PgConnection;
 use sqlx::postgres::PgPool;
+use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
 use super::start_error::StartError;
-use super::tasks::Tasks;
 use crate::config::{DatabaseUrl, Settings};
 use crate::store::embedded::{Cluster, Options, command};
 use crate::store::postgres::{PostgresStore, Server, Session, migrate, pooler};
@@ -29,26 +29,28 @@ const GUARD_INTERVAL: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 struct Guarded {
     cluster: Arc<Cluster>,
-    guard: Tasks,
+    guard: JoinSet<()>,
 }
 
 impl Guarded {
     fn new(cluster: Cluster) -> Self {
-        let (cluster, mut guard) = (Arc::new(cluster), Tasks::default());
-        guard.spawn("guard", bring_back(Arc::clone(&cluster)));
+        let (cluster, mut guard) = (Arc::new(cluster), JoinSet::new());
+        guard.spawn(bring_back(Arc::clone(&cluster)));
         Self { cluster, guard }
     }
 
     async fn stop(mut self) {
         // A start that is given up midway leaves at most a running server, which is stopped next.
-        self.guard.abort().await;
+        self.guard.shutdown().await;
         match Arc::into_inner(self.cluster).map(Cluster::stop) {
             Some(stopping) => {
                 if let Err(error) = stopping.await {
                     warn!(%error, "The embedded database was not stopped");
                 }
             }
-            None => warn!("The embedded database is still looked at, and left running"),
+            None => {
+                warn!("The embedded database is still in use by this process, and is left running")
+            }
         }
     }
 }

@@ -5,15 +5,15 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use sqlx::postgres::PgPool;
-use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::database::Database;
-use super::paper::paper_trading;
+use super::paper;
 use super::preparation::Prepared;
-use super::recorder::{Outcome, Recorder};
+use super::recorder::{Outcome, Recorder, RecorderParts};
 use super::signals::StopSignals;
 use super::start_error::StartError;
+use super::tasks::Tasks;
 use super::venues::{Reach, Venue, venues};
 use super::world::{Exchanges, World};
 use crate::config::{DatabaseUrl, Settings};
@@ -59,7 +59,10 @@ pub async fn live(settings: &Settings, options: LiveOptions) -> Result<Outcome, 
     let outcome = recorder.run(&mut signals).await;
     world.end().await;
     if tokio::time::timeout(CLOSE_MAX, pool.close()).await.is_err() {
-        warn!("The database does not answer the farewell");
+        warn!(
+            "The database did not answer within {} s when its connections were closed",
+            CLOSE_MAX.as_secs()
+        );
     }
     database.close().await;
     info!("Ledger: {}", ledger.read());
@@ -126,22 +129,15 @@ async fn start_recorder(
     let prepared = Prepared::prepare(settings, &world.venues, &world.origin, database).await?;
     introduce(&world.venues, database);
 
-    let feeds = CancellationToken::new();
-    let (observers, paper) = if options.paper_trading {
-        let (observer, task) = paper_trading(settings, &world.venues, &prepared, feeds.clone());
-        (vec![observer], Some(task))
-    } else {
-        (Vec::new(), None)
-    };
+    let mut tasks = Tasks::default();
+    let mut observers = Vec::new();
+    if options.paper_trading {
+        observers.push(paper::spawn_into(&mut tasks, settings, &world.venues, &prepared));
+    }
     let pool = prepared.pool.clone();
-    let mut recorder = Recorder::start(settings, &world.venues, prepared, observers, feeds);
-    if let Some(task) = paper {
-        recorder.join("paper trading", task);
-    }
-    if let Some(close) = world.close.clone() {
-        recorder.close_first(close);
-    }
-    Ok((pool, recorder))
+    let (venues, close_first) = (world.venues.as_slice(), world.close.clone());
+    let parts = RecorderParts { settings, venues, prepared, observers, close_first };
+    Ok((pool, Recorder::start(tasks, parts)))
 }
 
 /// Tells a newcomer what runs, where the data is and how to look at it.

@@ -6,6 +6,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::preparation::Prepared;
+use super::tasks::{Phase, Tasks};
 use super::venues::Venue;
 use crate::config::Settings;
 use crate::paper::{self, PgStore, SummaryHandle};
@@ -16,13 +17,13 @@ use crate::store::spool::Spool;
 /// How long paper trading waits for the spool of an earlier run to be stored.
 const DRAIN_MAX: Duration = Duration::from_secs(60);
 
-/// Paper trading beside the recorder: what the pipeline is given, and the task to run.
-pub(super) fn paper_trading(
+/// Starts paper trading; what is returned is for the pipeline.
+pub(super) fn spawn_into(
+    tasks: &mut Tasks,
     settings: &Settings,
     venues: &[Venue],
     prepared: &Prepared,
-    stop: CancellationToken,
-) -> (Observer, impl Future<Output = ()> + Send + 'static) {
+) -> Observer {
     let settings = settings.paper.clone();
     for strategy in &settings.strategies {
         for symbol in &strategy.symbols {
@@ -42,7 +43,8 @@ pub(super) fn paper_trading(
     let started_at = prepared.clock.now();
     let store = PgStore::new(prepared.pool.clone(), started_at);
     let (spool, ready) = (prepared.spool.clone(), prepared.ready.clone());
-    let task = async move {
+    let stop = tasks.stop_of(Phase::Sources);
+    tasks.spawn(Phase::Sinks, "paper trading", async move {
         if !ready.or_stop(&stop).await {
             return;
         }
@@ -56,11 +58,11 @@ pub(super) fn paper_trading(
             ),
         }
         if ended.is_err() {
-            // Its end is no reason to end the recorder, which is told of every stage that ends.
+            // Its end is no reason to end the recorder, which stops when a stage ends.
             stop.cancelled().await;
         }
-    };
-    (observer, task)
+    });
+    observer
 }
 
 /// Waits until what the run before left in the spool is in the table, where paper trading looks for it; meanwhile ticks

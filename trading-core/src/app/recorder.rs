@@ -1,14 +1,12 @@
-//! The recorder: feeds, pipeline and store, joined; started together, stopped in order.
+//! The recorder: feeds, pipeline and store, joined; started together, stopped phase after phase ([`Phase`]).
 //!
-//! Feeds are stopped first; every later stage ends when its input ends. So what was accepted is stored, unless the
-//! deadline comes first: at two thirds of it what is not stored goes to the spool; at its end the late stages are
-//! named, and the ledger says how many ticks are where.
+//! So what was accepted is stored, unless the deadline comes first: at two thirds of it what is not stored goes to the
+//! spool; at its end the late stages are named, and the ledger says how many ticks are where.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::PgPool;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
@@ -16,7 +14,7 @@ use super::identity::identity;
 use super::preparation::Prepared;
 use super::signals::StopSignals;
 use super::symbols;
-use super::tasks::Tasks;
+use super::tasks::{Phase, Tasks};
 use super::upkeep;
 use super::venues::Venue;
 use crate::config::Settings;
@@ -46,33 +44,40 @@ pub enum Outcome {
     /// Asked to, and so many ticks are not stored: they wait in the spool, or were in memory.
     NotStored(u64),
 }
+
+/// What a recorder is started with.
+#[derive(Debug)]
+pub(super) struct RecorderParts<'a> {
+    pub(super) settings: &'a Settings,
+    pub(super) venues: &'a [Venue],
+    pub(super) prepared: Prepared,
+    /// Each is given every tick that is recorded.
+    pub(super) observers: Vec<Observer>,
+    /// Cancelled before the stop begins: what makes the trades makes no more of them then, and what is on its way is
+    /// waited for.
+    pub(super) close_first: Option<CancellationToken>,
+}
+
 /// The running stages.
 #[derive(Debug)]
 pub(super) struct Recorder {
     tasks: Tasks,
-    feeds: CancellationToken,
     ledger: Arc<Ledger>,
     spool: Spool,
     /// Where it notes at the end that all is stored, and under which name.
     noted: (PgPool, String),
-    /// Raised at two thirds of the deadline: what is not stored goes to the spool.
+    /// Cancelled at two thirds of the deadline: what is not stored goes to the spool.
     hurry: CancellationToken,
     stop_deadline: Duration,
-    /// Raised before the feeds are stopped.
     close_first: Option<CancellationToken>,
 }
 
 impl Recorder {
-    /// Starts the stages. The spool takes what the store cannot, and is drained; the observers are given every tick that
-    /// is recorded; `feeds` is cancelled when the stop begins.
+    /// Starts the stages beside the tasks that are there already, and owns all of them. The spool takes what the store
+    /// cannot, and is drained.
     #[must_use]
-    pub(super) fn start(
-        settings: &Settings,
-        venues: &[Venue],
-        prepared: Prepared,
-        observers: Vec<Observer>,
-        feeds: CancellationToken,
-    ) -> Self {
+    pub(super) fn start(mut tasks: Tasks, parts: RecorderParts<'_>) -> Self {
+        let RecorderParts { settings, venues, prepared, observers, close_first } = parts;
         let Prepared { pool, store, spool, stored, clock, clock_watch, ready, arrival } = prepared;
         let ledger = Arc::new(Ledger::default());
         let (sender, receiver) =
@@ -82,6 +87,8 @@ impl Recorder {
         let noted = (pool.clone(), recorder.clone());
         let (journal, journal_writer) = journal(recorder.clone());
         let seed = u64::try_from(started_at.as_micros()).unwrap_or_default();
+        let stop = tasks.stop_of(Phase::Sources);
+
         let hurry = CancellationToken::new();
         let spooling = Spooling { spool: spool.clone(), spool_now: hurry.clone(), seed };
         let parts = PipelineParts {
@@ -91,62 +98,46 @@ impl Recorder {
             spooling: Some(spooling),
         };
         let pipeline = Pipeline::new(parts, &settings.pipeline, &settings.batch);
-        let mut tasks = Tasks::default();
         let held = pipeline.held();
+        tasks.spawn(Phase::Pipeline, "pipeline", pipeline.run());
+
         let journal_writer = journal_writer.with_held(held.clone());
-        tasks.spawn("pipeline", pipeline.run());
-        tasks.spawn("clock", clock_watch.run(Arc::clone(&ledger), feeds.clone()));
-        let (is_ready, stop, to) = (ready.clone(), feeds.clone(), pool.clone());
-        tasks.spawn("journal", async move {
-            // At the stop it is tried all the same, and what cannot be noted is said.
-            is_ready.or_stop(&stop).await;
+        let (is_ready, stopping, to) = (ready.clone(), stop.clone(), pool.clone());
+        tasks.spawn(Phase::Sinks, "journal", async move {
+            // At the stop it is tried all the same, and what cannot be noted is logged.
+            is_ready.or_stop(&stopping).await;
             journal_writer.run(to).await;
         });
+
+        tasks.spawn(Phase::Sources, "clock", clock_watch.run(Arc::clone(&ledger), stop.clone()));
         if let Some(arrival) = arrival {
-            let (journal, stop) = (journal.clone(), feeds.clone());
-            let running = arrival.run(pool.clone(), spool.clone(), journal, clock.now(), stop);
-            tasks.spawn("wait for the database", running);
+            let (pool, spool, journal) = (pool.clone(), spool.clone(), journal.clone());
+            let arriving = arrival.run(pool, spool, journal, clock.now(), stop.clone());
+            tasks.spawn(Phase::Sources, "wait for the database", arriving);
         }
         for venue in venues {
             for feed in venue.feeds(&stored, &sender, &ledger, &journal, &clock, seed) {
-                tasks.spawn(format!("feed {}", feed.name), feed::run(feed, feeds.clone()));
+                let name = format!("feed {}", feed.name);
+                tasks.spawn(Phase::Sources, name, feed::run(feed, stop.clone()));
             }
         }
         let questions = venues.iter().filter_map(Venue::question).collect();
-        tasks.spawn("symbols", symbols::run(questions, feeds.clone()));
-        let (retention, upkeep_clock) = (settings.database.retention, clock.clone());
+        tasks.spawn(Phase::Sources, "symbols", symbols::run(questions, stop.clone()));
+        let upkeep =
+            upkeep::run(pool.clone(), settings.database.retention, clock.clone(), stop.clone());
+        tasks.spawn(Phase::Sources, "upkeep", ready.clone().then(stop.clone(), upkeep));
         if settings.backfill.enabled {
-            let context = RepairContext {
-                pool: pool.clone(),
-                sender,
-                ledger: Arc::clone(&ledger),
-                recorder,
-                clock,
-                held,
-            };
+            let ledger = Arc::clone(&ledger);
+            let context = RepairContext { pool, sender, ledger, recorder, clock, held };
             let venues: Vec<RepairVenue> = venues.iter().filter_map(Venue::repair).collect();
             let max_age = settings.backfill.max_age;
-            let audit = repair::audit(context.clone(), venues.clone(), max_age, feeds.clone());
-            tasks.spawn("audit", ready.clone().then(feeds.clone(), audit));
-            let repair = repair::run(context, venues, max_age, feeds.clone());
-            tasks.spawn("repair", ready.clone().then(feeds.clone(), repair));
+            let audit = repair::audit(context.clone(), venues.clone(), max_age, stop.clone());
+            tasks.spawn(Phase::Sources, "audit", ready.clone().then(stop.clone(), audit));
+            let repair = repair::run(context, venues, max_age, stop.clone());
+            tasks.spawn(Phase::Sources, "repair", ready.then(stop, repair));
         }
-        let upkeep = upkeep::run(pool, retention, upkeep_clock, feeds.clone());
-        tasks.spawn("upkeep", ready.then(feeds.clone(), upkeep));
         let stop_deadline = settings.pipeline.stop_deadline;
-        let close_first = None;
-        Self { tasks, feeds, ledger, spool, noted, hurry, stop_deadline, close_first }
-    }
-
-    /// Raises this at the stop, before the feeds are stopped: whoever makes the trades makes no more of them then, and
-    /// what is on its way is waited for.
-    pub(super) fn close_first(&mut self, close: CancellationToken) {
-        self.close_first = Some(close);
-    }
-
-    /// Adds a task that ends by itself when its input does; it is waited for at the stop.
-    pub(super) fn join(&mut self, name: &str, task: impl Future<Output = ()> + Send + 'static) {
-        self.tasks.spawn(name, task);
+        Self { tasks, ledger, spool, noted, hurry, stop_deadline, close_first }
     }
 
     /// The counters.
@@ -157,20 +148,24 @@ impl Recorder {
 
     /// Runs until a signal or the end of a stage, then stops in order.
     pub(super) async fn run(mut self, signals: &mut StopSignals) -> Outcome {
-        let unasked = tokio::select! {
+        let unexpected = tokio::select! {
             signal = signals.next() => {
                 info!("{signal}: stopping; feeds first, then what they accepted is stored");
                 None
             }
             ended = self.tasks.join_next() => {
                 let name = ended.map_or_else(|| "every stage".to_owned(), |ended| {
-                    error!(panic = ?ended.panic.map(|panic| panic.to_string()), "{} ended unasked", ended.name);
+                    error!(panic = ?ended.panic.map(|panic| panic.to_string()), "{} has ended, and nothing had asked it to: the recorder stops", ended.name);
                     ended.name
                 });
                 Some(name)
             }
         };
-        let in_time = self.stop(signals).await;
+        if let Some(close) = self.close_first.take() {
+            close.cancel();
+            self.until_quiet().await;
+        }
+        let in_time = self.tasks.stop(self.stop_deadline, &self.hurry, signals.next()).await;
         let reading = self.ledger.read();
         let lost = reading.in_flight + reading.dropped;
         if reading.spooled > 0 {
@@ -198,7 +193,7 @@ impl Recorder {
             }
         }
         let not_stored = lost + reading.spooled + losses.uncounted();
-        match unasked {
+        match unexpected {
             _ if not_stored > 0 || !losses.is_none() => Outcome::NotStored(not_stored),
             Some(name) => Outcome::StageEnded(name),
             None => Outcome::Clean,
@@ -218,21 +213,6 @@ impl Recorder {
         losses
     }
 
-    /// Whether everything ended before the deadline and without a second signal.
-    async fn stop(&mut self, signals: &mut StopSignals) -> bool {
-        if let Some(close) = self.close_first.take() {
-            close.cancel();
-            self.until_quiet().await;
-        }
-        self.feeds.cancel();
-        let now = Instant::now();
-        let deadline = now + self.stop_deadline;
-        let hurry_at = now + self.stop_deadline * 2 / 3;
-        let in_time = self.drain(signals, hurry_at, deadline).await;
-        self.tasks.abort().await;
-        in_time
-    }
-
     /// Waits until nothing more comes, for half a second at the most.
     async fn until_quiet(&self) {
         let mut received = None;
@@ -242,37 +222,6 @@ impl Recorder {
                 return;
             }
             tokio::time::sleep(QUIET_LOOK).await;
-        }
-    }
-
-    async fn drain(
-        &mut self,
-        signals: &mut StopSignals,
-        hurry_at: Instant,
-        deadline: Instant,
-    ) -> bool {
-        loop {
-            tokio::select! {
-                biased;
-                ended = self.tasks.join_next() => match ended {
-                    None => return true,
-                    Some(ended) => if let Some(panic) = ended.panic {
-                        error!(%panic, "{} ended badly", ended.name);
-                    },
-                },
-                () = tokio::time::sleep_until(hurry_at), if !self.hurry.is_cancelled() => {
-                    info!("Two thirds of the time to stop have passed: what is not stored goes to the spool");
-                    self.hurry.cancel();
-                }
-                () = tokio::time::sleep_until(deadline) => {
-                    warn!("Not stopped within {} s: {}", self.stop_deadline.as_secs(), self.tasks.running().join(", "));
-                    return false;
-                }
-                signal = signals.next() => {
-                    warn!("{signal} again: stopped at once, without {}", self.tasks.running().join(", "));
-                    return false;
-                }
-            }
         }
     }
 }
