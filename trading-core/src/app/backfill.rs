@@ -12,6 +12,7 @@ use tracing::{info, warn};
 
 use super::database::Database;
 use super::identity::identity;
+use super::recorded::{must_be_meant, must_be_there};
 use super::signals::StopSignals;
 use super::stand_in::{StandIn, StandInError};
 use super::start_error::StartError;
@@ -127,8 +128,15 @@ pub async fn backfill(
     settings: &Settings,
     options: BackfillOptions,
 ) -> Result<BackfillReport, BackfillError> {
+    let pg_bin = options.pg_bin.clone();
+    // A past range may be loaded into a new database; where there is none, nothing else is to be done.
+    let is_there = match options.range {
+        Some(_) => must_be_meant(settings, pg_bin.clone(), "backfill").await,
+        None => must_be_there(settings, pg_bin.clone(), "backfill").await,
+    };
+    is_there.map_err(StartError::from)?;
     let mut signals = StopSignals::listen().map_err(StartError::Signals)?;
-    let database = Database::open(settings, options.pg_bin.clone()).await?;
+    let database = Database::open(settings, pg_bin).await?;
     let stop = CancellationToken::new();
     let report =
         told_to_stop(fill(settings, &options, &database, &stop), &mut signals, &stop).await;

@@ -9,6 +9,7 @@ use sqlx::postgres::PgPool;
 use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
+use super::recorded::must_be_meant;
 use super::start_error::StartError;
 use crate::config::{DatabaseUrl, Settings};
 use crate::store::embedded::{Cluster, Options, command};
@@ -176,6 +177,25 @@ impl Database {
             cluster.stop().await;
         }
     }
+}
+
+/// `trading-core db migrate`: brings the tables up to date.
+///
+/// # Errors
+///
+/// When the database is not the one that is meant, cannot be used, or a migration fails.
+pub async fn migrate_database(
+    settings: &Settings,
+    pg_bin: Option<PathBuf>,
+) -> Result<(), StartError> {
+    must_be_meant(settings, pg_bin.clone(), "db migrate").await?;
+    let database = Database::open(settings, pg_bin).await?;
+    let migrated = database.migrated_pool(1).await;
+    if let Ok(pool) = &migrated {
+        pool.close().await;
+    }
+    database.close().await;
+    migrated.map(drop)
 }
 
 impl Address {

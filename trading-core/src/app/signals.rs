@@ -28,6 +28,14 @@ const SAME_WISH: Duration = Duration::from_secs(1);
 /// No hand is this quick: a SIGINT this soon after another came from the same key, or the same `timeout`.
 const SAME_KEY: Duration = Duration::from_millis(50);
 
+/// A signal came before the end.
+#[derive(Debug, thiserror::Error)]
+#[error("{signal}: stopped before the end")]
+pub struct Interrupted {
+    /// Its name.
+    pub signal: &'static str,
+}
+
 /// A signal that is heard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Heard {

@@ -15,7 +15,7 @@ use crate::store::postgres::{Origin, origin};
 
 /// Simulated exchanges that run inside this process until they are ended.
 #[derive(Debug)]
-pub struct StandIn(ServedExchanges);
+pub(super) struct StandIn(ServedExchanges);
 
 /// Why the exchanges of a database cannot be asked.
 #[derive(Debug, thiserror::Error)]
@@ -49,7 +49,7 @@ impl StandIn {
     /// # Errors
     ///
     /// When the database holds trades of the other kind, or the simulated exchanges cannot be served.
-    pub async fn of_database(
+    pub(super) async fn of_database(
         settings: &Settings,
         pool: &PgPool,
     ) -> Result<(Settings, Option<Self>), StandInError> {
@@ -88,7 +88,7 @@ impl StandIn {
     /// # Errors
     ///
     /// When it cannot be served.
-    pub async fn start(
+    pub(super) async fn start(
         settings: &Settings,
         market: Option<SimulatedMarket>,
         hours: Option<(Clock, Vec<Closure>)>,
@@ -110,7 +110,7 @@ impl StandIn {
     }
 
     /// Ends them.
-    pub async fn end(self) {
+    pub(super) async fn end(self) {
         self.0.end().await;
     }
 }

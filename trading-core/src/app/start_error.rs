@@ -4,6 +4,7 @@ use sqlx::migrate::MigrateError;
 
 use super::market_hours::HoursError;
 use super::mixed::Mixed;
+use super::recorded::NotThere;
 use super::venues::VenueError;
 use crate::config::{ServerUrlError, Settings};
 use crate::simulator::SimulatorError;
@@ -43,6 +44,9 @@ pub enum StartError {
          `trading-core db remove --simulated`, or set another TRADING_CORE__DATABASE__DATA_DIR"
     )]
     OtherHours(String),
+    /// There is no database yet.
+    #[error(transparent)]
+    NotThere(#[from] NotThere),
     /// The embedded database does not run.
     #[error(transparent)]
     Embedded(#[from] EmbeddedError),

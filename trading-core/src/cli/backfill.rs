@@ -2,7 +2,8 @@
 
 use clap::Args;
 
-use super::{PlaceArgs, When};
+use super::PlaceArgs;
+use crate::domain::When;
 
 /// `backfill`
 #[derive(Debug, Clone, Args)]

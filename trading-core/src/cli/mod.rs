@@ -12,7 +12,6 @@ mod place;
 mod replay;
 mod spool;
 mod verify;
-mod when;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -32,7 +31,6 @@ pub use place::PlaceArgs;
 pub use replay::ReplayArgs;
 pub use spool::{SpoolArgs, SpoolCommand};
 pub use verify::VerifyArgs;
-pub use when::{When, WhenError};
 
 use crate::config::{EXCHANGES, Overrides};
 use crate::telemetry::{Level, LogFormat, LogOptions, Wishes};

@@ -2,7 +2,8 @@
 
 use clap::Args;
 
-use super::{PlaceArgs, When};
+use super::PlaceArgs;
+use crate::domain::{SymbolRef, When};
 use crate::paper::Speed;
 
 /// `replay`
@@ -31,7 +32,7 @@ pub struct ReplayArgs {
     pub exchange: Vec<String>,
     /// Only these symbols, as BTCUSDT or BTC-USDT; binance:BTCUSDT: that one of that exchange
     #[arg(long, value_name = "S", num_args = 1.., value_delimiter = ',')]
-    pub symbol: Vec<crate::domain::SymbolRef>,
+    pub symbol: Vec<SymbolRef>,
     /// Only what arrived live, as the strategies saw it then; without ticks that were fetched later
     #[arg(long)]
     pub as_received: bool,

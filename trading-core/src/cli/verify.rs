@@ -2,8 +2,8 @@
 
 use clap::Args;
 
-use super::{PlaceArgs, When};
-use crate::domain::SymbolRef;
+use super::PlaceArgs;
+use crate::domain::{SymbolRef, When};
 
 /// `verify`
 #[derive(Debug, Clone, Args)]

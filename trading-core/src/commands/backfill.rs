@@ -9,7 +9,6 @@ use trading_core::store::postgres::ListedGap;
 use trading_core::store::with_causes;
 use trading_core::telemetry::{Grouped, Page, Side, Table, Text, Tone};
 
-use super::place::{must_be_meant, must_be_there};
 use super::{Environment, failed, pg_bin, with_settings};
 
 /// A range that ends before it begins.
@@ -36,15 +35,7 @@ pub(crate) fn backfill(cli: &Cli, arguments: &BackfillArgs, environment: &Enviro
         pg_bin: pg_bin(environment),
     };
     with_settings(cli, environment, async |settings| {
-        // A past range may be loaded into a new database; where there is none, nothing else is to be done.
-        let is_there = match range {
-            Some(_) => must_be_meant(&settings, environment, "backfill").await,
-            None => must_be_there(&settings, environment, "backfill").await,
-        };
-        match is_there {
-            Ok(()) => answer(run_backfill(&settings, options).await, arguments),
-            Err(code) => code,
-        }
+        answer(run_backfill(&settings, options).await, arguments)
     })
 }
 

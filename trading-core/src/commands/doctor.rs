@@ -1,47 +1,30 @@
-//! `doctor`: the preflight.
+//! `doctor`: the diagnosis as text or JSON.
 
-use trading_core::app::StandIn;
+use trading_core::app;
 use trading_core::cli::{Cli, DoctorArgs, ExitCode};
-use trading_core::config::Settings;
-use trading_core::doctor::{self, Diagnosis};
+use trading_core::doctor::Diagnosis;
 use trading_core::output;
 
 use super::{Environment, failed, load, pg_bin, with_runtime};
 
 /// `doctor`
 pub(crate) fn doctor(cli: &Cli, arguments: &DoctorArgs, environment: &Environment) -> ExitCode {
-    match load(cli, environment) {
-        Ok(loaded) => with_runtime(async || {
-            examined(&loaded.settings, &loaded.sources(), arguments, environment).await
-        }),
+    let loaded = match load(cli, environment) {
+        Ok(loaded) => loaded,
         Err(error) => {
             let problems = error.problems().iter().map(ToString::to_string);
-            tell(&Diagnosis::of_bad_settings(problems), arguments)
+            return answer(&Diagnosis::of_bad_settings(problems), arguments);
         }
-    }
+    };
+    with_runtime(async || {
+        match app::doctor(&loaded.settings, &loaded.sources(), pg_bin(environment)).await {
+            Ok(diagnosis) => answer(&diagnosis, arguments),
+            Err(error) => failed(&error),
+        }
+    })
 }
 
-async fn examined(
-    settings: &Settings,
-    sources: &str,
-    arguments: &DoctorArgs,
-    environment: &Environment,
-) -> ExitCode {
-    if !settings.database.simulated {
-        return tell(&doctor::examine(settings, sources, pg_bin(environment)).await, arguments);
-    }
-    // The exchanges that `live --simulate` records run inside this process too.
-    match StandIn::start(settings, None, None).await {
-        Ok((settings, stand_in)) => {
-            let diagnosis = doctor::examine(&settings, sources, pg_bin(environment)).await;
-            stand_in.end().await;
-            tell(&diagnosis, arguments)
-        }
-        Err(error) => failed(&error),
-    }
-}
-
-fn tell(diagnosis: &Diagnosis, arguments: &DoctorArgs) -> ExitCode {
+fn answer(diagnosis: &Diagnosis, arguments: &DoctorArgs) -> ExitCode {
     let printed = if arguments.json {
         output::result(&format!("{:#}", diagnosis.to_json()))
     } else {

@@ -4,7 +4,6 @@ mod backfill;
 mod complete;
 mod config;
 mod doctor;
-mod place;
 mod psql;
 mod reader;
 mod recording;
@@ -18,14 +17,15 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
-use trading_core::app::{Database, Exchanges, LiveOptions, Outcome, StopSignals, live as run_live};
+use trading_core::app::{
+    Database, Exchanges, Interrupted, LiveOptions, Outcome, StopSignals, live as run_live,
+    migrate_database,
+};
 use trading_core::cli::{Cli, DbArgs, DbCommand, ExitCode, LiveArgs, SimulateArgs};
 use trading_core::config::{DatabaseUrl, Settings, SimulateSettings};
 use trading_core::output;
 use trading_core::simulator::{self, SimulatorOptions, Switches, SwitchesError};
 use trading_core::store::embedded::{Options, command, flag};
-
-use place::must_be_meant;
 
 pub(super) use backfill::backfill;
 pub(super) use complete::{complete, completions};
@@ -131,16 +131,11 @@ pub(super) fn db(cli: &Cli, arguments: &DbArgs, environment: &Environment) -> Ex
             },
             DbCommand::Psql { args } => psql::psql(&settings, args, environment).await,
             DbCommand::Remove { yes } => remove::remove(&settings, *yes, environment).await,
-            DbCommand::Migrate => match must_be_meant(&settings, environment, "db migrate").await {
-                Ok(()) => migrate(&settings, environment).await,
-                Err(code) => code,
+            DbCommand::Migrate => match migrate_database(&settings, pg_bin(environment)).await {
+                Ok(()) => output::text("the tables are up to date"),
+                Err(error) => failed(&error),
             },
-            DbCommand::Reader(wanted) => {
-                match must_be_meant(&settings, environment, "db reader NAME").await {
-                    Ok(()) => reader::reader(&settings, wanted, environment).await,
-                    Err(code) => code,
-                }
-            }
+            DbCommand::Reader(wanted) => reader::reader(&settings, wanted, environment).await,
             DbCommand::Recording(wanted) => {
                 recording::recording(&settings, wanted, environment).await
             }
@@ -195,22 +190,6 @@ fn usage(error: &(dyn std::error::Error + 'static)) -> ExitCode {
     ExitCode::Usage
 }
 
-async fn migrate(settings: &Settings, environment: &Environment) -> ExitCode {
-    let database = match Database::open(settings, pg_bin(environment)).await {
-        Ok(database) => database,
-        Err(error) => return failed(&error),
-    };
-    let migrated = database.migrated_pool(1).await;
-    if let Ok(pool) = &migrated {
-        pool.close().await;
-    }
-    database.close().await;
-    match migrated {
-        Ok(_closed) => output::text("the tables are up to date"),
-        Err(error) => failed(&error),
-    }
-}
-
 /// Runs a command with the checked settings, or tells what is wrong with them.
 fn with_settings(
     cli: &Cli,
@@ -245,13 +224,6 @@ fn interruptible(
         Database::leave(&embedded, pg_bin(environment)).await;
         failed(&Interrupted { signal })
     })
-}
-
-/// A signal came before the end.
-#[derive(Debug, thiserror::Error)]
-#[error("{signal}: stopped before the end")]
-struct Interrupted {
-    signal: &'static str,
 }
 
 /// Runs a command on threads of its own.

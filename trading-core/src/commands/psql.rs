@@ -9,13 +9,12 @@ use nix::unistd::Pid;
 use tokio::process;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::info;
-use trading_core::app::{Database, StopSignals};
+use trading_core::app::{Database, Interrupted, StopSignals, must_be_there};
 use trading_core::cli::ExitCode;
 use trading_core::config::Settings;
 use trading_core::store::embedded::{Cluster, EmbeddedError, Options, command};
 
-use super::place::must_be_there;
-use super::{Environment, Interrupted, failed, pg_bin};
+use super::{Environment, failed, pg_bin};
 
 /// `db psql`
 pub(super) async fn psql(
@@ -23,8 +22,8 @@ pub(super) async fn psql(
     arguments: &[String],
     environment: &Environment,
 ) -> ExitCode {
-    if let Err(code) = must_be_there(settings, environment, "db psql").await {
-        return code;
+    if let Err(error) = must_be_there(settings, pg_bin(environment), "db psql").await {
+        return failed(&error);
     }
     let options = Options::new(&settings.database, pg_bin(environment));
     match command::psql(&options, arguments.iter().map(Into::into).collect()).await {

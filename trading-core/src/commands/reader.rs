@@ -5,27 +5,23 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-use sqlx::Connection as _;
-use trading_core::app::{Database, StartError};
+use trading_core::app::{self, ReaderOptions};
 use trading_core::cli::{ExitCode, ReaderArgs};
 use trading_core::config::{DatabaseUrl, Settings};
 use trading_core::output;
-use trading_core::store::postgres::{Reader, ReaderError, ReaderPassword, make_reader};
+use trading_core::store::postgres::{Reader, ReaderError, ReaderPassword};
 
 use super::{Environment, failed, pg_bin};
 
-/// Why there is no reader.
+/// The password cannot be given away as it was asked for.
 #[derive(Debug, thiserror::Error)]
-enum Problem {
-    #[error(transparent)]
-    Database(#[from] StartError),
-    #[error(transparent)]
-    Reader(#[from] ReaderError),
-    #[error(
-        "the password cannot be written to {}, which must be a new file; nothing was changed",
-        path.display()
-    )]
-    File { path: PathBuf, source: io::Error },
+#[error(
+    "the password cannot be written to {}, which must be a new file; nothing was changed",
+    path.display()
+)]
+struct NotWritten {
+    path: PathBuf,
+    source: io::Error,
 }
 
 /// `db reader`
@@ -43,9 +39,14 @@ pub(super) async fn reader(
     if let Some(path) = file
         && let Err(source) = write(path, &wanted.name, &password)
     {
-        return failed(&Problem::File { path: path.to_owned(), source });
+        return failed(&NotWritten { path: path.to_owned(), source });
     }
-    let made = make(settings, wanted, environment, &password).await;
+    let options = ReaderOptions {
+        name: wanted.name.clone(),
+        new_password: wanted.new_password,
+        pg_bin: pg_bin(environment),
+    };
+    let made = app::reader(settings, &options, &password).await;
     let is_used = made.as_ref().is_ok_and(|(reader, _)| reader.has_new_password);
     if let Some(path) = file
         && !is_used
@@ -59,25 +60,6 @@ pub(super) async fn reader(
         }
         Err(error) => failed(&error),
     }
-}
-
-async fn make(
-    settings: &Settings,
-    wanted: &ReaderArgs,
-    environment: &Environment,
-    password: &ReaderPassword,
-) -> Result<(Reader, String), Problem> {
-    let database = Database::open(settings, pg_bin(environment)).await?;
-    let made = async {
-        database.migrated_pool(1).await?.close().await;
-        let mut connection = database.connect().await?;
-        let made = make_reader(&mut connection, &wanted.name, password, wanted.new_password).await;
-        drop(connection.close().await);
-        Ok((made?, database.url_of(&wanted.name)))
-    }
-    .await;
-    database.close().await;
-    made
 }
 
 /// As libpq reads it: `host:port:database:user:password`, a colon or backslash in a field with a backslash before it.

@@ -3,13 +3,13 @@
 use std::io::{BufRead as _, IsTerminal as _, Write as _, stderr, stdin};
 use std::path::Path;
 
+use trading_core::app::must_be_there;
 use trading_core::cli::ExitCode;
 use trading_core::config::{DatabaseUrl, Settings};
 use trading_core::output;
 use trading_core::store::embedded::{Options, SIMULATED, command, flag};
 use trading_core::store::spool;
 
-use super::place::must_be_there;
 use super::{Environment, failed, pg_bin};
 
 /// Why nothing was removed.
@@ -36,8 +36,8 @@ pub(super) async fn remove(settings: &Settings, yes: bool, environment: &Environ
         output::complain(&Problem::Elsewhere { url: url.to_string(), name });
         return ExitCode::Usage;
     }
-    if let Err(code) = must_be_there(settings, environment, "db remove").await {
-        return code;
+    if let Err(error) = must_be_there(settings, pg_bin(environment), "db remove").await {
+        return failed(&error);
     }
     let options = Options::new(&settings.database, pg_bin(environment));
     let spool = match spool::folder(&settings.spool, &settings.database) {

@@ -1,23 +1,15 @@
 //! `replay`: from the arguments to a table, or JSON.
 
-use std::time::Duration;
-
 use serde_json::{Value, json};
-use trading_core::app::{Database, StopSignals};
+use trading_core::app::{self, ReplayOptions};
 use trading_core::cli::{Cli, ExitCode, ReplayArgs, check_places};
 use trading_core::config::PaperSettings;
 use trading_core::domain::Timestamp;
 use trading_core::output::{self, Printing};
-use trading_core::paper::{
-    self, Engine, Fill, PaperError, Replayed, StrategySummary, TickQuery, TickStream,
-};
-use trading_core::telemetry::{Grouped, Page, Progress, Side, Table, Text, Tone, Total, Unit};
+use trading_core::paper::{self, Fill, Replayed, StrategySummary};
+use trading_core::telemetry::{Grouped, Page, Side, Table, Text, Tone};
 
-use super::place::must_be_there;
-use super::{Environment, Interrupted, failed, pg_bin, with_settings};
-
-/// At less than full speed no query is about more than this takes.
-const QUERY_TIME: Duration = Duration::from_secs(60);
+use super::{Environment, failed, pg_bin, with_settings};
 
 /// What cannot be replayed.
 #[derive(Debug, thiserror::Error)]
@@ -53,26 +45,19 @@ pub(in super::super) fn replay(
             output::complain(&unusable);
             return ExitCode::Usage;
         }
-        if let Err(code) = must_be_there(&settings, environment, "replay --paper-trading").await {
-            return code;
+        let options = ReplayOptions {
+            strategies,
+            arrived: from..to,
+            as_received: arguments.as_received,
+            speed: arguments.speed,
+            pg_bin: pg_bin(environment),
+        };
+        let mut answer = Answer::new(arguments);
+        let on_fill = |account: &str, fill: &Fill| answer.fill(account, fill);
+        match app::replay(&settings, options, on_fill).await {
+            Ok(replayed) => answer.end(&replayed),
+            Err(error) => failed(&error),
         }
-        let mut signals = match StopSignals::listen() {
-            Ok(signals) => signals,
-            Err(error) => return failed(&error),
-        };
-        let database = tokio::select! {
-            database = Database::open(&settings, pg_bin(environment)) => match database {
-                Ok(database) => database,
-                Err(error) => return failed(&error),
-            },
-            signal = signals.next() => {
-                Database::leave(&settings, pg_bin(environment)).await;
-                return failed(&Interrupted { signal });
-            }
-        };
-        let code = run(&database, &strategies, arguments, from..to, &mut signals).await;
-        database.close().await;
-        code
     })
 }
 
@@ -82,53 +67,6 @@ fn listed(settings: &PaperSettings) -> String {
         format!("{} ({} {})", strategy.name, strategy.exchange, symbols.join(" "))
     });
     each.collect::<Vec<_>>().join(", ")
-}
-
-async fn run(
-    database: &Database,
-    settings: &PaperSettings,
-    arguments: &ReplayArgs,
-    arrived: std::ops::Range<Timestamp>,
-    signals: &mut StopSignals,
-) -> ExitCode {
-    // One reads ticks, one is asked how many there are.
-    let pool = match database.migrated_pool(2).await {
-        Ok(pool) => pool,
-        Err(error) => return failed(&error),
-    };
-    let mut answer = Answer::new(arguments);
-    let replayed = replayed(&pool, settings, arguments, arrived, &mut answer, signals).await;
-    pool.close().await;
-    match replayed {
-        Ok(replayed) => answer.end(&replayed),
-        Err(error) => failed(&error),
-    }
-}
-
-async fn replayed(
-    pool: &sqlx::PgPool,
-    settings: &PaperSettings,
-    arguments: &ReplayArgs,
-    arrived: std::ops::Range<Timestamp>,
-    answer: &mut Answer,
-    signals: &mut StopSignals,
-) -> Result<Replayed, PaperError> {
-    let engine = Engine::new(settings)?;
-    let mut query = TickQuery::new(engine.instruments(), arrived, arguments.as_received);
-    if let Some(time) = arguments.speed.market_time(QUERY_TIME) {
-        query.slice_max = query.slice_max.min(time);
-    }
-    let total = query.estimate(pool).await?.map_or(Total::Unknown, Total::About);
-    let what = format!("Replay at {}", arguments.speed);
-    let progress = Progress::start(what, Unit::Of("ticks"), total);
-    let ticks = TickStream::start(pool.clone(), query);
-    let stop = async {
-        signals.next().await;
-    };
-    let on_fill = |account: &str, fill: &Fill| answer.fill(account, fill);
-    let replayed = paper::replay(engine, ticks, arguments.speed, &progress, stop, on_fill).await?;
-    progress.finish();
-    Ok(replayed)
 }
 
 /// What is printed.

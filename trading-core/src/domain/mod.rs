@@ -21,6 +21,7 @@ mod symbol;
 mod text;
 mod tick;
 mod time;
+mod when;
 
 pub use clock::ClockOffset;
 pub use consensus::{APART_MICROS, Consensus, DATABASE, Witness, consensus};
@@ -41,3 +42,4 @@ pub use symbol::{Symbol, SymbolError, SymbolRef, nearest};
 pub use text::{Escaper, Lines, escaped};
 pub use tick::{Side, Source, Tick, TradeId};
 pub use time::{DAY, Timestamp, TimestampError};
+pub use when::{When, WhenError};

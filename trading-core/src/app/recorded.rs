@@ -3,32 +3,46 @@
 
 use std::path::PathBuf;
 
-use trading_core::cli::ExitCode;
-use trading_core::config::{DatabaseUrl, Settings};
-use trading_core::store::embedded::{EmbeddedError, Options, command};
-
-use super::{Environment, failed, pg_bin};
+use crate::config::{DatabaseUrl, Settings};
+use crate::store::embedded::{EmbeddedError, Options, command};
 
 /// There is no database yet.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum NothingRecorded {
+pub enum NothingRecorded {
     /// Neither of the two, or not the one that was asked for and nobody knows of the other.
     #[error("nothing is recorded in {} yet: `trading-core {}` begins", folder.display(), begins(*simulated))]
-    Here { folder: PathBuf, simulated: bool },
+    Here {
+        /// Where it would be.
+        folder: PathBuf,
+        /// Which of the two.
+        simulated: bool,
+    },
     /// Only that of the simulated market.
     #[error(
         "nothing of real exchanges is recorded in {} yet: `trading-core live` begins. There is the database of the \
          simulated market:\n  trading-core {command} --simulated",
         folder.display()
     )]
-    OnlySimulated { folder: PathBuf, command: &'static str },
+    OnlySimulated {
+        /// Where the other one would be.
+        folder: PathBuf,
+        /// As it is typed.
+        command: &'static str,
+    },
     /// Only that of the real exchanges.
     #[error(
         "nothing of a simulated market is recorded in {} yet: `trading-core live --simulate` begins. There is the other \
          database, in {}:\n  trading-core {command}",
         folder.display(), other.display()
     )]
-    OnlyReal { folder: PathBuf, other: PathBuf, command: &'static str },
+    OnlyReal {
+        /// Where that of the simulated market would be.
+        folder: PathBuf,
+        /// Where this one is.
+        other: PathBuf,
+        /// As it is typed.
+        command: &'static str,
+    },
 }
 
 const fn begins(simulated: bool) -> &'static str {
@@ -37,31 +51,30 @@ const fn begins(simulated: bool) -> &'static str {
 
 /// Why a command has nothing to look at.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum PlaceError {
+pub enum NotThere {
+    /// It is not made yet.
     #[error(transparent)]
-    Nothing(#[from] NothingRecorded),
+    NothingRecorded(#[from] NothingRecorded),
+    /// It cannot be found out.
     #[error(transparent)]
     Embedded(#[from] EmbeddedError),
 }
 
-/// Whether the database is there for this command, which is named as it is typed (`db psql`); another server's is.
-pub(super) async fn must_be_there(
+/// Refuses a command that needs a database where none is made yet; a server's is taken to be there. `command` is as it is
+/// typed (`db psql`).
+///
+/// # Errors
+///
+/// When there is none, with what to type instead.
+pub async fn must_be_there(
     settings: &Settings,
-    environment: &Environment,
+    pg_bin: Option<PathBuf>,
     command: &'static str,
-) -> Result<(), ExitCode> {
-    look(settings, environment, command).await.map_err(|error| failed(&error))
-}
-
-async fn look(
-    settings: &Settings,
-    environment: &Environment,
-    command: &'static str,
-) -> Result<(), PlaceError> {
+) -> Result<(), NotThere> {
     if settings.database.url != DatabaseUrl::Embedded {
         return Ok(());
     }
-    let options = Options::new(&settings.database, pg_bin(environment));
+    let options = Options::new(&settings.database, pg_bin);
     if command::is_made(&options).await? {
         return Ok(());
     }
@@ -77,14 +90,18 @@ async fn look(
     .into())
 }
 
-/// The same where a database may be made, as long as it is not the other one that was meant.
+/// The same for a command that may make a database, as long as the other one was not meant.
+///
+/// # Errors
+///
+/// When only the other one is there, with what to type for it.
 pub(super) async fn must_be_meant(
     settings: &Settings,
-    environment: &Environment,
+    pg_bin: Option<PathBuf>,
     command: &'static str,
-) -> Result<(), ExitCode> {
-    match look(settings, environment, command).await {
-        Err(PlaceError::Nothing(NothingRecorded::Here { .. })) | Ok(()) => Ok(()),
-        Err(error) => Err(failed(&error)),
+) -> Result<(), NotThere> {
+    match must_be_there(settings, pg_bin, command).await {
+        Err(NotThere::NothingRecorded(NothingRecorded::Here { .. })) => Ok(()),
+        answer => answer,
     }
 }

@@ -1,16 +1,16 @@
-//! A moment on the command line: a time, a day, or how long ago.
+//! A moment as people write it: a time, a day, or how long ago.
 
 use std::str::FromStr;
 use std::time::Duration;
 
-use crate::domain::Timestamp;
+use super::Timestamp;
 
 /// A moment as it was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum When {
     /// An instant.
     At(Timestamp),
-    /// So long before now.
+    /// This long before now.
     Ago(Duration),
 }
 
@@ -44,11 +44,7 @@ impl When {
     pub fn instant(self, now: Timestamp) -> Timestamp {
         match self {
             Self::At(at) => at,
-            Self::Ago(age) => {
-                let age = i64::try_from(age.as_micros()).unwrap_or(i64::MAX);
-                let micros = now.as_micros().saturating_sub(age);
-                Timestamp::from_micros(micros).unwrap_or(Timestamp::EPOCH)
-            }
+            Self::Ago(age) => (now - age).max(Timestamp::EPOCH),
         }
     }
 }
