@@ -145,17 +145,17 @@ fn frames(exchange: &dyn Exchange) -> Result<(&'static str, Vec<String>), Failed
     let symbols = symbols?.iter().map(|symbol| exchange.venue_symbol(symbol)).collect::<Vec<_>>();
     let made = (0..FRAMES).zip(symbols.iter().cycle());
     let made = made.map(|(n, symbol)| made_frame(exchange.name(), symbol, n * BATCH));
-    Ok(("made", made.collect()))
+    Ok(("made", made.collect::<Result<_, _>>()?))
 }
 
 /// A frame of trades whose first has the number `n`.
-fn made_frame(exchange: &str, symbol: &str, n: u64) -> String {
+fn made_frame(exchange: &str, symbol: &str, n: u64) -> Result<String, Failed> {
     let batch = |element: &dyn Fn(u64) -> String| {
         (n..n + BATCH).map(element).collect::<Vec<String>>().join(",")
     };
     let (id, millis, whole, cents) =
         (900_000_000 + n, 1_790_000_000_000 + n, 64_000 + n % 977, n % 100);
-    match exchange {
+    Ok(match exchange {
         "binance" => format!(
             r#"{{"stream":"{}@trade","data":{{"e":"trade","E":{millis},"s":"{symbol}","t":{id},"p":"{whole}.{cents:02}000000","q":"0.{cents:02}130000","T":{millis},"m":true,"M":true}}}}"#,
             symbol.to_lowercase()
@@ -177,7 +177,7 @@ fn made_frame(exchange: &str, symbol: &str, n: u64) -> String {
         "okx" => format!(
             r#"{{"arg":{{"channel":"trades-all","instId":"{symbol}"}},"data":[{{"instId":"{symbol}","tradeId":"{id}","px":"{whole}.{cents:02}","sz":"0.{cents:02}130000","side":"sell","source":"0","ts":"{millis}"}}]}}"#
         ),
-        _bybit => {
+        "bybit" => {
             let element = |n: u64| {
                 format!(
                     r#"{{"i":"{}","T":{millis},"p":"{whole}.{cents:02}","v":"0.{cents:02}1300","S":"Buy","seq":{n},"s":"{symbol}","BT":false,"RPI":false}}"#,
@@ -189,5 +189,6 @@ fn made_frame(exchange: &str, symbol: &str, n: u64) -> String {
                 batch(&element)
             )
         }
-    }
+        other => return Err(format!("add a frame of {other} here").into()),
+    })
 }

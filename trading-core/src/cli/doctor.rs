@@ -10,8 +10,8 @@ pub struct DoctorArgs {
     /// Which database and spool.
     #[command(flatten)]
     pub place: PlaceArgs,
-    /// Look at these exchanges and no others (binance, bybit, coinbase, kraken, okx)
-    #[arg(long, value_name = "NAME", num_args = 1.., value_delimiter = ',')]
+    /// Look at these exchanges and no others
+    #[arg(help = super::exchanges_help("Look at these exchanges and no others"), long, value_name = "NAME", num_args = 1.., value_delimiter = ',')]
     #[arg(value_parser = super::exchange_name(), ignore_case = true, hide_possible_values = true)]
     pub exchange: Vec<String>,
     /// Look for these symbols on every enabled exchange, as BTCUSDT or BTC-USDT; binance:BTCUSDT: there alone

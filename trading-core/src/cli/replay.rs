@@ -26,8 +26,8 @@ pub struct ReplayArgs {
     /// How fast: max, or times the speed at which the ticks arrived, as 1x or 10x
     #[arg(long, value_name = "SPEED", default_value = "max")]
     pub speed: Speed,
-    /// Only strategies on these exchanges (binance, bybit, coinbase, kraken, okx)
-    #[arg(long, value_name = "NAME", num_args = 1.., value_delimiter = ',')]
+    /// Only strategies on these exchanges
+    #[arg(help = super::exchanges_help("Only strategies on these exchanges"), long, value_name = "NAME", num_args = 1.., value_delimiter = ',')]
     #[arg(value_parser = super::exchange_name(), ignore_case = true, hide_possible_values = true)]
     pub exchange: Vec<String>,
     /// Only these symbols, as BTCUSDT or BTC-USDT; binance:BTCUSDT: that one of that exchange

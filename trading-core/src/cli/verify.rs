@@ -11,8 +11,8 @@ pub struct VerifyArgs {
     /// Which database and spool.
     #[command(flatten)]
     pub place: PlaceArgs,
-    /// Only these exchanges (binance, bybit, coinbase, kraken, okx)
-    #[arg(long, value_name = "NAME", num_args = 1.., value_delimiter = ',')]
+    /// Only these exchanges
+    #[arg(help = super::exchanges_help("Only these exchanges"), long, value_name = "NAME", num_args = 1.., value_delimiter = ',')]
     #[arg(value_parser = super::exchange_name(), ignore_case = true, hide_possible_values = true)]
     pub exchange: Vec<String>,
     /// Only these symbols, as BTCUSDT or BTC-USDT; binance:BTCUSDT: that one of that exchange

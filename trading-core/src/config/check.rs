@@ -12,17 +12,18 @@ use url::Url;
 
 use super::merge::{Merged, strategy_key};
 use super::network::{PROXY_ALLOWED, Proxies, Proxy, authorities};
-use super::schema::{STRATEGIES, one_of};
+use super::schema::{STRATEGIES, one_of_exchanges};
 use super::server_url::ServerUrl;
 use super::settings::STRATEGY_KEYS;
 use super::symbols::read_list;
 use super::value::{Origin, Value};
 use super::{
-    BackfillSettings, BatchSettings, DatabaseSettings, DatabaseUrl, EXCHANGES, ExchangeSettings,
+    BackfillSettings, BatchSettings, DatabaseSettings, DatabaseUrl, ExchangeSettings,
     NetworkSettings, PaperSettings, PipelineSettings, Problem, Settings, SimulateSettings,
     SpoolSettings, StrategyDraft,
 };
 use crate::domain::{Symbol, parse_decimal};
+use crate::exchange;
 
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
@@ -244,9 +245,10 @@ impl Checker<'_> {
     }
 
     fn exchanges(&mut self) -> Vec<Option<ExchangeSettings>> {
-        let all: Vec<_> = EXCHANGES.iter().map(|name| self.exchange(name)).collect();
+        let all: Vec<_> = exchange::names().into_iter().map(|name| self.exchange(name)).collect();
         if all.iter().flatten().count() == all.len() && !all.iter().flatten().any(|it| it.enabled) {
-            let first = format!("exchanges.{}.enabled", EXCHANGES.first().unwrap_or(&"*"));
+            let first = exchange::names().first().copied().unwrap_or("*");
+            let first = format!("exchanges.{first}.enabled");
             self.refuse(&first, "at least one exchange must be enabled".to_owned());
         }
         all
@@ -352,9 +354,9 @@ impl Checker<'_> {
     fn exchange_name(&mut self, key: &str) -> Option<String> {
         let entry = self.merged.get(key);
         let written = entry.and_then(|entry| entry.value.scalar()).unwrap_or_default();
-        self.take(key, &one_of(written, EXCHANGES), |value| {
+        self.take(key, &one_of_exchanges(written), |value| {
             let name = value.scalar()?;
-            EXCHANGES.contains(&name).then(|| name.to_owned())
+            exchange::by_name(name).map(|known| known.name().to_owned())
         })
     }
 

@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
-use super::schema::one_of;
+use super::schema::one_of_exchanges;
 use super::value::{Origin, Value};
-use super::{EXCHANGES, Problem, symbols};
+use super::{Problem, symbols};
+use crate::exchange;
 
 /// A key, its value and who gave it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,11 +59,11 @@ impl Overrides {
         let origin = Origin::Flag("--exchange".to_owned());
         let before = problems.len();
         for name in &self.exchanges {
-            if !EXCHANGES.contains(&name.as_str()) {
+            if exchange::by_name(name).is_none() {
                 problems.push(Problem {
                     key: "--exchange".to_owned(),
                     value: Some(Value::Text(name.clone()).to_string()),
-                    allowed: one_of(name, EXCHANGES),
+                    allowed: one_of_exchanges(name),
                     origin: origin.clone(),
                 });
             }
@@ -72,8 +73,8 @@ impl Overrides {
             return Vec::new();
         }
         let enabled = |name: &str| self.exchanges.iter().any(|wanted| wanted == name);
-        EXCHANGES
-            .iter()
+        exchange::names()
+            .into_iter()
             .map(|name| {
                 let value = Value::Bare(enabled(name).to_string());
                 Entry::outside_files(format!("exchanges.{name}.enabled"), value, &origin)

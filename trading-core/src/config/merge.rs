@@ -114,7 +114,7 @@ impl Merged {
             let enabled = self.get(&format!("exchanges.{name}.enabled"));
             enabled.is_some_and(|entry| entry.value.scalar() == Some("true"))
         };
-        let enabled: Vec<&str> = super::EXCHANGES.into_iter().filter(is_enabled).collect();
+        let enabled: Vec<&str> = crate::exchange::names().into_iter().filter(is_enabled).collect();
         let symbols = flags.symbols(&enabled, problems);
         self.lay(symbols, problems);
     }

@@ -49,9 +49,6 @@ pub use variables::{CONFIG_FILE, OTHER_VARIABLES};
 
 use merge::Merged;
 
-/// The exchanges that can be configured, in order of name.
-pub const EXCHANGES: [&str; 5] = ["binance", "bybit", "coinbase", "kraken", "okx"];
-
 /// The default of every key, and so the list of all keys.
 pub const DEFAULTS: &str = include_str!("../../../config/trading-core.toml");
 

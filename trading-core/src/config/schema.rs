@@ -3,8 +3,8 @@
 
 use strsim::damerau_levenshtein;
 
-use super::EXCHANGES;
 use super::settings::STRATEGY_KEYS;
+use crate::exchange;
 
 /// The section whose subsections the user names.
 pub(super) const STRATEGIES: &str = "paper.strategies";
@@ -67,8 +67,9 @@ pub(super) fn closest<'a>(
     names.min_by_key(|known| damerau_levenshtein(known, written))
 }
 
-/// The names that may be written, the one that was probably meant first.
-pub(super) fn one_of<const N: usize>(written: &str, names: [&str; N]) -> String {
+/// The exchanges that may be written, the one that was probably meant first.
+pub(super) fn one_of_exchanges(written: &str) -> String {
+    let names = exchange::names();
     let all = format!("one of {}", names.join(", "));
     match closest(written, names) {
         Some(near) => format!("did you mean {near}? ({all})"),
@@ -190,9 +191,9 @@ impl Schema {
             }
         };
         if let Some(name) = section.strip_prefix("exchanges.") {
-            let all = EXCHANGES.join(", ");
+            let all = exchange::names().join(", ");
             let told = format!("not an exchange this version records; it records {all}");
-            return match closest(name, EXCHANGES) {
+            return match closest(name, exchange::names()) {
                 Some(near) => format!("{told}; did you mean exchanges.{near}?"),
                 None => told,
             };

@@ -126,7 +126,7 @@ pub struct BackfillSettings {
 /// `[exchanges.<name>]`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExchangeSettings {
-    /// `binance`, `coinbase`, `kraken`, `okx`, `bybit`.
+    /// One of [`crate::exchange::names`].
     pub name: &'static str,
     /// Whether it is recorded.
     pub enabled: bool,

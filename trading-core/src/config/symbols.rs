@@ -1,10 +1,11 @@
 //! Symbols in settings and flags: which exchange records each, in which letters, and when two of them are one.
 
+use super::Problem;
 use super::layer::Entry;
-use super::schema::one_of;
+use super::schema::one_of_exchanges;
 use super::value::{Origin, Value};
-use super::{EXCHANGES, Problem};
 use crate::domain::{Symbol, SymbolRef};
+use crate::exchange;
 
 /// Exchanges that tell small letters from capitals, and list names with both: Kraken has `AAPLx/USD` beside `BTC/USD`.
 /// All others list capitals.
@@ -87,7 +88,7 @@ pub(super) fn of_flags(
         }
     }
     let mut entries = Vec::new();
-    for name in EXCHANGES {
+    for name in exchange::names() {
         let takes_plain = is_plain && enabled.contains(&name);
         let records = takes_plain || is_named(name);
         if !is_plain || records {
@@ -117,8 +118,8 @@ pub(super) fn of_flags(
 /// Why a symbol of this exchange cannot be asked for, where `listed` is what `--exchange` names.
 #[must_use]
 pub fn misplaced(exchange: &str, listed: &[String]) -> Option<String> {
-    if !EXCHANGES.contains(&exchange) {
-        return Some(format!("no exchange is called {exchange}: {}", one_of(exchange, EXCHANGES)));
+    if exchange::by_name(exchange).is_none() {
+        return Some(format!("no exchange is called {exchange}: {}", one_of_exchanges(exchange)));
     }
     (!listed.is_empty() && !listed.iter().any(|name| name == exchange)).then(|| {
         let listed = listed.join(", ");

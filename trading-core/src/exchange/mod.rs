@@ -1,9 +1,11 @@
 //! What differs between exchanges, and nothing else.
 //!
-//! A venue is one folder: where it is, how its symbols are spelled, what to send to subscribe, how to read a
-//! frame, which limits it sets; and in `history` how its past is asked for. It is pure: no socket, no clock, no task. The feed drives it, tests run it on
-//! recorded frames, and any bytes at all may be given to [`Exchange::decode`]: it answers with an error, it
-//! never panics.
+//! A venue is one folder: where it is, how its symbols are spelled, what to send to subscribe, how to read a frame, which
+//! limits it sets; and in `history` how its past is asked for. It is pure: no socket, no clock, no task. The feed drives
+//! it, tests run it on recorded frames, and any bytes at all may be given to [`Exchange::decode`]: it answers with an
+//! error, it never panics.
+//!
+//! To add one: its folder, and its name in the three lists below. The tests name every other place that must know it.
 
 mod binance;
 mod bybit;
@@ -32,16 +34,24 @@ use crate::domain::{
     DecimalError, Instrument, Lines, Symbol, Tick, Timestamp, TimestampError, escaped,
 };
 
-/// Every venue, by name.
+/// The list of venues, in order of name. Whatever else must know a venue is made from this list or fails a test.
+static VENUES: &[&dyn Exchange] = &[&Binance, &Bybit, &Coinbase, &Kraken, &Okx];
+
+/// Every venue, in order of name.
+pub fn all() -> impl Iterator<Item = &'static dyn Exchange> {
+    VENUES.iter().copied()
+}
+
+/// The name of every venue, in order.
 #[must_use]
-pub fn all() -> [&'static dyn Exchange; 5] {
-    [&Binance, &Bybit, &Coinbase, &Kraken, &Okx]
+pub fn names() -> Vec<&'static str> {
+    all().map(Exchange::name).collect()
 }
 
 /// The venue with this name in the settings.
 #[must_use]
 pub fn by_name(name: &str) -> Option<&'static dyn Exchange> {
-    all().into_iter().find(|exchange| exchange.name() == name)
+    all().find(|exchange| exchange.name() == name)
 }
 
 /// The symbols of a list that the venue spells as one before them, with that one and the spelling: both names mean one
@@ -69,6 +79,9 @@ pub fn same_pairs<'a>(
 pub trait Exchange: Send + Sync + std::fmt::Debug {
     /// The name in settings, tables and logs: lower case, `binance`.
     fn name(&self) -> &'static str;
+
+    /// The quote currency of most of its trading, in which its default symbols are: `USDT`.
+    fn usual_quote(&self) -> &'static str;
 
     /// The endpoints of the real venue.
     fn endpoints(&self) -> Endpoints;
@@ -306,7 +319,7 @@ mod tests {
 
     #[test]
     fn venues_are_sorted_and_found_by_their_names() {
-        let names = all().map(Exchange::name);
+        let names = names();
         assert!(names.is_sorted());
         for name in names {
             assert_eq!(by_name(name).map(Exchange::name), Some(name));
@@ -350,7 +363,7 @@ mod tests {
     fn every_venue_is_where_its_parts_say() {
         let urls = all().map(|exchange| exchange.connect_url(exchange.endpoints().ws_url));
         assert_eq!(
-            urls,
+            urls.collect::<Vec<_>>(),
             [
                 "wss://stream.binance.com:9443/stream",
                 "wss://stream.bybit.com/v5/public/spot",

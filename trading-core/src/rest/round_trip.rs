@@ -21,7 +21,10 @@ use crate::simulator::{
 /// When it is, on every simulated exchange.
 const NOW: &str = "2026-09-02T07:44:10.104422Z";
 /// The venues whose whole past can be asked for.
-const PAGED: [Venue; 4] = [Venue::BINANCE, Venue::COINBASE, Venue::KRAKEN, Venue::OKX];
+fn paged() -> impl Iterator<Item = Venue> {
+    let paged = exchange::all().filter(|exchange| exchange.history().rules().reaches_back);
+    paged.map(|exchange| exchange.name().parse().unwrap())
+}
 
 struct Exchanges {
     simulator: String,
@@ -54,8 +57,7 @@ impl Exchanges {
 
     fn at(&self, venue: Venue) -> At {
         let exchange = exchange::by_name(venue.name()).unwrap();
-        let symbol =
-            if [Venue::COINBASE, Venue::KRAKEN].contains(&venue) { "BTCUSD" } else { "BTCUSDT" };
+        let symbol = &format!("BTC{}", exchange.usual_quote());
         At {
             exchange,
             base: format!("{}/{}", self.simulator, venue.name()),
@@ -145,7 +147,7 @@ impl At {
 #[tokio::test]
 async fn a_span_of_ids_is_read_over_several_pages() {
     let exchanges = Exchanges::without_limits(0).await;
-    for venue in PAGED {
+    for venue in paged() {
         let at = exchanges.at(venue);
         let (first, last) = (at.newest() - 90_000, at.newest() - 90_000 + 2_345);
         let reach = at.assert_reads(first, last).await;
@@ -160,7 +162,7 @@ async fn a_span_of_ids_is_read_over_several_pages() {
 #[tokio::test]
 async fn ids_that_were_never_issued_are_seen_not_to_be_there() {
     let exchanges = Exchanges::without_limits(10).await;
-    for venue in PAGED {
+    for venue in paged() {
         let at = exchanges.at(venue);
         let first = at.newest() - 50_000;
         at.assert_reads(first, first + 2_345).await;
@@ -178,7 +180,7 @@ async fn ids_that_were_never_issued_are_seen_not_to_be_there() {
 #[tokio::test]
 async fn a_span_may_begin_before_there_was_anything() {
     let exchanges = Exchanges::without_limits(0).await;
-    for venue in PAGED {
+    for venue in paged() {
         let at = exchanges.at(venue);
         let begin = at.listing.first_id();
         let reach = at.assert_reads(begin - 50, begin + 5).await;
@@ -195,7 +197,7 @@ async fn a_span_may_begin_before_there_was_anything() {
 #[tokio::test]
 async fn a_span_may_end_after_the_newest_trade() {
     let exchanges = Exchanges::without_limits(0).await;
-    for venue in PAGED {
+    for venue in paged() {
         let at = exchanges.at(venue);
         let newest = at.newest();
         let (ticks, reach, _) = at.read(at.ids(newest - 10, newest + 10)).await;
@@ -213,7 +215,7 @@ async fn a_span_may_end_after_the_newest_trade() {
 #[tokio::test]
 async fn a_span_of_time_is_read_whole() {
     let exchanges = Exchanges::without_limits(3).await;
-    for venue in PAGED {
+    for venue in paged() {
         let at = exchanges.at(venue);
         let now = Timestamp::from_rfc3339(NOW).unwrap();
         for (ago, lasting) in [(7_200, 47), (40, 100), (86_400 * 40, 3)] {

@@ -387,7 +387,7 @@ async fn first_look(
     let connected = &small.connected;
     let tally =
         |key: &Key| Tally::new(rule(&key.0), connected.get(key).cloned().unwrap_or_default());
-    let counting = exchange::all().into_iter().filter(|it| it.ids() == IdRule::Consecutive);
+    let counting = exchange::all().filter(|it| it.ids() == IdRule::Consecutive);
     let consecutive: Vec<&str> = counting.map(Exchange::name).collect();
     let parts = read::parts(days, scope);
     let bytes = |pages: u64| pages.saturating_mul(PAGE_BYTES);

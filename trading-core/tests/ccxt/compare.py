@@ -24,35 +24,46 @@ for name in ("http_proxy", "https_proxy", "all_proxy"):
 
 import ccxt.pro  # noqa: E402  (after the environment is clean)
 
+EXCHANGES = {}
 SPOT_ONLY = {"fetchMarkets": {"types": ["spot"]}, "fetchCurrencies": False}
 
 
+def exchange(client):
+    """A function that makes a client of a simulated exchange of its own name, and says what to watch there."""
+    EXCHANGES[client.__name__] = client
+    return client
+
+
+@exchange
 def binance(http, ws):
     api = {"public": f"{http}/binance/api/v3", "ws": {"spot": f"{ws}/binance/ws"}}
     return ccxt.pro.binance({"urls": {"api": api}, "options": SPOT_ONLY}), "BTC/USDT"
 
 
+@exchange
 def coinbase(http, ws):
     api = {"public": f"{http}/coinbase", "ws": f"{ws}/coinbase"}
     return ccxt.pro.coinbaseexchange({"urls": {"api": api}}), "BTC/USD"
 
 
+@exchange
 def kraken(http, ws):
     api = {"public": f"{http}/kraken", "ws": {"publicV2": f"{ws}/kraken/v2"}}
     return ccxt.pro.kraken({"urls": {"api": api}}), "BTC/USD"
 
 
+@exchange
 def okx(http, ws):
     api = {"rest": f"{http}/okx", "ws": f"{ws}/okx/ws/v5"}
     return ccxt.pro.okx({"urls": {"api": api}, "options": SPOT_ONLY}), "BTC/USDT"
 
 
+@exchange
 def bybit(http, ws):
     api = {"public": f"{http}/bybit", "ws": {"public": {"spot": f"{ws}/bybit/v5/public/spot"}}}
     return ccxt.pro.bybit({"urls": {"api": api}, "options": SPOT_ONLY}), "BTC/USDT"
 
 
-EXCHANGES = {f.__name__: f for f in (binance, coinbase, kraken, okx, bybit)}
 # Names that are not in the letters and digits of all others: watched after the common one.
 UNUSUAL = {"binance": "币安人生/USDT", "kraken": "ETH2.S/ETH"}
 

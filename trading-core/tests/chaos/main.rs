@@ -119,7 +119,7 @@ async fn play(world: &mut World, seed: u64, number: u64, keeper: &Keeper, folder
     let Era { rate, symbols, .. } = world.era;
     println!(
         "\nround {number} of seed {seed}: {plan}; {} symbols, {rate} trades/s each",
-        symbols * trading_core::config::EXCHANGES.len()
+        symbols * trading_core::exchange::names().len()
     );
     let row = round::run(world, &plan, keeper, folder, seed).await;
     println!("{}", row.line());

@@ -5,6 +5,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use trading_core::exchange::{IdRule, all};
 use trading_core::simulator::{Action, Venue};
 
 /// Rounds that share a database, after the first two, which have one each.
@@ -499,9 +500,10 @@ fn venue(random: &mut Random) -> Option<Venue> {
     random.one_in(2).then(|| random.pick(&Venue::ALL))
 }
 
-/// What happens to single trades. Not on Bybit: no id there tells of a trade that was not sent.
+/// What happens to single trades, where their ids tell of one that was not sent.
 fn trades(random: &mut Random) -> Vec<(Duration, Event)> {
-    let venues = [Venue::BINANCE, Venue::COINBASE, Venue::KRAKEN, Venue::OKX];
+    let counting = all().filter(|it| it.ids() == IdRule::Consecutive);
+    let venues: Vec<Venue> = counting.map(|it| it.name().parse().unwrap()).collect();
     let mut events = Vec::new();
     for _ in 0..random.between(2, 5) {
         let count = random.between(1, 200);

@@ -446,7 +446,7 @@ impl<'a> Round<'a> {
         (0..self.plan.recorders).for_each(|who| self.world.set_clock(who, 0));
         self.world.bring_back().await?;
         let from = Instant::now();
-        let symbols = self.world.era.symbols * trading_core::config::EXCHANGES.len();
+        let symbols = self.world.era.symbols * trading_core::exchange::names().len();
         let mut told = Instant::now();
         loop {
             self.look().await?;

@@ -9,7 +9,8 @@ use rust_decimal::Decimal;
 use sqlx::PgPool;
 use sqlx::types::chrono::{DateTime, Utc};
 use trading_core::domain::{Symbol, Timestamp};
-use trading_core::simulator::{Listing, Market, Venue};
+use trading_core::exchange::by_name;
+use trading_core::simulator::{Listing, Market};
 
 use crate::report::Problems;
 
@@ -131,6 +132,11 @@ pub(crate) fn check(market: &Market, stored: &Stored, gaps: &[Gap], problems: &m
     }
 }
 
+/// Whether the exchange can be asked for any past trade.
+pub(crate) fn reaches_back(exchange: &str) -> bool {
+    by_name(exchange).is_some_and(|it| it.history().rules().reaches_back)
+}
+
 fn check_gap(market: &Market, stored: &Stored, gap: &Gap, problems: &mut Problems) {
     let told = &gap.told;
     match gap.status.as_str() {
@@ -140,7 +146,7 @@ fn check_gap(market: &Market, stored: &Stored, gap: &Gap, problems: &mut Problem
             problems.add(format!("not all is stored of a repaired gap: {told}"));
         }
         "repaired" => {}
-        "unrecoverable" if gap.key.0 != Venue::BYBIT.name() => {
+        "unrecoverable" if reaches_back(&gap.key.0) => {
             problems.add(format!("the exchange serves it, and it was given up: {told}"));
         }
         "unrecoverable" => {}
@@ -220,8 +226,8 @@ pub(crate) async fn unrest(pool: &PgPool, symbols: usize) -> sqlx::Result<Vec<St
     let mut missing: BTreeMap<String, i64> = BTreeMap::new();
     let mut silent: BTreeMap<String, u64> = BTreeMap::new();
     for (exchange, _, count, span, is_fresh) in rows {
-        // What Bybit no longer has stays away.
-        if exchange != Venue::BYBIT.name() {
+        // What an exchange no longer has stays away.
+        if reaches_back(&exchange) {
             *missing.entry(exchange.clone()).or_default() += span.unwrap_or(0) - count;
         }
         *silent.entry(exchange).or_default() += u64::from(!is_fresh);

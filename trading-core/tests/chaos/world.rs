@@ -13,7 +13,7 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
-use trading_core::config::EXCHANGES;
+use trading_core::exchange::all;
 use trading_core::simulator::{FaultsHandle, Market, Simulator, SimulatorOptions};
 use trading_core::store::embedded::{Cluster, Durability, Options, command};
 
@@ -122,8 +122,7 @@ impl World {
             setting("SPOOL__MAX_BYTES", &plan.spool_bytes),
             setting("PIPELINE__HEALTH_INTERVAL", &"5s"),
         ];
-        for exchange in EXCHANGES {
-            let quote = if matches!(exchange, "coinbase" | "kraken") { "USD" } else { "USDT" };
+        for (exchange, quote) in all().map(|it| (it.name(), it.usual_quote())) {
             let symbols: Vec<String> =
                 BASES.iter().take(self.era.symbols).map(|base| format!("{base}{quote}")).collect();
             let own = |key: &str, value: &dyn std::fmt::Display| {

@@ -4,8 +4,8 @@
 use std::process::Output;
 
 use serde_json::Value;
-use trading_core::config::EXCHANGES;
 use trading_core::domain::Timestamp;
+use trading_core::exchange::names;
 use trading_core::simulator::{Clock, RestLimits, SimulatorOptions};
 use trading_core::store::postgres::{Origin, claim};
 
@@ -54,7 +54,7 @@ async fn where_all_is_well_it_says_so_and_what_is_to_be_expected() {
     assert_eq!(found(&told, "fail"), Vec::<String>::new());
     assert_eq!((code, &told["would_fail"]), (Some(0), &Value::Bool(false)));
     let well = found(&told, "ok");
-    for exchange in EXCHANGES {
+    for exchange in names() {
         for part in ["WebSocket reached", "its clock is ours", "2 of 2 symbols are traded there"] {
             let line = well.iter().find(|line| line.starts_with(exchange) && line.contains(part));
             assert!(line.is_some(), "{exchange}: {part}: {told:#}");
@@ -78,8 +78,8 @@ async fn a_symbol_that_does_not_exist_is_named_at_each_exchange() {
         doctor_with(&database.url, &settings, &["--symbol", "BTC-USDT", "NOSUCH-USDT"]);
     assert_eq!(code, Some(2), "{told:#}");
     let failed = found(&told, "fail");
-    assert_eq!(failed.len(), EXCHANGES.len(), "{failed:?}");
-    for (line, exchange) in failed.iter().zip(EXCHANGES) {
+    assert_eq!(failed.len(), names().len(), "{failed:?}");
+    for (line, exchange) in failed.iter().zip(names()) {
         assert!(line.starts_with(&format!("{exchange}: NOSUCHUSDT is not ")), "{line}");
     }
 }
@@ -124,8 +124,8 @@ async fn without_a_network_it_says_so_of_each_exchange() {
     let (code, told) = doctor_with(&database.url, &with_history("127.0.0.1:9"), &[]);
     assert_eq!(code, Some(2));
     let failed = found(&told, "fail");
-    assert_eq!(failed.len(), 2 * EXCHANGES.len(), "{failed:?}");
-    for exchange in EXCHANGES {
+    assert_eq!(failed.len(), 2 * names().len(), "{failed:?}");
+    for exchange in names() {
         let own = failed.iter().filter(|line| line.starts_with(exchange)).count();
         assert_eq!(own, 2, "its WebSocket and its REST side: {failed:?}");
     }

@@ -3,6 +3,7 @@
 use nix::sys::signal::Signal;
 use sqlx::PgPool;
 use sqlx::types::chrono::{DateTime, Utc};
+use trading_core::exchange::{IdRule, by_name};
 
 use crate::support::exchanges::{Exchanges, grown};
 use crate::support::postgres::{TestDatabase, database};
@@ -108,7 +109,7 @@ impl World {
                 let is_listed = gaps.iter().any(|(of, item, from, to)| {
                     (of, item) == (&exchange, &symbol) && *from <= at && at <= *to
                 });
-                if exchange != "bybit" || !is_listed {
+                if by_name(&exchange).unwrap().ids() == IdRule::Consecutive || !is_listed {
                     unlisted.push(format!("{exchange}:{symbol} {id} {at}"));
                 }
             }

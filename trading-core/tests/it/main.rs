@@ -42,4 +42,5 @@ mod support;
 mod terminal;
 mod texts;
 mod tidy;
+mod venues;
 mod verify;

@@ -14,21 +14,21 @@ use std::path::{Path, PathBuf};
 const ROOMS: &[(&str, &[&str], &str)] = &[
     ("domain", &[], "the words of the trade, which every room shares and which know of none"),
     ("telemetry", &["domain"], "what the program says of itself; any room may say something"),
+    ("exchange", &["domain"], "pure: a venue knows its own protocol and no socket, clock or task"),
+    (
+        "simulator",
+        &["domain"],
+        "it must not share a reading of the protocols with exchange: each judges the other",
+    ),
     (
         "config",
-        &["domain", "telemetry"],
-        "settings are read before anything runs, and by every room",
+        &["domain", "exchange", "telemetry"],
+        "settings are read before anything runs, and by every room; which exchanges there are is exchange's to say",
     ),
     (
         "network",
         BASE,
         "how a venue is reached: proxies, authorities, the opening of a WebSocket, and how long it is left alone",
-    ),
-    ("exchange", BASE, "pure: a venue knows its own protocol and no socket, clock or task"),
-    (
-        "simulator",
-        BASE,
-        "it must not share a reading of the protocols with exchange: each judges the other",
     ),
     ("store", BASE, "the end of the way: it is handed ticks and does not ask from where"),
     ("pipeline", &["config", "domain", "store", "telemetry"], "it hands batches to a store"),

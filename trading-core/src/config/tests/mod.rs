@@ -10,6 +10,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
+use crate::exchange;
 
 fn file(text: &str) -> File {
     File { path: PathBuf::from("my.toml"), text: text.to_owned() }
@@ -35,7 +36,7 @@ fn lines(error: &ConfigError) -> Vec<String> {
     error.problems().iter().map(ToString::to_string).collect()
 }
 
-fn exchange<'a>(loaded: &'a Loaded, name: &str) -> &'a ExchangeSettings {
+fn settings_of<'a>(loaded: &'a Loaded, name: &str) -> &'a ExchangeSettings {
     loaded.settings.exchanges.iter().find(|exchange| exchange.name == name).unwrap()
 }
 
@@ -70,15 +71,44 @@ fn the_defaults_are_those_of_the_contract() {
     assert_eq!(*network, NetworkSettings::default());
     assert_eq!((backfill.enabled, backfill.max_age), (true, Duration::from_secs(86_400)));
     assert!(exchanges.iter().all(|exchange| exchange.connections.get() == 1));
-    assert_eq!(exchanges.iter().map(|exchange| exchange.name).collect::<Vec<_>>(), EXCHANGES);
+    assert_eq!(
+        exchanges.iter().map(|exchange| exchange.name).collect::<Vec<_>>(),
+        exchange::names()
+    );
     assert!(exchanges.iter().all(|exchange| exchange.enabled && exchange.symbols.len() == 10));
-    let quotes = |name| exchange(&loaded, name).symbols.iter().map(|it| it.quote().to_owned());
-    assert!(["binance", "bybit", "okx"].into_iter().flat_map(quotes).all(|quote| quote == "USDT"));
-    assert!(["coinbase", "kraken"].into_iter().flat_map(quotes).all(|quote| quote == "USD"));
     assert_eq!(paper.channel_capacity.get(), 100_000);
     let kinds: Vec<_> = paper.strategies.iter().map(|it| it.kind.as_str()).collect();
     assert_eq!(kinds, ["mean_reversion", "sma_crossover"]);
     assert_eq!((simulate.port, simulate.seed, simulate.rate.to_string()), (9400, 42, "10".into()));
+}
+
+/// What the default symbols are bought and sold with the usual quote of each exchange.
+const BASES: [&str; 10] = ["BTC", "ETH", "SOL", "XRP", "DOGE", "ADA", "AVAX", "LINK", "DOT", "LTC"];
+
+/// The section of an exchange in the file of the defaults, without its comments.
+fn section(exchange: &dyn exchange::Exchange) -> String {
+    let symbols = BASES.map(|base| format!("\"{base}{}\"", exchange.usual_quote()));
+    let (first, second) = symbols.split_at(5);
+    format!(
+        "[exchanges.{}]\nenabled = true\nsymbols = [\n    {},\n    {},\n]\nws_url = \"\"\nrest_url = \"\"\nidle = \"\"\n\
+         connections = 1\n",
+        exchange.name(),
+        first.join(", "),
+        second.join(", ")
+    )
+}
+
+#[test]
+fn every_exchange_has_its_section_in_the_file_of_the_defaults() {
+    let is_setting = |line: &&str| !line.starts_with('#');
+    let settings: Vec<&str> = DEFAULTS.lines().filter(is_setting).collect();
+    let settings = settings.join("\n");
+    let sections: Vec<String> = exchange::all().map(section).collect();
+    for section in &sections {
+        assert!(settings.contains(section), "config/trading-core.toml: add this\n{section}");
+    }
+    let all = sections.join("\n");
+    assert!(settings.contains(&all), "config/trading-core.toml: the order of names is\n{all}");
 }
 
 #[test]
@@ -130,7 +160,7 @@ fn each_layer_wins_over_the_one_before() {
 fn the_environment_sets_lists_with_commas() {
     let name = "TRADING_CORE__EXCHANGES__BINANCE__SYMBOLS";
     let loaded = from_env(&[(name, "BTCUSDT, eth-usdt,SOL/USDT,")]).unwrap();
-    let symbols = &exchange(&loaded, "binance").symbols;
+    let symbols = &settings_of(&loaded, "binance").symbols;
     assert_eq!(names(symbols), ["BTCUSDT", "ETHUSDT", "SOLUSDT"]);
 }
 
@@ -209,9 +239,9 @@ fn a_write_may_not_carry_less_than_a_batch() {
 
 #[test]
 fn one_exchange_must_be_enabled() {
-    let pairs: Vec<_> = EXCHANGES
-        .map(|name| format!("TRADING_CORE__EXCHANGES__{}__ENABLED", name.to_uppercase()))
+    let pairs: Vec<_> = exchange::names()
         .into_iter()
+        .map(|name| format!("TRADING_CORE__EXCHANGES__{}__ENABLED", name.to_uppercase()))
         .collect();
     let pairs: Vec<_> = pairs.iter().map(|name| (name.as_str(), "false")).collect();
     let error = from_env(&pairs).unwrap_err();
@@ -226,7 +256,7 @@ fn one_exchange_must_be_enabled() {
 fn endpoints_lose_their_trailing_slashes() {
     let text = "[exchanges.binance]\nws_url = \"wss://h:1/?timeUnit=MICROSECOND\"";
     let loaded = load(Some(&file(text)), &BTreeMap::new(), &Overrides::default()).unwrap();
-    let unit = exchange(&loaded, "binance").ws_url.as_deref();
+    let unit = settings_of(&loaded, "binance").ws_url.as_deref();
     assert_eq!(unit, Some("wss://h:1/?timeUnit=MICROSECOND"));
     for (name, query) in [("binance", "x=1"), ("okx", "timeUnit=MICROSECOND")] {
         let text = format!("[exchanges.{name}]\nws_url = \"wss://h?{query}\"");
@@ -234,10 +264,10 @@ fn endpoints_lose_their_trailing_slashes() {
     }
     let text = "[exchanges.okx]\nws_url = \"ws://127.0.0.1:9/okx//\"\nrest_url = \"http://h/\"";
     let loaded = from_file(text).unwrap();
-    let okx = exchange(&loaded, "okx");
+    let okx = settings_of(&loaded, "okx");
     assert_eq!(okx.ws_url.as_deref(), Some("ws://127.0.0.1:9/okx"));
     assert_eq!(okx.rest_url.as_deref(), Some("http://h"));
-    assert_eq!(exchange(&loaded, "binance").ws_url, None);
+    assert_eq!(settings_of(&loaded, "binance").ws_url, None);
 }
 
 #[test]

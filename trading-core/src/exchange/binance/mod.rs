@@ -65,6 +65,10 @@ impl Exchange for Binance {
         "binance"
     }
 
+    fn usual_quote(&self) -> &'static str {
+        "USDT"
+    }
+
     fn endpoints(&self) -> Endpoints {
         Endpoints { ws_url: "wss://stream.binance.com:9443", rest_url: "https://api.binance.com" }
     }

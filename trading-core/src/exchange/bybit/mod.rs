@@ -44,6 +44,10 @@ impl Exchange for Bybit {
         "bybit"
     }
 
+    fn usual_quote(&self) -> &'static str {
+        "USDT"
+    }
+
     fn endpoints(&self) -> Endpoints {
         Endpoints { ws_url: "wss://stream.bybit.com", rest_url: "https://api.bybit.com" }
     }

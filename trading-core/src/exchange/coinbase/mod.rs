@@ -27,6 +27,10 @@ impl Exchange for Coinbase {
         "coinbase"
     }
 
+    fn usual_quote(&self) -> &'static str {
+        "USD"
+    }
+
     fn endpoints(&self) -> Endpoints {
         Endpoints {
             ws_url: "wss://ws-feed.exchange.coinbase.com",

@@ -34,6 +34,10 @@ impl Exchange for Kraken {
         "kraken"
     }
 
+    fn usual_quote(&self) -> &'static str {
+        "USD"
+    }
+
     fn endpoints(&self) -> Endpoints {
         Endpoints { ws_url: "wss://ws.kraken.com", rest_url: "https://api.kraken.com" }
     }

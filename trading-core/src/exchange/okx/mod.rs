@@ -64,6 +64,10 @@ impl Exchange for Okx {
         "okx"
     }
 
+    fn usual_quote(&self) -> &'static str {
+        "USDT"
+    }
+
     fn endpoints(&self) -> Endpoints {
         Endpoints { ws_url: "wss://ws.okx.com:8443", rest_url: "https://www.okx.com" }
     }

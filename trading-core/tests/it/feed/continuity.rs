@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use sqlx::PgPool;
 use trading_core::domain::{Instrument, Timestamp, TradeId};
-use trading_core::exchange::{Bybit, Coinbase, Exchange, Kraken, Okx};
+use trading_core::exchange::{Bybit, Coinbase, Exchange, IdRule, Kraken, all};
 use trading_core::store::postgres::LastStored;
 
 use super::{Server, World, gaps};
@@ -49,14 +49,15 @@ fn first_frames(exchange: &dyn Exchange, id: u64) -> Vec<String> {
             r#"{"event":"subscribe","arg":{"channel":"trades-all","instId":"BTC-USD"},"connId":"c7f0ba8e"}"#.to_owned(),
             format!(r#"{{"arg":{{"channel":"trades-all","instId":"BTC-USD"}},"data":[{{"instId":"BTC-USD","tradeId":"{id}","px":"78808.8","sz":"0.5","side":"sell","ts":"1790446153157","source":"0"}}]}}"#),
         ],
-        other => panic!("{other} tells no trade on subscribing"),
+        other => panic!("add what {other} sends on subscribing, or that it sends no trade"),
     }
 }
 
 #[tokio::test]
 async fn the_trade_that_an_exchange_tells_on_subscribing_shows_what_was_missed_before() {
-    let exchanges: [&'static dyn Exchange; 3] = [&Coinbase, &Kraken, &Okx];
-    for exchange in exchanges {
+    // Binance sends none until the next one happens.
+    let counting = all().filter(|it| it.ids() == IdRule::Consecutive && it.name() != "binance");
+    for exchange in counting {
         let database = migrated().await;
         let mut world =
             World::with(exchange, 1_000, |context| context.stored = stored(exchange, 100, AT))

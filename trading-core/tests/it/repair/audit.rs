@@ -3,12 +3,12 @@
 use sqlx::Executor as _;
 use trading_core::simulator::SimulatorOptions;
 
-use super::COUNTING;
+use super::counting;
 use crate::support::place::{Place, options};
 
 #[tokio::test]
 async fn rows_that_went_missing_are_found_once_and_come_back() {
-    for exchange in COUNTING {
+    for exchange in counting() {
         let place = Place::new(exchange, SimulatorOptions { rate: 50.into(), ..options() }).await;
         let last = place.latest() - 6_000;
         let first = last - 2_000;

@@ -10,6 +10,7 @@ use std::time::Duration;
 use sqlx::Executor as _;
 use tokio::time::sleep;
 use trading_core::domain::Timestamp;
+use trading_core::exchange::{self, Exchange, IdRule};
 use trading_core::simulator::{
     Action, RestFault, RestLimit, RestLimits, SimulatorOptions, Switches, Target, Venue,
 };
@@ -20,11 +21,13 @@ use crate::support::process::Program;
 use crate::support::truth::stored;
 
 /// The exchanges whose ids are consecutive, and whose past can be asked for.
-const COUNTING: [&str; 4] = ["binance", "coinbase", "kraken", "okx"];
+fn counting() -> impl Iterator<Item = &'static str> {
+    exchange::all().filter(|it| it.ids() == IdRule::Consecutive).map(Exchange::name)
+}
 
 #[tokio::test]
 async fn a_gap_in_the_middle_comes_back_at_every_exchange() {
-    for exchange in COUNTING {
+    for exchange in counting() {
         let place = Place::new(exchange, options()).await;
         let last = place.latest() - 10;
         let first = last - 3_000;
@@ -57,7 +60,7 @@ async fn what_came_late_by_itself_is_not_fetched() {
 
 #[tokio::test]
 async fn ids_that_were_never_issued_are_no_loss() {
-    for exchange in COUNTING {
+    for exchange in counting() {
         let unissued = "0.05".parse().unwrap();
         let place = Place::new(exchange, SimulatorOptions { unissued, ..options() }).await;
         let last =
@@ -355,7 +358,7 @@ async fn what_came_over_the_socket_after_its_gap_was_closed_is_stored_once_in_th
 
 #[tokio::test]
 async fn a_recorder_fetches_by_itself_what_its_exchange_did_not_send() {
-    for exchange in COUNTING {
+    for exchange in counting() {
         let place = Place::new(exchange, SimulatorOptions { rate: 50.into(), ..options() }).await;
         let setting = |key: &str, value: String| (format!("TRADING_CORE__{key}"), value);
         let rest_url = place.venue.rest_url.clone();

@@ -6,8 +6,8 @@ use rust_decimal::Decimal;
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
-use trading_core::config::EXCHANGES;
 use trading_core::domain::Timestamp;
+use trading_core::exchange::names;
 use trading_core::simulator::{
     Action, Clock, FaultsHandle, Market, Simulator, SimulatorOptions, Target,
 };
@@ -80,7 +80,7 @@ pub(crate) fn with_history(base: &str) -> Settings {
 
 fn urls(base: &str, side: &str) -> impl Iterator<Item = (String, String)> {
     let scheme = if side == "WS" { "ws" } else { "http" };
-    EXCHANGES.iter().map(move |name| {
+    names().into_iter().map(move |name| {
         let key = format!("EXCHANGES__{}__{side}_URL", name.to_uppercase());
         setting(&key, format!("{scheme}://{base}/{name}"))
     })
@@ -94,7 +94,7 @@ async fn count(pool: &PgPool, exchange: &str) -> Option<i64> {
 
 /// Waits until each exchange has `by` more rows than now.
 pub(crate) async fn grown(pool: &PgPool, by: i64) {
-    for exchange in EXCHANGES {
+    for exchange in names() {
         let mut goal = None;
         until(async || match count(pool, exchange).await {
             Some(rows) if rows >= *goal.get_or_insert(rows + by) => Ok(()),

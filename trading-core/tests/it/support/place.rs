@@ -59,10 +59,9 @@ impl Place {
         let database = migrated().await;
         let exchanges = Exchanges::with(options).await;
         let (market, faults) = (exchanges.market.clone(), exchanges.faults.clone());
-        let quote = if ["coinbase", "kraken"].contains(&exchange) { "USD" } else { "USDT" };
-        let symbol = Symbol::new("BTC", quote).unwrap();
-        let instrument = Instrument::intern(exchange, &symbol).unwrap();
         let exchange = by_name(exchange).unwrap();
+        let symbol = Symbol::new("BTC", exchange.usual_quote()).unwrap();
+        let instrument = Instrument::intern(exchange.name(), &symbol).unwrap();
         let spelling = exchange.venue_symbol(&symbol);
         upsert_instruments(&database.pool, &[(instrument, spelling)]).await.unwrap();
         let rules = HistoryRules {

@@ -1,0 +1,45 @@
+//! One list of venues: what must know each of them knows it, or this says what to do.
+//!
+//! The settings' sections are held against the list in `config`, frames for the benchmark in `benches/decode.rs`.
+
+use std::fs;
+use std::path::Path;
+
+use trading_core::config::{Overrides, load};
+use trading_core::exchange::{by_name, names};
+use trading_core::simulator::{Market, MarketOptions, Venue};
+
+#[test]
+fn each_venue_has_a_twin() {
+    let twins: Vec<&str> = Venue::ALL.iter().map(|venue| venue.name()).collect();
+    for name in names() {
+        assert!(twins.contains(&name), "{name}: add simulator/{name}/ and its line in Venue::ALL");
+    }
+    for name in twins {
+        assert!(by_name(name).is_some(), "{name}: add exchange/{name}/ and its line in VENUES");
+    }
+}
+
+#[test]
+fn twins_list_the_default_symbols_as_the_venues_spell_them() {
+    let market = Market::new(&MarketOptions::default()).unwrap();
+    let defaults = load(None, &[].into(), &Overrides::default()).unwrap();
+    for exchange in defaults.settings.exchanges {
+        let venue: Venue = exchange.name.parse().unwrap();
+        for symbol in &exchange.symbols {
+            let listing = market.listing(venue, symbol.as_str());
+            let spelling = by_name(exchange.name).unwrap().venue_symbol(symbol);
+            assert_eq!(listing.unwrap().spelling(), spelling, "{venue:?}");
+        }
+    }
+}
+
+#[test]
+fn an_independent_client_reads_each_twin() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/ccxt/compare.py");
+    let script = fs::read_to_string(path).unwrap();
+    for name in names() {
+        let function = format!("\n@exchange\ndef {name}(http, ws):\n");
+        assert!(script.contains(&function), "tests/ccxt/compare.py: add `{}`", function.trim());
+    }
+}
