@@ -30,7 +30,7 @@ impl Default for RestLimits {
     }
 }
 
-/// The buckets, as they stand.
+/// The buckets of all venues.
 #[derive(Debug)]
 pub(super) struct Limiter {
     limits: RestLimits,

@@ -11,7 +11,8 @@
 //! ```
 //!
 //! Promised: trade n is always the same, and every trade due on a subscription is sent or is in the journal.
-//! Not simulated: order books, private routes, bans, and any address but one: all clients share each venue's limit.
+//! Not simulated: order books, private routes, a ban for asking on, and any address but one: all clients share each
+//! venue's limit. To add a venue: see `venue.rs`.
 
 mod binance;
 mod bybit;

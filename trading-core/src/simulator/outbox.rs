@@ -68,7 +68,7 @@ impl Outbox {
         }
     }
 
-    /// Writes the last text frame again, with this text instead of that one wherever it stands.
+    /// Writes the last text frame again, with `to` in every place of `from`.
     pub(super) fn replace_in_last(&mut self, from: &str, to: &str) {
         if let Some(Frame::Text(range)) = self.frames.last_mut() {
             let replaced = self.text.get(range.clone()).unwrap_or_default().replace(from, to);

@@ -1,4 +1,4 @@
-//! One client's connection without its socket: what it subscribed to, where each symbol stands, what it is sent next.
+//! One client's connection without its socket: what it subscribed to, and the next trade of each symbol.
 //!
 //! Pure: texts and times go in, frames come out. A symbol's place is one number, the next id, so a client that
 //! reads slowly makes nothing grow: its trades wait in the market until the socket takes them. Every trade of a

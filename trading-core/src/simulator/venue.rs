@@ -108,7 +108,7 @@ pub(super) trait Twin: Send + Sync {
         1
     }
 
-    /// The answer to a REST request above the limit, which can be repeated after so many seconds.
+    /// The answer to a REST request above the limit, which may be repeated after `retry_after` seconds.
     fn refusal(&self, retry_after: u64, now: Timestamp) -> Reply;
 
     /// How a client follows bitcoin against the venue's usual quote, for tests of all venues.
@@ -126,7 +126,7 @@ pub(super) struct Facts {
     /// Pairs that it lists beside the well-known ones, as only it spells them: Chinese letters, a small letter that is
     /// different from its capital, a dot.
     pub(super) own_pairs: &'static [(&'static str, &'static str)],
-    /// Whether it tells small letters from capitals in the names that it lists.
+    /// Whether it lists names that differ only in small letters and capitals.
     pub(super) has_small_letters: bool,
     /// The resolution of its clock, in microseconds.
     pub(super) resolution_us: u64,

@@ -461,7 +461,7 @@ fn candles(listing: &Listing, limit: u64, query: &Query, now: Timestamp) -> Repl
     }
     let limit = i64::try_from(limit).unwrap_or(0);
     let end = time(query, "endTime").map_or(now, |end| end.min(now));
-    // A minute that began before the time is not told.
+    // A minute that began before the time is left out.
     let start = time(query, "startTime").map(|start| start.plus_micros(MINUTE_US - 1).minute());
     let from = start.unwrap_or_else(|| end.minute().plus_micros(-(limit - 1) * MINUTE_US));
     let to = end.min(from.plus_micros((limit - 1) * MINUTE_US));

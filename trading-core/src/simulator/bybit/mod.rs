@@ -1,5 +1,5 @@
 //! Bybit v5 spot as a client sees it: `publicTrade` in batches, JSON pings from the client, and a REST history
-//! that goes back sixty trades and no further, unless it is told to show more.
+//! that goes back sixty trades and no further, unless the options ask for more.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -309,7 +309,7 @@ fn candles(listing: &Listing, query: &Query, now: Timestamp) -> Reply {
     let time = |name| Timestamp::from_millis(i64::try_from(query.number(name)?).ok()?).ok();
     let to = time("end").map_or(now, |end| end.min(now));
     let oldest = to.minute().plus_micros(-minutes * MINUTE_US);
-    // A minute that began before the time is not told.
+    // A minute that began before the time is left out.
     let start = time("start").map(|start| start.plus_micros(MINUTE_US - 1).minute());
     let from = start.map_or(oldest, |start| start.max(oldest));
     let rows: Vec<String> = listing

@@ -19,7 +19,7 @@ const SECOND_US: i64 = 1_000_000;
 const MINUTE_US: i64 = 60 * SECOND_US;
 /// Minutes that one answer spans at most.
 const CANDLES_MAX: i64 = 300;
-/// Who has not subscribed by then is disconnected.
+/// A client that has not subscribed by then is disconnected.
 const SUBSCRIBE_WITHIN_US: i64 = 5 * SECOND_US;
 /// Channels that can be subscribed without a key. Only `matches` and `heartbeat` carry anything here.
 const CHANNELS: [&str; 6] =

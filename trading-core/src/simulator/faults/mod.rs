@@ -49,22 +49,23 @@ impl Target {
 pub enum Action {
     /// Connections are cut, without a close frame.
     Cut,
-    /// The next so many trades are not sent.
+    /// The next trades, this many, are not sent.
     Skip(u64),
-    /// The next so many trades are sent twice.
+    /// The next trades, this many, are sent twice.
     Repeat(u64),
-    /// The next so many trades are sent as broken frames.
+    /// The next trades, this many, are sent as broken frames.
     Malformed(u64),
-    /// The next so many trades are sent with a time that is years off.
+    /// The next trades, this many, are sent with a time that is years off.
     Misdate(u64),
-    /// Connections are silent for so long. Of one symbol: its subscriptions are, while heartbeats and other symbols
-    /// come; one that is made anew is not.
+    /// Connections are silent for this long. With a symbol as target only its present subscriptions are silent, while
+    /// heartbeats and other symbols come.
     Stall(Duration),
-    /// New connections are refused for so long.
+    /// New connections are refused for this long.
     Refuse(Duration),
-    /// The exchange refuses new connections and REST requests with a ban that lasts so long, and says so.
+    /// The exchange refuses new connections and REST requests with a ban of this length, and names it.
     Ban(Duration),
-    /// Open connections are told, where the exchange has words for it, and cut after so long.
+    /// The exchange announces, where it has a message for it, that it will close the open connections, and cuts them
+    /// after this time.
     Shutdown(Duration),
 }
 
@@ -335,7 +336,7 @@ impl FaultsHandle {
         action.map_or(Ok(()), |action| self.act(&target, action, now))
     }
 
-    /// What is switched on, what waits, and who is connected.
+    /// What is switched on, which actions wait, and which connections are open.
     #[must_use]
     pub fn report(&self) -> Report {
         let state = self.state();

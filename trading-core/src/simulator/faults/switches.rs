@@ -14,7 +14,7 @@ use super::super::market::hash;
 pub enum RestFault {
     /// Every request is refused with the status 503.
     Down,
-    /// Every answer takes so long.
+    /// Every answer is delayed by this.
     Slow(Duration),
 }
 
@@ -29,7 +29,7 @@ pub enum RestFault {
 pub struct Switches {
     /// How long a connection lives on average.
     pub drop: Option<Duration>,
-    /// Of every so long, so long is silent.
+    /// A connection is silent at the end of each period: `(period, silence)`.
     pub stall: Option<(Duration, Duration)>,
     /// Trades not sent, in millionths.
     pub skip: u32,

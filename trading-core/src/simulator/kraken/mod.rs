@@ -21,7 +21,7 @@ const CANDLES_MAX: i64 = 720;
 /// The first and the last nanosecond of its microsecond that a trade may have.
 const NANOS_FIRST: u64 = 300;
 const NANOS_LAST: u64 = 700;
-/// Who says nothing and follows nothing is disconnected by then.
+/// A client that sends nothing and follows no symbol is disconnected after this time.
 const IDLE_US: i64 = 60 * SECOND_US;
 const SNAPSHOT_TRADES: u64 = 50;
 /// Trades in one message at most.
@@ -316,7 +316,7 @@ fn nanos(listing: &Listing, trade: &Trade) -> u64 {
     trade.at.as_micros().cast_unsigned() * 1_000 + NANOS_FIRST + place.min(NANOS_LAST - NANOS_FIRST)
 }
 
-/// Seconds as Kraken tells them: the double nearest to the nanoseconds, in as few digits as tell it apart.
+/// Seconds as Kraken writes them: the double nearest to the nanoseconds, in the fewest digits that are read as it.
 fn double(nanos: u64) -> f64 {
     let seconds = format!("{}.{:09}", nanos / 1_000_000_000, nanos % 1_000_000_000);
     seconds.parse().unwrap_or_default()

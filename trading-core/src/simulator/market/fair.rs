@@ -52,7 +52,7 @@ const CURRENCIES: [(&str, u64); 10] = [
 /// One dollar, in ten-billionths.
 pub(super) const DOLLAR: u64 = 10_000_000_000;
 
-/// Of a price's level there are so many digits after the point.
+/// Digits after the point of a price's level.
 pub(super) const LEVEL_DIGITS: u32 = 20;
 
 /// The bases that every venue lists.

@@ -52,7 +52,7 @@ pub struct Listing {
     price_scale: u32,
     typical_lots: u64,
     lot_scale: u32,
-    /// Of 2^32 ids that begin no order, so many are never issued.
+    /// How many of 2^32 ids that begin no order are never issued.
     unissued: u64,
 }
 

@@ -1,9 +1,9 @@
 //! When trade n happens: a monotone function of n, and its inverse.
 //!
 //! Counted from a fixed origin, so that a simulator that was restarted goes on where the exchange would be by
-//! now. Trades are spread evenly with a jitter inside their own slot, and may be bunched: of every so many
+//! now. Trades are spread evenly with a jitter inside their own slot, and may be bunched: of every run of
 //! trades the last few arrive together. Between two openings the market may have been closed: then its trades
-//! go on where they had stood, and no id is left out.
+//! go on where they stopped, and no id is left out.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -135,7 +135,7 @@ impl Timetable {
         }
     }
 
-    /// How long the market had been closed after so many openings.
+    /// How long the market had been closed in all by this opening, counted from 1.
     fn closed_after(&self, openings: usize) -> u64 {
         let last = openings.checked_sub(1).and_then(|place| self.openings.get(place));
         last.map_or(0, |opening| opening.closed_us)

@@ -36,7 +36,7 @@ use super::shared::{Clock, Shared};
 use super::venue::Venue;
 use crate::domain::{SIMULATOR, Symbol, Timestamp};
 
-/// How often a connection looks whether trades are due.
+/// How often a connection sends the trades that are due.
 const TURN_EVERY: Duration = Duration::from_millis(5);
 /// The largest message that a client may send; no venue takes more.
 const MESSAGE_BYTES_MAX: usize = 64 << 10;
@@ -75,7 +75,7 @@ pub struct SimulatorOptions {
     /// Faults that are on from the start.
     pub faults: Switches,
     /// Whether every answer says that it is of a simulated market, so that nobody takes it for a real one. A test, in which
-    /// it stands for the real exchanges, leaves that out.
+    /// the simulator takes their place, leaves that out.
     pub announced: bool,
     /// Where its time comes from.
     pub clock: Clock,
@@ -424,7 +424,7 @@ async fn converse(
     }
 }
 
-/// Returns when the next turn is due: at once for who is behind. Cancelling it loses nothing.
+/// Returns when the next turn is due: at once for a connection that is behind. Cancelling it loses nothing.
 async fn due(turns: &mut Interval, turned: Turned) {
     if turned == Turned::Behind {
         tokio::task::yield_now().await;
