@@ -14,7 +14,7 @@ pub mod telemetry;
 // The way to a venue: proxies, authorities, the opening of a WebSocket, and the pauses that a venue asks for.
 pub mod network;
 
-// One pure file per venue: URLs, subscribe text, frames to ticks.
+// The list of venues, each a pure folder: URLs, subscribe text, frames to ticks, the past.
 pub mod exchange;
 
 // One task per feed: its connections, backoff, what was seen, what is missing, who is silent.

@@ -23,13 +23,11 @@ use super::{
     SpoolSettings, StrategyDraft,
 };
 use crate::domain::{Symbol, parse_decimal};
-use crate::exchange;
+use crate::exchange::{self, Exchange};
 
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(24 * 3600);
-/// How Binance is asked for another unit of time; its own room reads it.
-const BINANCE_TIME_UNITS: [&str; 2] = ["timeUnit=MICROSECOND", "timeUnit=MILLISECOND"];
 /// Less than a mebibyte would not hold one large write.
 const SPOOL_BYTES: RangeInclusive<u64> = 1 << 20..=1 << 40;
 
@@ -245,7 +243,7 @@ impl Checker<'_> {
     }
 
     fn exchanges(&mut self) -> Vec<Option<ExchangeSettings>> {
-        let all: Vec<_> = exchange::names().into_iter().map(|name| self.exchange(name)).collect();
+        let all: Vec<_> = exchange::all().map(|exchange| self.exchange(exchange)).collect();
         if all.iter().flatten().count() == all.len() && !all.iter().flatten().any(|it| it.enabled) {
             let first = exchange::names().first().copied().unwrap_or("*");
             let first = format!("exchanges.{first}.enabled");
@@ -254,7 +252,8 @@ impl Checker<'_> {
         all
     }
 
-    fn exchange(&mut self, name: &'static str) -> Option<ExchangeSettings> {
+    fn exchange(&mut self, exchange: &dyn Exchange) -> Option<ExchangeSettings> {
+        let name = exchange.name();
         let key = |leaf: &str| format!("exchanges.{name}.{leaf}");
         let enabled = self.take(&key("enabled"), "true or false", |it| it.scalar()?.parse().ok());
         let symbols = self.symbols(&key("symbols"), Some(name));
@@ -262,8 +261,7 @@ impl Checker<'_> {
             let allowed = format!("at least one symbol, or exchanges.{name}.enabled = false");
             self.refuse(&key("symbols"), allowed);
         }
-        let queries: &[&str] = if name == "binance" { &BINANCE_TIME_UNITS } else { &[] };
-        let ws_url = self.endpoint(&key("ws_url"), ["ws", "wss"], queries);
+        let ws_url = self.endpoint(&key("ws_url"), ["ws", "wss"], exchange.base_queries());
         let rest_url = self.endpoint(&key("rest_url"), ["http", "https"], &[]);
         let idle = self.take(
             &key("idle"),

@@ -5,17 +5,14 @@ use super::layer::Entry;
 use super::schema::one_of_exchanges;
 use super::value::{Origin, Value};
 use crate::domain::{Symbol, SymbolRef};
-use crate::exchange;
+use crate::exchange::{self, Exchange};
 
-/// Exchanges that tell small letters from capitals, and list names with both: Kraken has `AAPLx/USD` beside `BTC/USD`.
-/// All others list capitals.
-const TELLS_CASE: [&str; 1] = ["kraken"];
-
-/// A symbol in the letters in which this exchange lists it: as it is written where the exchange tells case apart, else
-/// in capitals.
+/// A symbol in the letters in which this exchange lists it: as it is written where names may have small letters, else in
+/// capitals.
 #[must_use]
 pub fn symbol_at(exchange: &str, written: &Symbol) -> Symbol {
-    if TELLS_CASE.contains(&exchange) { written.clone() } else { written.in_capitals() }
+    let has_small_letters = exchange::by_name(exchange).is_some_and(Exchange::has_small_letters);
+    if has_small_letters { written.clone() } else { written.in_capitals() }
 }
 
 /// The symbols of one exchange's list, and what is wrong with others: each text with what is allowed there. Without an

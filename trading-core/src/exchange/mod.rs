@@ -83,6 +83,17 @@ pub trait Exchange: Send + Sync + std::fmt::Debug {
     /// The quote currency of most of its trading, in which its default symbols are: `USDT`.
     fn usual_quote(&self) -> &'static str;
 
+    /// Whether it lists names that differ only in small letters and capitals: Kraken has `AAPLx/USD`. The others list
+    /// capitals.
+    fn has_small_letters(&self) -> bool {
+        false
+    }
+
+    /// The queries of which its WebSocket base may have one.
+    fn base_queries(&self) -> &'static [&'static str] {
+        &[]
+    }
+
     /// The endpoints of the real venue.
     fn endpoints(&self) -> Endpoints;
 

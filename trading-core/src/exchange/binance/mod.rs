@@ -69,6 +69,11 @@ impl Exchange for Binance {
         "USDT"
     }
 
+    /// Another unit of time.
+    fn base_queries(&self) -> &'static [&'static str] {
+        &[MICROSECONDS, "timeUnit=MILLISECOND"]
+    }
+
     fn endpoints(&self) -> Endpoints {
         Endpoints { ws_url: "wss://stream.binance.com:9443", rest_url: "https://api.binance.com" }
     }

@@ -38,6 +38,10 @@ impl Exchange for Kraken {
         "USD"
     }
 
+    fn has_small_letters(&self) -> bool {
+        true
+    }
+
     fn endpoints(&self) -> Endpoints {
         Endpoints { ws_url: "wss://ws.kraken.com", rest_url: "https://api.kraken.com" }
     }
