@@ -25,12 +25,19 @@ pub enum Outcome {
 /// The promise of an [`Outcome`] for one batch.
 #[derive(Debug)]
 #[must_use = "a source that does not wait for the outcome sends without a receipt"]
-pub struct Receipt(oneshot::Receiver<Outcome>);
+pub struct Receipt {
+    receiver: oneshot::Receiver<Outcome>,
+    outcome: Option<Outcome>,
+}
 
 impl Receipt {
     /// Waits until every record of the batch is durable, or the pipeline has ended. Cancel-safe.
     pub async fn outcome(&mut self) -> Outcome {
-        (&mut self.0).await.unwrap_or(Outcome::Dropped)
+        if let Some(outcome) = self.outcome {
+            return outcome;
+        }
+        let outcome = (&mut self.receiver).await.unwrap_or(Outcome::Dropped);
+        *self.outcome.insert(outcome)
     }
 }
 
@@ -45,8 +52,8 @@ pub(super) struct Claim {
 impl Claim {
     /// A claim for a batch that is sent after `from` records were taken.
     pub(super) fn new(from: u64) -> (Self, Receipt) {
-        let (outcome, receipt) = oneshot::channel();
-        (Self { from, outcome }, Receipt(receipt))
+        let (outcome, receiver) = oneshot::channel();
+        (Self { from, outcome }, Receipt { receiver, outcome: None })
     }
 
     pub(super) const fn from(&self) -> u64 {

@@ -172,7 +172,8 @@ pub(super) async fn send(
 ) -> Result<(), ChannelClosed> {
     while !ticks.is_empty() {
         admission.wait(&context.sender).await;
-        context.send_some(ticks).await?;
+        // What loads waits for the pipeline's end, not for each portion.
+        drop(context.send_some(ticks).await?);
     }
     Ok(())
 }

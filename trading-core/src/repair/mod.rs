@@ -38,7 +38,7 @@ pub use worker::repair_all;
 
 use crate::domain::{HeldSince, Instrument, RecorderClock, Tick};
 use crate::exchange::Exchange;
-use crate::pipeline::{ChannelClosed, Ledger, TickSender};
+use crate::pipeline::{ChannelClosed, Ledger, Receipt, TickSender};
 use crate::rest::RestClient;
 use crate::store::postgres::{GapScope, exchanges_with_work, release_held, remedy};
 use crate::store::{Remedy, said};
@@ -77,10 +77,10 @@ pub struct RepairContext {
 
 impl RepairContext {
     /// Takes a portion of these ticks and sends it. Not cancel-safe.
-    async fn send_some(&self, ticks: &mut Vec<Tick>) -> Result<(), ChannelClosed> {
+    async fn send_some(&self, ticks: &mut Vec<Tick>) -> Result<Receipt, ChannelClosed> {
         let mut portion: Vec<Tick> = ticks.drain(..ticks.len().min(PORTION)).collect();
         self.ledger.record_backfilled(portion.len());
-        self.sender.send_all(&mut portion).await
+        self.sender.send_tracked(&mut portion).await
     }
 }
 

@@ -20,7 +20,7 @@ use super::{RANGES_MAX, RepairContext, RepairVenue, WORKERS};
 use crate::domain::{IdRange, Tick, TimeRange, Timestamp};
 use crate::exchange::IdRule;
 use crate::exchange::history::{Pages, Reach, Span};
-use crate::pipeline::ChannelClosed;
+use crate::pipeline::{ChannelClosed, Outcome, Receipt};
 use crate::rest::RestError;
 use crate::store::postgres::{
     Carried, GapScope, GapStatus, Gaps, LEASE, OpenGap, last_stored, look_again, remove_doubles,
@@ -35,8 +35,6 @@ const BUSY_MAX: usize = 3;
 const MISDATED_MICROS: i64 = 86_400_000_000;
 /// How long ticks that were sent may take to be stored.
 const STORED_MAX: Duration = Duration::from_secs(60);
-/// How often it is looked whether they are: at first, and at last.
-const STORED_LOOK: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 /// How long the database may take to let go of a gap at the end.
 const FAREWELL_MAX: Duration = Duration::from_secs(2);
 /// What an exchange may need to show a trade in its history that it has sent.
@@ -84,6 +82,8 @@ struct Sent {
     /// What the history showed with a time that is not believed; these were not sent.
     misdated: IdSet,
     number: usize,
+    /// Of those that are not known to be stored yet.
+    receipts: Vec<Receipt>,
     /// Of the first and the last of them.
     times: Option<(Timestamp, Timestamp)>,
 }
@@ -277,7 +277,7 @@ impl Worker {
             let reading = self.fetch(gap, wanted, &findings.absent, &mut sent).await?;
             // The history was read for what was missing then, and proves nothing about anything else.
             let (asked, known) = (findings.absent, (ids.0, findings.looked_at));
-            findings = self.stored(gap, known, &sent).await?;
+            findings = self.stored(gap, known, &mut sent).await?;
             findings.absent = findings.absent.without(&elsewhere);
             if findings.absent.without(&asked).bounds().is_some() {
                 return Err(Setback::Passing("more went missing meanwhile".to_owned()));
@@ -353,28 +353,42 @@ impl Worker {
                 break;
             }
             sent.choose(&mut ticks, absent, gap.times);
-            self.send(gap, &mut ticks).await?;
+            self.send(gap, &mut ticks, sent).await?;
         }
         let reach = pages.reach();
         let is_complete = pages.next().is_none() || reach.is_none();
         Ok(Reading { reach, is_complete })
     }
 
-    /// Waits until what was sent is stored, or set aside.
+    /// What is missing once everything that was sent is stored, or refused by the database.
     async fn stored(
         &self,
         gap: &OpenGap,
         ids: (u64, u64),
-        sent: &Sent,
+        sent: &mut Sent,
     ) -> Result<Findings, Setback> {
-        let times = sent.widen(gap.times);
-        let mut patience = Patience::default();
-        loop {
-            let findings = self.look(gap, ids, times).await?;
-            if !findings.absent.meets(&sent.ids) {
-                return Ok(findings);
+        let outcome = self.outcome(gap, sent).await?;
+        let findings = self.look(gap, ids, sent.widen(gap.times)).await?;
+        if findings.absent.meets(&sent.ids) { Err(not_stored(outcome)) } else { Ok(findings) }
+    }
+
+    /// Waits until everything that was sent is durable. What is stored, only the table proves.
+    async fn outcome(&self, gap: &OpenGap, sent: &mut Sent) -> Result<Outcome, Setback> {
+        let mut receipts = std::mem::take(&mut sent.receipts);
+        let last = async {
+            let mut last = Outcome::Stored;
+            for receipt in &mut receipts {
+                last = last.max(receipt.outcome().await);
             }
-            self.pause(gap, patience.next()?).await?;
+            last
+        };
+        match self.hold(gap, timeout(STORED_MAX, last)).await? {
+            Ok(Outcome::Dropped) => Err(ChannelClosed.into()),
+            Ok(outcome) => Ok(outcome),
+            Err(_elapsed) => {
+                let waited = STORED_MAX.as_secs();
+                Err(Setback::Passing(format!("fetched, but not stored within {waited} s")))
+            }
         }
     }
 
@@ -449,10 +463,10 @@ impl Worker {
             self.ask(only_unknown_near(&self.gaps, gap.instrument, gap.times, &mut ticks)).await?;
             ticks.iter().for_each(|tick| sent.note(tick));
             let page = ticks.clone();
-            self.send(gap, &mut ticks).await?;
-            let mut patience = Patience::default();
-            while self.ask(self.gaps.unstored(&page)).await? > 0 {
-                self.pause(gap, patience.next()?).await?;
+            self.send(gap, &mut ticks, sent).await?;
+            let outcome = self.outcome(gap, sent).await?;
+            if self.ask(self.gaps.unstored(&page)).await? > 0 {
+                return Err(not_stored(outcome));
             }
         }
         if let Some(Reach { times, .. }) = pages.reach() {
@@ -486,10 +500,15 @@ impl Worker {
     }
 
     /// Sends ticks in small portions, each only when recording does not need the channel.
-    async fn send(&self, gap: &OpenGap, ticks: &mut Vec<Tick>) -> Result<(), Setback> {
+    async fn send(
+        &self,
+        gap: &OpenGap,
+        ticks: &mut Vec<Tick>,
+        sent: &mut Sent,
+    ) -> Result<(), Setback> {
         while !ticks.is_empty() {
             self.hold(gap, self.admission.wait(&self.context.sender)).await?;
-            self.context.send_some(ticks).await?;
+            sent.receipts.push(self.context.send_some(ticks).await?);
         }
         Ok(())
     }
@@ -515,45 +534,11 @@ impl Worker {
     }
 }
 
-/// How long, and how often, it is waited for ticks to be stored.
-struct Patience {
-    until: Instant,
-    wait: Duration,
-}
-
-impl Default for Patience {
-    fn default() -> Self {
-        Self { until: Instant::now() + STORED_MAX, wait: STORED_LOOK.0 }
-    }
-}
-
-impl Patience {
-    fn next(&mut self) -> Result<Duration, Setback> {
-        if Instant::now() >= self.until {
-            let waited = STORED_MAX.as_secs();
-            return Err(Setback::Passing(format!("fetched, but not stored within {waited} s")));
-        }
-        let wait = self.wait;
-        self.wait = (wait * 2).min(STORED_LOOK.1);
-        Ok(wait)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn what_is_not_stored_is_looked_for_ever_more_seldom_and_for_a_minute() {
-        let begin = Instant::now();
-        let mut patience = Patience::default();
-        let mut waits = Vec::new();
-        while let Ok(wait) = patience.next() {
-            waits.push(wait.as_millis());
-            sleep(wait).await;
-        }
-        assert_eq!(waits[..6], [100, 200, 400, 800, 1_600, 2_000]);
-        let waited = begin.elapsed();
-        assert!((STORED_MAX..STORED_MAX + STORED_LOOK.1).contains(&waited), "{waited:?}");
-    }
+/// What was sent is durable, and the table does not show it.
+fn not_stored(outcome: Outcome) -> Setback {
+    let note = match outcome {
+        Outcome::Spooled => "fetched, and waits in the spool",
+        Outcome::Stored | Outcome::Dropped => "fetched, but not found in the table",
+    };
+    Setback::Passing(note.to_owned())
 }

@@ -9,12 +9,15 @@ use std::time::Duration;
 
 use sqlx::Executor as _;
 use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
 use trading_core::domain::Timestamp;
 use trading_core::exchange::{self, Exchange, IdRule};
+use trading_core::pipeline::Spooling;
 use trading_core::simulator::{
     Action, RestFault, RestLimit, RestLimits, SimulatorOptions, Switches, Target, Venue,
 };
 use trading_core::store::postgres::{GapScope, GapStatus, Gaps, Part};
+use trading_core::store::spool::Spool;
 
 use crate::support::place::{Place, options};
 use crate::support::process::Program;
@@ -55,6 +58,38 @@ async fn what_came_late_by_itself_is_not_fetched() {
     let repairing = place.repair("one");
     assert_eq!(place.closed().await, ["repaired"]);
     assert_eq!(repairing.stop().await.received, 0);
+    place.close().await;
+}
+
+#[tokio::test]
+async fn ticks_that_wait_in_the_spool_leave_their_gap_open_until_they_are_stored() {
+    let place = Place::new("binance", options()).await;
+    let last = place.latest() - 10;
+    place.store((last - 100..last - 50).chain(last - 39..=last)).await;
+    place.gap(last - 50, last - 40).await;
+    let folder = tempfile::tempdir().unwrap();
+    let spooling = || async {
+        let (path, database) = (folder.path().join("spool"), "a database".to_owned());
+        let (spool, found) = Spool::open(path, 1 << 20, database).await.unwrap();
+        (Spooling { spool, spool_now: CancellationToken::new(), seed: 7 }, found.backlog.ticks)
+    };
+    // The table can be read, and the pipeline's connections fail.
+    let nowhere = place.database.socket().socket(folder.path());
+    let mut away = place.pipeline_to("away", nowhere, Some(spooling().await.0));
+    place.repair_by(&mut away);
+    place.until("SELECT note = 'fetched, and waits in the spool' FROM tick_gaps").await;
+    assert_eq!(place.gaps().await[0].2, "open");
+    let reading = away.stop().await;
+    assert_eq!((reading.received, reading.spooled), (11, 11), "{reading}");
+
+    let (spooling, found) = spooling().await;
+    assert_eq!(found, 11);
+    let back = place.pipeline_to("back", place.database.socket(), Some(spooling));
+    assert_eq!(back.stop().await.stored, 11);
+    sqlx::query("UPDATE tick_gaps SET retry_at = now()").execute(place.pool()).await.unwrap();
+    let repairing = place.repair("one");
+    assert_eq!(place.closed().await, ["repaired"]);
+    assert_eq!(repairing.stop().await.received, 0, "it is not fetched again");
     place.close().await;
 }
 

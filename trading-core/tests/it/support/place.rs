@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::PgPool;
+use sqlx::postgres::PgConnectOptions;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use trading_core::config::NetworkSettings;
@@ -13,7 +14,7 @@ use trading_core::domain::{Instrument, RecorderClock, Symbol, Tick, Timestamp};
 use trading_core::exchange::by_name;
 use trading_core::exchange::history::HistoryRules;
 use trading_core::network::Network;
-use trading_core::pipeline::{Ledger, LedgerReading, Pipeline, PipelineParts, channel};
+use trading_core::pipeline::{Ledger, LedgerReading, Pipeline, PipelineParts, Spooling, channel};
 use trading_core::repair::{self, RepairContext, RepairVenue};
 use trading_core::rest::RestClient;
 use trading_core::simulator::{FaultsHandle, Market, RestLimits, SimulatorOptions};
@@ -201,23 +202,38 @@ impl Place {
     /// Begins to repair, under a name.
     pub(crate) fn repair(&self, name: &str) -> Repairing {
         let mut repairing = self.pipeline(name);
+        self.repair_by(&mut repairing);
+        repairing
+    }
+
+    /// Begins to repair through this pipeline.
+    pub(crate) fn repair_by(&self, repairing: &mut Repairing) {
         let day = Duration::from_secs(86_400);
         let (venues, context) = (vec![self.venue.clone()], repairing.context.clone());
         let run = repair::run(context, venues, day, repairing.stop.clone());
         repairing.running.push(spawn(run));
-        repairing
     }
 
     /// Only the pipeline of a repair.
     pub(crate) fn pipeline(&self, name: &str) -> Repairing {
+        self.pipeline_to(name, self.database.socket(), None)
+    }
+
+    /// The same, to a database that may be another one than repair reads, and with a spool.
+    pub(crate) fn pipeline_to(
+        &self,
+        name: &str,
+        database: PgConnectOptions,
+        spooling: Option<Spooling>,
+    ) -> Repairing {
         let settings = load(None, &BTreeMap::new(), &Overrides::default()).unwrap().settings;
         let mut batch = settings.batch.clone();
         batch.max_time = Duration::from_millis(50);
+        batch.retry_delay = Duration::from_millis(50);
         let ledger = Arc::new(Ledger::default());
         let (sender, receiver) = channel(10_000, Arc::clone(&ledger));
-        let store = Arc::new(PostgresStore::new(self.database.socket()));
-        let parts =
-            PipelineParts { records: receiver, store, observers: Vec::new(), spooling: None };
+        let store = Arc::new(PostgresStore::new(database));
+        let parts = PipelineParts { records: receiver, store, observers: Vec::new(), spooling };
         let pipeline = Pipeline::new(parts, &settings.pipeline, &batch);
         let context = RepairContext {
             pool: self.pool().clone(),
