@@ -110,7 +110,7 @@ impl Arrival {
     pub(super) async fn run(
         self,
         pool: PgPool,
-        spool: Spool,
+        spool: Spool<Tick>,
         journal: Journal,
         started_at: Timestamp,
         stop: CancellationToken,
@@ -172,7 +172,7 @@ impl Arrival {
     async fn list_missed(
         &self,
         pool: &PgPool,
-        spool: &Spool,
+        spool: &Spool<Tick>,
         journal: &Journal,
         stored: &[LastStored],
         started_at: Timestamp,

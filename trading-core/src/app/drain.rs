@@ -206,7 +206,7 @@ fn listed(names: &[String]) -> String {
 }
 
 async fn empty(
-    spool: &Spool,
+    spool: &Spool<Tick>,
     store: &PostgresStore,
     ticks_max: usize,
     progress: &Progress,
@@ -217,7 +217,7 @@ async fn empty(
     let mut first_refusal: Option<StoreError<Tick>> = None;
     while let Some(oldest) = spool.oldest(ticks_max).await? {
         let failed = |error, left| DrainError::Store { left, dir: spool.dir().to_owned(), error };
-        let written = match store.write(&oldest.ticks).await {
+        let written = match store.write(&oldest.records).await {
             Ok(written) => {
                 put_back = 0;
                 written

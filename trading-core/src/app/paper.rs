@@ -9,6 +9,7 @@ use super::preparation::Prepared;
 use super::tasks::{Phase, Tasks};
 use super::venues::Venue;
 use crate::config::Settings;
+use crate::domain::Tick;
 use crate::paper::{self, PgStore, SummaryHandle};
 use crate::pipeline::{Observer, tap};
 use crate::store::cause_of;
@@ -67,7 +68,7 @@ pub(super) fn spawn_into(
 
 /// Waits until what the run before left in the spool is in the table, where paper trading looks for it; meanwhile ticks
 /// wait in the tap.
-async fn drained(spool: &Spool, stop: &CancellationToken) {
+async fn drained(spool: &Spool<Tick>, stop: &CancellationToken) {
     tokio::select! {
         biased;
         () = spool.until_empty_is(true) => {}

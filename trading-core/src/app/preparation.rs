@@ -14,7 +14,7 @@ use super::spool::open_spool;
 use super::start_error::StartError;
 use super::venues::Venue;
 use crate::config::Settings;
-use crate::domain::RecorderClock;
+use crate::domain::{RecorderClock, Tick};
 use crate::store::postgres::{LastStored, Origin};
 use crate::store::spool::{Spool, SpoolNames};
 
@@ -26,7 +26,7 @@ pub(super) struct Prepared {
     /// Where ticks end.
     pub(super) store: ReadyStore,
     /// Where they wait when that is away.
-    pub(super) spool: Spool,
+    pub(super) spool: Spool<Tick>,
     /// Where recording goes on; empty where that is not known yet.
     pub(super) stored: Vec<LastStored>,
     /// Stamps what is received, and knows how far the machine's clock is off.
@@ -41,7 +41,7 @@ pub(super) struct Prepared {
 
 /// What differs by whether the database answers at the start.
 struct Found {
-    spool: Spool,
+    spool: Spool<Tick>,
     stored: Vec<LastStored>,
     ready: Ready,
     arrival: Option<Arrival>,

@@ -18,7 +18,7 @@ use super::tasks::{Phase, Tasks};
 use super::upkeep;
 use super::venues::Venue;
 use crate::config::Settings;
-use crate::domain::Timestamp;
+use crate::domain::{Tick, Timestamp};
 use crate::feed;
 use crate::pipeline::{Ledger, Observer, Pipeline, PipelineParts, Spooling, channel};
 use crate::repair::{self, RepairContext, RepairVenue};
@@ -63,7 +63,7 @@ pub(super) struct RecorderParts<'a> {
 pub(super) struct Recorder {
     tasks: Tasks,
     ledger: Arc<Ledger>,
-    spool: Spool,
+    spool: Spool<Tick>,
     /// Where it notes at the end that all is stored, and under which name.
     noted: (PgPool, String),
     /// Cancelled at two thirds of the deadline: what is not stored goes to the spool.

@@ -4,6 +4,7 @@ use tracing::{info, warn};
 
 use super::start_error::{StartError, spool_id};
 use crate::config::Settings;
+use crate::domain::Tick;
 use crate::store::spool::{self, Found, Spool, SpoolNames};
 
 /// Opens the spool for the batches of these names, and says what earlier runs left in it. With `salvage` what was set
@@ -13,7 +14,7 @@ pub(super) async fn open_spool(
     names: SpoolNames,
     original: Option<&str>,
     salvage: bool,
-) -> Result<Spool, StartError> {
+) -> Result<Spool<Tick>, StartError> {
     let dir = spool::folder(&settings.spool, &settings.database)?;
     let max_bytes = settings.spool.max_bytes;
     let (spool, found) = match salvage {

@@ -32,7 +32,7 @@ const AWAY_INTERVAL: Duration = Duration::from_secs(60);
 pub(super) struct Drain<S> {
     access: Arc<StoreAccess<S>>,
     ledger: Arc<Ledger>,
-    spool: Spool,
+    spool: Spool<Tick>,
     /// Cancelled near a stop's deadline: what waits stays in the spool.
     spool_now: CancellationToken,
     /// Ticks that one write carries at most, unless one batch has more.
@@ -112,13 +112,13 @@ impl<S: Store<Record = Tick>> Drain<S> {
                 return;
             }
         };
-        if oldest.ticks.is_empty() {
+        if oldest.records.is_empty() {
             // Nothing of it can be read. That says nothing of the store, which would take no ticks though it is away.
             self.ledger.record_unreadable(oldest.unreadable);
             self.remove(oldest).await;
             return;
         }
-        match self.access.write(&oldest.ticks).await {
+        match self.access.write(&oldest.records).await {
             Ok(written) => {
                 self.ledger.record_drained(written);
                 self.ledger.record_unreadable(oldest.unreadable);
@@ -139,7 +139,7 @@ impl<S: Store<Record = Tick>> Drain<S> {
 
     /// The store is there and has taken all but the ticks of some days: those go to the end of the spool, so that what
     /// waits behind them is stored.
-    async fn put_back(&mut self, oldest: Oldest, days: DaysLeft<Tick>) {
+    async fn put_back(&mut self, oldest: Oldest<Tick>, days: DaysLeft<Tick>) {
         if days.goes_on {
             self.delays = None;
         } else {
@@ -194,7 +194,7 @@ impl<S: Store<Record = Tick>> Drain<S> {
         });
     }
 
-    async fn remove(&mut self, oldest: Oldest) {
+    async fn remove(&mut self, oldest: Oldest<Tick>) {
         if oldest.unreadable > 0 {
             error!(
                 ticks = oldest.unreadable,
@@ -203,7 +203,7 @@ impl<S: Store<Record = Tick>> Drain<S> {
         }
         let now = Instant::now();
         let (_, drained) = self.drained.get_or_insert((now, 0));
-        *drained = drained.saturating_add(count(oldest.ticks.len()));
+        *drained = drained.saturating_add(count(oldest.records.len()));
         if let Err(error) = self.spool.remove(oldest.position).await {
             self.wait_longer();
             error!(cause = cause_of(&error), "Drained batches not removed from the spool: {error}");

@@ -64,7 +64,7 @@ use writer::Writer;
 #[derive(Debug)]
 pub struct Spooling {
     /// The spool; what it holds already is written first.
-    pub spool: Spool,
+    pub spool: Spool<Tick>,
     /// When this is cancelled, what is not written yet goes to the spool at once.
     pub spool_now: CancellationToken,
     /// Decides when exactly a store that is away is tried again.

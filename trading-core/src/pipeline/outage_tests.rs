@@ -19,7 +19,7 @@ const DATABASE: &str = "a database";
 
 struct Outage {
     folder: TempDir,
-    spool: Spool,
+    spool: Spool<Tick>,
     spool_now: CancellationToken,
     store: Arc<ScriptedStore>,
 }
@@ -328,7 +328,8 @@ async fn a_stop_while_the_store_is_away_spools_everything_at_once() {
     );
     assert_eq!(outage.spool.backlog().ticks, 777);
     drop(outage.spool);
-    let again = Spool::open(outage.folder.path().to_owned(), 1 << 30, DATABASE.to_owned()).await;
+    let again =
+        Spool::<Tick>::open(outage.folder.path().to_owned(), 1 << 30, DATABASE.to_owned()).await;
     assert_eq!(again.unwrap().1.backlog.ticks, 777, "the next start finds them");
 }
 
@@ -446,7 +447,7 @@ async fn what_waits_in_the_spool_for_its_day_goes_behind_what_can_be_stored() {
     assert_eq!((reading.stored, reading.spooled), (1_000, 0), "{reading}");
 }
 
-async fn append(spool: Spool, batch: Vec<Tick>) -> Spool {
+async fn append(spool: Spool<Tick>, batch: Vec<Tick>) -> Spool<Tick> {
     spool.append(batch).await.1.unwrap();
     spool
 }

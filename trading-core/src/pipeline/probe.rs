@@ -33,7 +33,7 @@ impl Gauges {
 pub struct PipelineProbe<R = Tick> {
     pub(super) gauges: Arc<Gauges>,
     pub(super) circuit: Arc<StoreCircuit>,
-    pub(super) spool: Option<Spool>,
+    pub(super) spool: Option<Spool<Tick>>,
     pub(super) channel: WeakSender<R>,
     pub(super) channel_capacity: usize,
     pub(super) ledger: Arc<Ledger>,

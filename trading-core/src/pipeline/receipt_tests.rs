@@ -111,7 +111,7 @@ async fn check(
     mut receipt: Receipt,
     ids: std::ops::Range<u64>,
     store: Arc<ScriptedStore>,
-    spool: Option<Spool>,
+    spool: Option<Spool<Tick>>,
 ) -> Outcome {
     let outcome = receipt.outcome().await;
     // The spool is read first: what leaves it meanwhile is in the store.
@@ -119,7 +119,7 @@ async fn check(
         Some(spool) => spool.oldest(usize::MAX).await.unwrap(),
         None => None,
     };
-    let waiting = oldest.map(|oldest| oldest.ticks).unwrap_or_default();
+    let waiting = oldest.map(|oldest| oldest.records).unwrap_or_default();
     let stored: BTreeSet<u64> = store.ids().into_iter().collect();
     let spooled: BTreeSet<u64> = waiting.iter().filter_map(|tick| tick.trade_id.number()).collect();
     for id in ids {
@@ -138,7 +138,7 @@ async fn source(
     portions: Vec<Portion>,
     first: u64,
     store: Arc<ScriptedStore>,
-    spool: Option<Spool>,
+    spool: Option<Spool<Tick>>,
 ) -> Vec<Outcome> {
     let (mut next, mut checks) = (first, JoinSet::new());
     for Portion { records, is_tracked, pause_ms } in portions {

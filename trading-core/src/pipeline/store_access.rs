@@ -26,14 +26,14 @@ pub(super) struct StoreAccess<S> {
     store: Arc<S>,
     circuit: Arc<StoreCircuit>,
     /// Where batches go meanwhile; named in the log.
-    spool: Option<Spool>,
+    spool: Option<Spool<Tick>>,
     /// One for each write at a time.
     turns: Semaphore,
     days_left: SharedLimiter,
 }
 
 impl<S: Store<Record = Tick>> StoreAccess<S> {
-    pub(super) fn new(store: Arc<S>, writes_max: usize, spool: Option<Spool>) -> Self {
+    pub(super) fn new(store: Arc<S>, writes_max: usize, spool: Option<Spool<Tick>>) -> Self {
         Self {
             store,
             circuit: Arc::new(StoreCircuit::new()),

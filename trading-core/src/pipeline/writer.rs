@@ -37,7 +37,7 @@ const AWAY_DELAY_MAX: Duration = Duration::from_secs(5);
 pub(super) struct Writer<S> {
     access: Arc<StoreAccess<S>>,
     ledger: Arc<Ledger>,
-    spool: Option<Spool>,
+    spool: Option<Spool<Tick>>,
     /// Cancelled near a stop's deadline: what is not written goes to the spool now.
     spool_now: CancellationToken,
     /// Whether the batcher is full and no writer is free: there is no time for retries.
@@ -54,7 +54,7 @@ impl<S: Store<Record = Tick>> Writer<S> {
     pub(super) fn new(
         access: Arc<StoreAccess<S>>,
         ledger: Arc<Ledger>,
-        spool: Option<Spool>,
+        spool: Option<Spool<Tick>>,
         spool_now: CancellationToken,
         settings: &BatchSettings,
     ) -> Self {
@@ -224,7 +224,7 @@ impl<S: Store<Record = Tick>> Writer<S> {
         Event::WaitOver
     }
 
-    fn log_kept(&self, error: &SpoolError, spool: &Spool) {
+    fn log_kept(&self, error: &SpoolError, spool: &Spool<Tick>) {
         let Some(unsaid) = self.kept.admit(Instant::now()) else { return };
         let dir = spool.dir().display();
         let then = "batches are kept in memory, and the feeds wait once the channel is full";

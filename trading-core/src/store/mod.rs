@@ -18,7 +18,7 @@ use std::future::Future;
 pub use error::{Cause, DaysLeft, Remedy, StoreError};
 pub use said::{Said, cause_of, said, with_causes};
 
-use crate::domain::Record;
+use spool::Spooled;
 
 /// What became of the records of one batch.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -33,8 +33,8 @@ pub struct Written {
 
 /// A place for records of one kind.
 pub trait Store: Send + Sync + 'static {
-    /// The kind of record that it takes.
-    type Record: Record;
+    /// The kind of record that it takes. What it cannot take now waits in the spool.
+    type Record: Spooled;
 
     /// Writes a batch. When it returns, every record of it is durable: stored, or kept as rejected.
     ///

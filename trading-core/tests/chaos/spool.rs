@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use crate::plan::Random;
 
 /// What a segment begins with.
-const MAGIC: &[u8] = b"TCSPOOL1";
-/// Before each record: the length of its payload, little endian, and twelve bytes more.
+const MAGIC: &[u8] = b"TCSPOOL2";
+/// Before each block: the length of its payload, little endian, and twelve bytes more.
 const FRAME: usize = 16;
 
 /// Files below the folder whose name ends so. They come and go while this looks.
@@ -40,18 +40,18 @@ pub(crate) fn damaged(spool: &Path) -> Vec<PathBuf> {
     files(spool, "damaged")
 }
 
-/// Appends the first part of a real record to the newest file of a dead recorder, as a crash in the middle of a write leaves
+/// Appends the first part of a real block to the newest file of a dead recorder, as a crash in the middle of a write leaves
 /// it; says what was done.
 pub(crate) fn tear(spool: &Path, random: &mut Random) -> Option<String> {
     let abandoned = files(spool, "segment").into_iter().filter(|path| is_abandoned(path));
     let newest = abandoned.max_by_key(|path| (path.parent().map(Path::to_owned), path.clone()))?;
     let content = fs::read(&newest).unwrap();
-    let record = last_record(&content)?;
-    let cut = random.index(record.len() - 1) + 1;
+    let block = last_block(&content)?;
+    let cut = random.index(block.len() - 1) + 1;
     let mut file = OpenOptions::new().append(true).open(&newest).unwrap();
-    file.write_all(&record[..cut]).unwrap();
+    file.write_all(&block[..cut]).unwrap();
     let name = newest.file_name().unwrap().display();
-    Some(format!("a record of {} bytes torn after {cut}, at the end of {name}", record.len()))
+    Some(format!("a block of {} bytes torn after {cut}, at the end of {name}", block.len()))
 }
 
 /// Whether nobody holds the slot that a file lies in.
@@ -59,15 +59,15 @@ fn is_abandoned(segment: &Path) -> bool {
     File::open(segment.with_file_name("slot.lock")).is_ok_and(|lock| lock.try_lock().is_ok())
 }
 
-/// The last whole record, its frame included; none in a file that holds only its own head.
-fn last_record(content: &[u8]) -> Option<&[u8]> {
+/// The last whole block, its frame included; none in a file that holds only its own head.
+fn last_block(content: &[u8]) -> Option<&[u8]> {
     let mut rest = content.strip_prefix(MAGIC)?;
-    let mut records = Vec::new();
+    let mut blocks = Vec::new();
     while let Some(length) = rest.first_chunk::<4>() {
         let end = FRAME + usize::try_from(u32::from_le_bytes(*length)).unwrap();
-        let Some((record, after)) = rest.split_at_checked(end) else { break };
-        records.push(record);
+        let Some((block, after)) = rest.split_at_checked(end) else { break };
+        blocks.push(block);
         rest = after;
     }
-    records.split_off(1.min(records.len())).pop()
+    blocks.split_off(1.min(blocks.len())).pop()
 }

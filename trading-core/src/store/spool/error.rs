@@ -47,7 +47,7 @@ pub enum SpoolError {
     #[error("this user has no home directory to keep the spool in; set spool.dir")]
     NoHome,
     /// One tick is larger than a record may be.
-    #[error("a tick of {0} bytes is larger than a record of the spool may be")]
+    #[error("a tick of {0} bytes is larger than a block of the spool may be")]
     TooLarge(usize),
 }
 

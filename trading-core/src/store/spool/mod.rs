@@ -15,20 +15,22 @@
 //! Promised:
 //!
 //! - What was appended is there after a kill of the process or of the machine, and comes back exactly.
-//! - A torn tail is cut off. Damage costs the records that it touches; its file is set aside and never deleted; both are
-//!   told.
+//! - A torn tail is cut off. Damage costs the blocks that it touches; its file is kept as `.damaged` and never deleted; both
+//!   are logged.
 //! - What is no file of ours is left alone and named, and keeps nothing else from being drained.
 //! - It never takes more than its limit: what does not fit stays with the caller.
 //! - Each process has a slot of its own, and whoever starts next takes over those of dead ones; what waits there for
-//!   another database, or was written by a later version, is left alone, and named.
+//!   another database is left alone, and named.
+//! - What an earlier version of this program wrote is read. What a later one wrote, in a format or of a kind of record that
+//!   this one does not know, is left alone, and named: it waits until that version runs again.
 //!
 //! Not promised: that a batch is drained only once. Writing it again stores nothing twice.
 
+mod block;
 mod error;
 mod files;
 mod known;
 mod queue;
-mod record;
 mod recover;
 mod remove;
 mod segment;
@@ -36,12 +38,14 @@ mod slot;
 mod survey;
 #[cfg(test)]
 mod tests;
+mod ticks;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use tokio::sync::watch;
 
+pub use block::Spooled;
 pub use error::SpoolError;
 pub use files::Skipped;
 pub use known::{recall, remember};
@@ -51,7 +55,7 @@ pub use slot::{Foreign, SpoolNames};
 pub use survey::{SlotStatus, Status, inspect, inspectable, status, written_at};
 
 use crate::config::{DatabaseSettings, DatabaseUrl, SpoolSettings};
-use crate::domain::{Tick, lock};
+use crate::domain::lock;
 use crate::store::embedded::{SIMULATED, default_data_dir};
 use queue::Queue;
 
@@ -76,7 +80,7 @@ pub struct Found {
     pub backlog: Backlog,
     /// Slots that nobody holds, and that wait for another database.
     pub foreign: Vec<Foreign>,
-    /// Bytes cut off because a crash had cut them short; nobody was told that they were written.
+    /// Bytes cut off because a crash had cut them short; their write was never reported as done.
     pub torn_bytes: u64,
     /// What cannot be read, and what was left alone.
     pub losses: Losses,
@@ -84,12 +88,12 @@ pub struct Found {
 
 /// The batches that wait longest.
 #[derive(Debug)]
-pub struct Oldest {
+pub struct Oldest<R> {
     /// For [`Spool::remove`], once they are stored.
     pub position: Position,
-    /// Their ticks.
-    pub ticks: Vec<Tick>,
-    /// Ticks beside them that cannot be read; their file is set aside.
+    /// Their records.
+    pub records: Vec<R>,
+    /// Records beside them that cannot be read; their file is renamed to `.damaged`.
     pub unreadable: u64,
 }
 
@@ -99,20 +103,20 @@ pub struct Position {
     path: PathBuf,
     from: u64,
     to: u64,
+    blocks: u64,
     records: u64,
-    ticks: u64,
-    /// Of these ticks, those that cannot be read.
+    /// Of these records, those that cannot be read.
     unreadable: u64,
 }
 
-impl Oldest {
+impl<R> Oldest<R> {
     const fn starting(path: PathBuf, at: u64) -> Self {
-        let position = Position { path, from: at, to: at, records: 0, ticks: 0, unreadable: 0 };
-        Self { position, ticks: Vec::new(), unreadable: 0 }
+        let position = Position { path, from: at, to: at, blocks: 0, records: 0, unreadable: 0 };
+        Self { position, records: Vec::new(), unreadable: 0 }
     }
 
-    const fn pass_unread(&mut self, ticks: u64) {
-        self.unreadable = self.unreadable.saturating_add(ticks);
+    const fn pass_unread(&mut self, records: u64) {
+        self.unreadable = self.unreadable.saturating_add(records);
         self.position.unreadable = self.unreadable;
     }
 }
@@ -135,17 +139,17 @@ pub fn folder(spool: &SpoolSettings, database: &DatabaseSettings) -> Result<Path
     }
 }
 
-/// A spool that this process writes to and drains. Shared; every method may be called from any task.
+/// A spool of one kind of record that this process writes to and drains. Shared; every method may be called from any task.
 #[derive(Debug, Clone)]
-pub struct Spool {
-    queue: Arc<Mutex<Queue>>,
+pub struct Spool<R> {
+    queue: Arc<Mutex<Queue<R>>>,
     backlog: Arc<watch::Sender<Backlog>>,
     losses: Arc<watch::Sender<Losses>>,
     dir: Arc<Path>,
     max_bytes: u64,
 }
 
-impl Spool {
+impl<R: Spooled> Spool<R> {
     /// Opens a spool for the batches of one database, and takes over what dead processes left there for it.
     ///
     /// # Errors
@@ -195,9 +199,9 @@ impl Spool {
         Ok((spool, found))
     }
 
-    /// Appends a batch, and gives its buffer back: empty when the batch is on disk, with all its ticks when not.
-    pub async fn append(&self, batch: Vec<Tick>) -> (Vec<Tick>, Result<(), SpoolError>) {
-        // Kept out of the closure, so that no failure of the thread can take the ticks with it.
+    /// Appends a batch, and gives its buffer back: empty when the batch is on disk, with all its records when not.
+    pub async fn append(&self, batch: Vec<R>) -> (Vec<R>, Result<(), SpoolError>) {
+        // Kept out of the closure, so that no failure of the thread can take the records with it.
         let batch = Arc::new(batch);
         let shared = Arc::clone(&batch);
         let done = self.with(move |queue| queue.append(&shared)).await;
@@ -208,13 +212,13 @@ impl Spool {
         (batch, done)
     }
 
-    /// The batches that wait longest, up to so many ticks, but one batch at least; `None` when none waits.
+    /// The batches that wait longest, up to `records_max` records, but one batch at least; `None` when none waits.
     ///
     /// # Errors
     ///
     /// When the disk fails.
-    pub async fn oldest(&self, ticks_max: usize) -> Result<Option<Oldest>, SpoolError> {
-        self.with(move |queue| queue.oldest(ticks_max)).await
+    pub async fn oldest(&self, records_max: usize) -> Result<Option<Oldest<R>>, SpoolError> {
+        self.with(move |queue| queue.oldest(records_max)).await
     }
 
     /// Removes what [`Spool::oldest`] gave, which is stored now.
@@ -263,7 +267,7 @@ impl Spool {
 
     async fn with<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&mut Queue) -> Result<T, SpoolError> + Send + 'static,
+        work: impl FnOnce(&mut Queue<R>) -> Result<T, SpoolError> + Send + 'static,
     ) -> Result<T, SpoolError> {
         let (queue, backlog) = (Arc::clone(&self.queue), Arc::clone(&self.backlog));
         let losses = Arc::clone(&self.losses);

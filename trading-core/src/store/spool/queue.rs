@@ -7,18 +7,19 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
+use std::marker::PhantomData;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use tracing::{error, warn};
 
+use super::block::{self, Encoded, Spooled};
 use super::files;
-use super::record::{self, Encoded};
 use super::recover::{Losses, Remarks, clear_away, set_aside, take_over};
 use super::segment::{Frame, Head, Reader, Step, frame};
 use super::slot::{self, Foreign, Slot, SpoolNames};
 use super::{Backlog, Oldest, Position, SpoolError};
-use crate::domain::{Tick, count};
+use crate::domain::count;
 use crate::store::folder::{Folder, is_missing};
 
 /// Bytes of a segment that is full: small enough that a drained part of the spool soon gives its room back.
@@ -37,14 +38,14 @@ pub(super) struct Segment {
     pub(super) since: i64,
     /// Bytes that it takes on disk.
     pub(super) bytes: u64,
-    /// The end of its last record.
+    /// The end of its last block.
     pub(super) end: u64,
-    /// The first record that is not drained yet.
+    /// The first block that is not drained yet.
     pub(super) cursor: u64,
-    /// Records and ticks from there on.
+    /// Blocks and records from there on.
+    pub(super) blocks: u64,
     pub(super) records: u64,
-    pub(super) ticks: u64,
-    /// Ticks before that, which could not be read.
+    /// Records before that, which could not be read.
     pub(super) unreadable: u64,
     /// Something in it cannot be read: it is set aside in the end, not deleted.
     pub(super) damaged: bool,
@@ -58,7 +59,8 @@ impl Segment {
 
 /// The queue.
 #[derive(Debug)]
-pub(super) struct Queue {
+pub(super) struct Queue<R> {
+    kind: PhantomData<fn() -> R>,
     dir: PathBuf,
     database: String,
     max_bytes: u64,
@@ -76,7 +78,7 @@ pub(super) struct Queue {
     told_limit: bool,
 }
 
-impl Queue {
+impl<R: Spooled> Queue<R> {
     /// Claims slots and looks through what they hold; gives what waits there for other databases. With `salvage` what was
     /// set aside waits too.
     pub(super) fn open(
@@ -86,18 +88,19 @@ impl Queue {
         salvage: bool,
     ) -> Result<(Self, Vec<Foreign>), SpoolError> {
         let names = names.into();
-        let claimed = slot::claim(&slot::open_dir(dir)?, &names, salvage)?;
+        let claimed = slot::claim::<R>(&slot::open_dir(dir)?, &names, salvage)?;
         let losses = Losses { skipped: claimed.skipped, ..Losses::default() };
         let mut remarks = Remarks { torn: 0, losses };
         let (mut slots, mut segments) = (Vec::new(), Vec::new());
         for (slot, files) in claimed.slots {
             segments.extend(
-                files.iter().filter_map(|file| take_over(&slot.folder, file, &mut remarks)),
+                files.iter().filter_map(|file| take_over::<R>(&slot.folder, file, &mut remarks)),
             );
             slots.push(slot);
         }
         segments.sort_by(|one, other| (one.since, &one.name).cmp(&(other.since, &other.name)));
         let mut queue = Self {
+            kind: PhantomData,
             dir: dir.to_owned(),
             database: names.database,
             max_bytes,
@@ -126,21 +129,21 @@ impl Queue {
     /// What waits.
     pub(super) fn backlog(&self) -> Backlog {
         Backlog {
-            batches: self.segments.iter().map(|segment| segment.records).sum(),
-            ticks: self.segments.iter().map(|segment| segment.ticks).sum(),
+            batches: self.segments.iter().map(|segment| segment.blocks).sum(),
+            ticks: self.segments.iter().map(|segment| segment.records).sum(),
             bytes: self.bytes,
         }
     }
 
     /// Appends a batch: durable when this returns, or not there at all.
-    pub(super) fn append(&mut self, batch: &[Tick]) -> Result<(), SpoolError> {
-        let records = record::encode(batch)?;
-        if records.is_empty() {
+    pub(super) fn append(&mut self, batch: &[R]) -> Result<(), SpoolError> {
+        let blocks = block::encode(batch)?;
+        if blocks.is_empty() {
             return Ok(());
         }
         self.look_after_place();
-        let begun = self.open.is_some() && self.segments.back().is_some_and(|it| it.records > 0);
-        match self.append_records(batch, &records) {
+        let begun = self.open.is_some() && self.segments.back().is_some_and(|it| it.blocks > 0);
+        match self.append_blocks(batch, &blocks) {
             // Where files may not grow to their full size, smaller ones take as much.
             Err(error) if begun && error.is_file_limit() => {
                 if !std::mem::replace(&mut self.told_limit, true) {
@@ -151,15 +154,15 @@ impl Queue {
                         error.cause()
                     );
                 }
-                self.append_records(batch, &records)
+                self.append_blocks(batch, &blocks)
             }
             done => done,
         }
     }
 
-    fn append_records(&mut self, batch: &[Tick], records: &[Encoded]) -> Result<(), SpoolError> {
+    fn append_blocks(&mut self, batch: &[R], blocks: &[Encoded]) -> Result<(), SpoolError> {
         let mut bytes = Vec::new();
-        records.iter().for_each(|record| frame(record, &mut bytes));
+        blocks.iter().for_each(|block| frame(block, &mut bytes));
         let written = count(bytes.len());
         self.make_room(batch, written)?;
         let (Some(file), Some(segment)) = (&self.open, self.segments.back_mut()) else {
@@ -171,8 +174,8 @@ impl Queue {
             self.take_back();
             return Err(SpoolError::Io { what: "write to", path, source });
         }
-        segment.records += u64::try_from(records.len()).unwrap_or_default();
-        segment.ticks += u64::try_from(batch.len()).unwrap_or_default();
+        segment.blocks += u64::try_from(blocks.len()).unwrap_or_default();
+        segment.records += u64::try_from(batch.len()).unwrap_or_default();
         segment.end += written;
         segment.bytes = segment.end;
         self.bytes += written;
@@ -193,7 +196,7 @@ impl Queue {
     }
 
     /// Makes sure that so many bytes fit below the limit, and that the last segment is open and not full.
-    fn make_room(&mut self, batch: &[Tick], written: u64) -> Result<(), SpoolError> {
+    fn make_room(&mut self, batch: &[R], written: u64) -> Result<(), SpoolError> {
         let full = SEGMENT_BYTES_MAX.min(self.max_bytes / SEGMENTS_MIN);
         let is_full = self.segments.back().is_none_or(|segment| segment.bytes >= full);
         let goes_on = self.open.is_some() && !is_full;
@@ -221,8 +224,8 @@ impl Queue {
             bytes,
             end: bytes,
             cursor: bytes,
+            blocks: 0,
             records: 0,
-            ticks: 0,
             unreadable: 0,
             damaged: false,
         });
@@ -238,7 +241,7 @@ impl Queue {
         let (dir, place) = (self.dir.display(), slot.folder.path().display());
         error!("The spool's place at {dir} was removed by somebody else; it goes on in {place}");
         self.slots.insert(0, slot);
-        // What is gone takes no room. Its ticks are counted when their turn comes.
+        // What is gone takes no room. Its records are counted when their turn comes.
         for segment in &mut self.segments {
             if !segment.folder.has(&segment.name) {
                 self.bytes = self.bytes.saturating_sub(std::mem::take(&mut segment.bytes));
@@ -264,26 +267,26 @@ impl Queue {
         if let Err(error) = file.set_len(segment.end) {
             warn!(%error, path = %segment.path().display(), "Half a batch was left in the spool; it is not read");
         }
-        if segment.records == 0
+        if segment.blocks == 0
             && let Some(segment) = self.segments.pop_back()
         {
             self.settle(&segment);
         }
     }
 
-    /// The records that wait longest, up to so many ticks, but one record at least.
-    pub(super) fn oldest(&mut self, ticks_max: usize) -> Result<Option<Oldest>, SpoolError> {
+    /// The blocks that wait longest, up to so many records, but one block at least.
+    pub(super) fn oldest(&mut self, records_max: usize) -> Result<Option<Oldest<R>>, SpoolError> {
         let Some(segment) = self.segments.front_mut() else { return Ok(None) };
-        if segment.records == 0 {
+        if segment.blocks == 0 {
             return Ok(None);
         }
         let path = segment.path();
         let mut oldest = Oldest::starting(path.clone(), segment.cursor);
         match Reader::open(&segment.folder, &segment.name) {
-            Ok(reader) => gather(&reader, segment, &mut oldest, ticks_max)
+            Ok(reader) => gather(&reader, segment, &mut oldest, records_max)
                 .map_err(SpoolError::io("read", &path))?,
             Err(error) if is_missing(&error) => {
-                error!(path = %path.display(), ticks = segment.ticks, "A part of the spool was removed by somebody else");
+                error!(path = %path.display(), ticks = segment.records, "A part of the spool was removed by somebody else");
                 pass_rest(&mut oldest, segment);
                 // What is written to a file without a name is lost too.
                 if self.segments.len() == 1 {
@@ -302,11 +305,11 @@ impl Queue {
             return;
         }
         segment.cursor = oldest.to;
+        segment.blocks = segment.blocks.saturating_sub(oldest.blocks);
         segment.records = segment.records.saturating_sub(oldest.records);
-        segment.ticks = segment.ticks.saturating_sub(oldest.ticks);
         segment.unreadable = segment.unreadable.saturating_add(oldest.unreadable);
         self.losses.counted = self.losses.counted.saturating_add(oldest.unreadable);
-        if segment.records > 0 {
+        if segment.blocks > 0 {
             return;
         }
         if self.segments.len() == 1 {
@@ -358,24 +361,24 @@ fn begin(slot: &mut Slot, head: &[u8]) -> Result<(File, String), SpoolError> {
         };
         let written = write();
         if written.is_err() {
-            // Not there, or without a record: the next start clears it away where it cannot be done now.
+            // Not there, or without a block: the next start clears it away where it cannot be done now.
             drop(slot.folder.remove(&name));
         }
         return written.map(|()| (file, name)).map_err(SpoolError::io("make", &path));
     }
 }
 
-/// Reads records up to so many ticks. One that is not what was written is passed over, and its segment kept.
-fn gather(
-    reader: &Reader,
+/// Reads blocks up to so many records. One that is not what was written is passed over, and its segment kept.
+fn gather<R: Spooled>(
+    reader: &Reader<R>,
     segment: &mut Segment,
-    oldest: &mut Oldest,
-    ticks_max: usize,
+    oldest: &mut Oldest<R>,
+    records_max: usize,
 ) -> io::Result<()> {
     while oldest.position.to < segment.end {
         let at = oldest.position.to;
         let frame = match reader.step(at)? {
-            Step::Record(frame) => frame,
+            Step::Block(frame) => frame,
             Step::Damage { to, .. } if to < segment.end => {
                 tell_damage(segment, at);
                 oldest.position.to = to;
@@ -386,17 +389,18 @@ fn gather(
                 break;
             }
         };
-        let ticks = usize::try_from(frame.ticks).unwrap_or(usize::MAX);
-        if oldest.position.records > 0 && oldest.ticks.len().saturating_add(ticks) > ticks_max {
+        let records = usize::try_from(frame.records).unwrap_or(usize::MAX);
+        if oldest.position.blocks > 0 && oldest.records.len().saturating_add(records) > records_max
+        {
             return Ok(());
         }
-        match reader.ticks(frame)? {
-            Some(read) => oldest.ticks.extend(read),
+        match reader.records(frame)? {
+            Some(read) => oldest.records.extend(read),
             None => {
                 let within = reader.within(frame)?;
-                let missing = ticks.saturating_sub(within.len());
+                let missing = records.saturating_sub(within.len());
                 oldest.pass_unread(u64::try_from(missing).unwrap_or_default());
-                oldest.ticks.extend(within);
+                oldest.records.extend(within);
                 tell_damage(segment, at);
             }
         }
@@ -408,16 +412,16 @@ fn gather(
 
 fn pass(position: &mut Position, frame: Frame) {
     position.to = frame.end();
-    position.records += 1;
-    position.ticks += u64::from(frame.ticks);
+    position.blocks += 1;
+    position.records += u64::from(frame.records);
 }
 
 /// Nothing more is found in the segment: what was to be there cannot be read.
-fn pass_rest(oldest: &mut Oldest, segment: &Segment) {
-    oldest.pass_unread(segment.ticks.saturating_sub(oldest.position.ticks));
+fn pass_rest<R>(oldest: &mut Oldest<R>, segment: &Segment) {
+    oldest.pass_unread(segment.records.saturating_sub(oldest.position.records));
     oldest.position.to = segment.end;
+    oldest.position.blocks = segment.blocks;
     oldest.position.records = segment.records;
-    oldest.position.ticks = segment.ticks;
 }
 
 /// Said once of each file.
@@ -434,7 +438,7 @@ fn tell_damage(segment: &mut Segment, at: u64) {
 }
 
 #[cfg(test)]
-impl Queue {
+impl<R: Spooled> Queue<R> {
     /// Stands in for a disk that refuses, until the next look at the file's place: no test can fill one.
     pub(super) fn replace_open_file(&mut self, file: File) {
         self.open = Some(file);
@@ -446,17 +450,17 @@ impl Queue {
     }
 
     /// Appends without that look.
-    pub(super) fn append_now(&mut self, batch: &[Tick]) -> Result<(), SpoolError> {
-        self.append_records(batch, &record::encode(batch)?)
+    pub(super) fn append_now(&mut self, batch: &[R]) -> Result<(), SpoolError> {
+        self.append_blocks(batch, &block::encode(batch)?)
     }
 
-    /// Where the last batch lies in its file, if it was one record.
+    /// Where the last batch lies in its file, if it was one block.
     pub(super) fn last_written(&self) -> std::ops::Range<usize> {
         let segment = self.segments.back().unwrap();
-        let reader = Reader::open(&segment.folder, &segment.name).unwrap();
+        let reader = Reader::<R>::open(&segment.folder, &segment.name).unwrap();
         let mut at = segment.cursor;
         loop {
-            let Step::Record(frame) = reader.step(at).unwrap() else { panic!("no record at {at}") };
+            let Step::Block(frame) = reader.step(at).unwrap() else { panic!("no block at {at}") };
             if frame.end() == segment.end {
                 return usize::try_from(at).unwrap()..usize::try_from(frame.end()).unwrap();
             }

@@ -9,6 +9,7 @@ use bytesize::ByteSize;
 use serde::Serialize;
 use tracing::{error, warn};
 
+use super::block::Spooled;
 use super::files::{Skipped, is_set_aside, names_aside, skip};
 use super::queue::Segment;
 use super::segment::{Beginning, Contents, Damage, Reader};
@@ -59,7 +60,7 @@ impl Losses {
     }
 
     fn add(&mut self, damage: &Damage) {
-        self.ticks += damage.ticks;
+        self.ticks += damage.records;
         self.bytes += damage.bytes;
     }
 }
@@ -104,12 +105,12 @@ pub(super) struct Remarks {
 }
 
 /// A file of an earlier process, as a part of the queue; `None`: there is nothing in it to drain.
-pub(super) fn take_over(
+pub(super) fn take_over<R: Spooled>(
     folder: &Folder,
     waiting: &Waiting,
     remarks: &mut Remarks,
 ) -> Option<Segment> {
-    let taken = look_through(folder, waiting, remarks);
+    let taken = look_through::<R>(folder, waiting, remarks);
     taken.unwrap_or_else(|error| {
         if !is_missing(&error) {
             skip(&mut remarks.losses.skipped, folder.path().join(&waiting.name), error);
@@ -118,18 +119,18 @@ pub(super) fn take_over(
     })
 }
 
-fn look_through(
+fn look_through<R: Spooled>(
     folder: &Folder,
     waiting: &Waiting,
     remarks: &mut Remarks,
 ) -> io::Result<Option<Segment>> {
     let Waiting { name, is_newest } = waiting;
     let path = folder.path().join(name);
-    let reader = Reader::open(folder, name)?;
+    let reader = Reader::<R>::open(folder, name)?;
     let (head, first, is_damaged) = match reader.beginning()? {
         Beginning::Head { head, first, is_damaged } => (Some(head), first, is_damaged),
         Beginning::Lost => (None, 0, true),
-        Beginning::Newer(_) => return Ok(None),
+        Beginning::Unknown(_) => return Ok(None),
         Beginning::Torn if is_set_aside(name) => return Ok(None),
         Beginning::Torn => {
             warn!(path = %path.display(), "A part of the spool was being made when its recorder was killed");
@@ -138,7 +139,7 @@ fn look_through(
         }
     };
     let contents = reader.contents(first)?;
-    let Contents { records, ticks, end, damage, torn, .. } = contents;
+    let Contents { blocks, records, end, damage, torn, .. } = contents;
     let since = match head {
         Some(head) => head.since,
         None => first_received(&reader, &contents)?,
@@ -150,8 +151,8 @@ fn look_through(
         bytes: reader.length(),
         end,
         cursor: first,
+        blocks,
         records,
-        ticks,
         unreadable: 0,
         damaged: is_damaged || damage.at.is_some() || is_set_aside(name),
     };
@@ -171,7 +172,7 @@ fn look_through(
         remarks.losses.bytes += torn;
         tell(&path, &contents, is_damaged);
     }
-    if records > 0 {
+    if blocks > 0 {
         return Ok(Some(segment));
     }
     if segment.damaged {
@@ -183,7 +184,7 @@ fn look_through(
 }
 
 fn tell(path: &std::path::Path, contents: &Contents, is_headless: bool) {
-    let Contents { records, ticks, damage, torn, .. } = contents;
+    let Contents { blocks: batches, records: ticks, damage, torn, .. } = contents;
     let at = match (is_headless, damage.at) {
         (true, _) => 0,
         (false, at) => at.unwrap_or(contents.end),
@@ -191,15 +192,15 @@ fn tell(path: &std::path::Path, contents: &Contents, is_headless: bool) {
     let (path, bytes) = (path.display(), ByteSize(damage.bytes + torn));
     error!(
         "The spool is damaged: from byte {at} of {path} on not all is what was written: {} ticks and {bytes} more cannot be \
-         read; {records} batches ({ticks} ticks) can, and are stored; the file is kept as .damaged",
-        damage.ticks
+         read; {batches} batches ({ticks} ticks) can, and are stored; the file is kept as .damaged",
+        damage.records
     );
 }
 
-fn first_received(reader: &Reader, contents: &Contents) -> io::Result<i64> {
+fn first_received<R: Spooled>(reader: &Reader<R>, contents: &Contents) -> io::Result<i64> {
     let Some(first) = contents.first else { return Ok(0) };
-    let ticks = reader.ticks_at(first)?;
-    Ok(ticks.first().map_or(0, |tick| tick.received_at.as_micros()))
+    let records = reader.records_at(first)?;
+    Ok(records.first().map_or(0, |record| record.received_at().as_micros()))
 }
 
 /// Keeps a file, under a name by which it is not drained again.

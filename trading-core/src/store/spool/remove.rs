@@ -5,6 +5,7 @@ use std::path::Path;
 use super::files::{self, FILES_MAX};
 use super::segment::{Beginning, Reader};
 use super::{SpoolError, slot};
+use crate::domain::Tick;
 use crate::store::folder::{Folder, is_missing};
 
 /// How the name of a file ends that notes which database lies at an address.
@@ -125,14 +126,14 @@ impl Names {
         let files = listing.segments.into_iter().map(|(_, name)| name).chain(listing.damaged);
         let judge = |name: String| {
             let failed = SpoolError::io("read", &slot.path().join(&name));
-            let judged = match Reader::open(slot, &name) {
+            let judged = match Reader::<Tick>::open(slot, &name) {
                 Ok(reader) => reader.beginning().and_then(|beginning| match beginning {
                     Beginning::Head { head, first, .. } => {
-                        Ok((self.hold(&head.database), reader.contents(first)?.ticks))
+                        Ok((self.hold(&head.database), reader.contents(first)?.records))
                     }
                     Beginning::Torn => Ok((true, 0)),
-                    Beginning::Newer(_) => Ok((false, 0)),
-                    Beginning::Lost => Ok((false, reader.contents(0)?.ticks)),
+                    Beginning::Unknown(_) => Ok((false, 0)),
+                    Beginning::Lost => Ok((false, reader.contents(0)?.records)),
                 }),
                 Err(error) => Err(error),
             };

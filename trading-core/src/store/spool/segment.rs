@@ -1,30 +1,37 @@
-//! One file of records: how it begins, how each record is framed, and what a crash or a bad disk leaves of it.
+//! One file of blocks: how it begins, how each block is framed, and what a crash or a bad disk leaves of it.
 //!
 //! ```text
-//! TCSPOOL1                                    eight bytes: what this is, and the version of the format
-//! length  ticks  crc32 of payload  crc32 of these 12 bytes   payload      the head: which database, since when
-//! length  ticks  crc32 of payload  crc32 of these 12 bytes   payload      a record, and so on to the end
+//! TCSPOOL2                                    eight bytes: what this is, and the version of the format
+//! length  records  crc32 of payload  crc32 of these 12 bytes   payload      the head: database, since when, which kind
+//! length  records  crc32 of payload  crc32 of these 12 bytes   payload      a block, and so on to the end
 //! ```
+//!
+//! A segment holds records of one kind, which its head names. Format 1 is the same without the kind: it holds ticks. It is
+//! still read, and no longer written; a program that only knows format 1 leaves later ones alone, and names them.
 //!
 //! Numbers are 32 bits, little endian. A tail that is shorter than it says, or all zeros, is torn: a crash cut it short
 //! before anybody was told that it was written. Everything else that does not check is damage, and never deleted; it costs
-//! the records that it touches and no others, since the next whole record is searched for behind it.
+//! the blocks that it touches and no others, since the next whole block is searched for behind it.
 //!
 //! A later version begins with a later number, and with a head that this version does not take for its own: that is how
-//! its files are told apart from one flipped bit, and left alone.
+//! its files are told apart from one flipped bit, and left alone. So are files of a kind that this version does not know.
 
 use std::cell::Cell;
 use std::fs::File;
 use std::io;
+use std::marker::PhantomData;
 use std::os::unix::fs::FileExt;
 
 use serde::{Deserialize, Serialize};
 
-use super::record::{self, Encoded, RECORD_BYTES_MAX, RECORD_TICKS_MAX, TICK_BYTES_MIN};
-use crate::domain::{Tick, count};
+use super::block::{BLOCK_BYTES_MAX, BLOCK_RECORDS_MAX, Encoded, Spooled};
+use crate::domain::{Record, Tick, count};
 use crate::store::folder::Folder;
 
-const MAGIC: [u8; 8] = *b"TCSPOOL1";
+/// Of what is written.
+const MAGIC: [u8; 8] = *b"TCSPOOL2";
+/// Of files without a kind.
+const MAGIC_1: [u8; 8] = *b"TCSPOOL1";
 const MAGIC_BYTES: u64 = 8;
 const FRAME_BYTES: usize = 16;
 const FRAME_LEN: u64 = 16;
@@ -40,64 +47,85 @@ const FILE_BYTES_MAX: u64 = 1 << 30;
 /// What a segment says of itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Head {
-    /// The database that its ticks belong to.
+    /// The database that its records belong to.
     pub(super) database: String,
-    /// When its first tick was received, in microseconds since 1970: segments are drained in this order.
+    /// When its first record was received, in microseconds since 1970: segments are drained in this order.
     pub(super) since: i64,
+    /// What its records are.
+    pub(super) kind: String,
+}
+
+/// What a segment of format 1 says of itself.
+#[derive(Deserialize)]
+struct Head1 {
+    database: String,
+    since: i64,
 }
 
 impl Head {
     /// Of a segment that begins with this batch.
-    pub(super) fn new(database: &str, batch: &[Tick]) -> Self {
-        let since = batch.first().map_or(0, |tick| tick.received_at.as_micros());
-        Self { database: database.to_owned(), since }
+    pub(super) fn new<R: Record>(database: &str, batch: &[R]) -> Self {
+        let since = batch.first().map_or(0, |record| record.received_at().as_micros());
+        Self { database: database.to_owned(), since, kind: R::KIND.to_owned() }
+    }
+
+    /// Reads a head, and gives the first bytes of a file that begins with it. The head of one format is never taken for the
+    /// other's: it would be too short, or too long.
+    fn parse(payload: &[u8]) -> Option<(Self, [u8; 8])> {
+        if let Ok((head, [])) = postcard::take_from_bytes::<Self>(payload) {
+            return Some((head, MAGIC));
+        }
+        let Ok((Head1 { database, since }, [])) = postcard::take_from_bytes(payload) else {
+            return None;
+        };
+        Some((Self { database, since, kind: Tick::KIND.to_owned() }, MAGIC_1))
     }
 
     /// The first bytes of the file.
     pub(super) fn to_bytes(&self) -> io::Result<Vec<u8>> {
         let payload = postcard::to_allocvec(self).map_err(io::Error::other)?;
         let mut bytes = MAGIC.to_vec();
-        frame(&Encoded { payload, ticks: 0 }, &mut bytes);
+        frame(&Encoded { payload, records: 0 }, &mut bytes);
         Ok(bytes)
     }
 }
 
-/// Appends a record with its frame.
-pub(super) fn frame(record: &Encoded, out: &mut Vec<u8>) {
-    let length = u32::try_from(record.payload.len()).unwrap_or(u32::MAX);
+/// Appends a block with its frame.
+pub(super) fn frame(block: &Encoded, out: &mut Vec<u8>) {
+    let length = u32::try_from(block.payload.len()).unwrap_or(u32::MAX);
     let at = out.len();
     out.extend_from_slice(&length.to_le_bytes());
-    out.extend_from_slice(&record.ticks.to_le_bytes());
-    out.extend_from_slice(&crc32fast::hash(&record.payload).to_le_bytes());
+    out.extend_from_slice(&block.records.to_le_bytes());
+    out.extend_from_slice(&crc32fast::hash(&block.payload).to_le_bytes());
     let own = crc32fast::hash(out.get(at..).unwrap_or_default());
     out.extend_from_slice(&own.to_le_bytes());
-    out.extend_from_slice(&record.payload);
+    out.extend_from_slice(&block.payload);
 }
 
-/// The frame of one record, whose own checksum holds.
+/// The frame of one block, whose own checksum holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Frame {
     at: u64,
     length: u32,
     checksum: u32,
-    /// Ticks in the record; 0: it is the head.
-    pub(super) ticks: u32,
+    /// Records in the block; 0: it is the head.
+    pub(super) records: u32,
 }
 
 impl Frame {
-    fn parse(at: u64, bytes: [u8; FRAME_BYTES]) -> Option<Self> {
+    fn parse<R: Spooled>(at: u64, bytes: [u8; FRAME_BYTES]) -> Option<Self> {
         let (numbers, own) = bytes.split_at(FRAME_BYTES - 4);
         let number = |index: usize| -> Option<u32> {
             let bytes = bytes.get(index * 4..index * 4 + 4)?;
             Some(u32::from_le_bytes(bytes.try_into().ok()?))
         };
-        let frame = Self { at, length: number(0)?, ticks: number(1)?, checksum: number(2)? };
+        let frame = Self { at, length: number(0)?, records: number(1)?, checksum: number(2)? };
         let length = usize::try_from(frame.length).ok()?;
-        let ticks = usize::try_from(frame.ticks).ok()?;
+        let records = usize::try_from(frame.records).ok()?;
         // What can be is asked first: it is the cheaper question where every byte is tried.
-        let possible = length <= RECORD_BYTES_MAX
-            && ticks <= RECORD_TICKS_MAX
-            && length >= ticks.saturating_mul(TICK_BYTES_MIN);
+        let possible = length <= BLOCK_BYTES_MAX
+            && records <= BLOCK_RECORDS_MAX
+            && length >= records.saturating_mul(R::BYTES_MIN);
         (possible && crc32fast::hash(numbers).to_le_bytes() == own).then_some(frame)
     }
 
@@ -127,14 +155,14 @@ enum Place {
 /// The next thing in the file, from a place on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Step {
-    /// A record. Its payload is checked when it is read.
-    Record(Frame),
-    /// Bytes that cannot be read, up to the next record or the end.
+    /// A block. Its payload is checked when it is read.
+    Block(Frame),
+    /// Bytes that cannot be read, up to the next block or the end.
     Damage {
-        /// Where the next record is, or the end.
+        /// Where the next block is, or the end.
         to: u64,
-        /// Ticks that were in them, as far as a frame still says so.
-        ticks: u32,
+        /// Records that were in them, as far as a frame still says so.
+        records: u32,
         /// Bytes of which no frame says anything.
         bytes: u64,
     },
@@ -151,26 +179,27 @@ pub(super) enum Beginning {
     Head {
         /// What it says of itself.
         head: Head,
-        /// Where its first record is.
+        /// Where its first block is.
         first: u64,
         /// Something before that is not what was written.
         is_damaged: bool,
     },
     /// A crash came before the segment was made: it never held anything.
     Torn,
-    /// A later version of this program wrote it, in this version of the format.
-    Newer(char),
-    /// It does not say what it is. There may be records in it.
+    /// A later version of this program wrote it, in a format or of a kind that this one does not know. It is left alone; why,
+    /// for its user.
+    Unknown(String),
+    /// It does not say what it is. There may be blocks in it.
     Lost,
 }
 
 /// What a file holds, by its frames; payloads are checked when they are read.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Contents {
-    /// Records.
+    /// Blocks.
+    pub(super) blocks: u64,
+    /// Records in them.
     pub(super) records: u64,
-    /// Ticks in them.
-    pub(super) ticks: u64,
     /// Where the first one begins, if there is one.
     pub(super) first: Option<u64>,
     /// Where the last one begins.
@@ -188,30 +217,31 @@ pub(super) struct Contents {
 pub(super) struct Damage {
     /// Where it begins.
     pub(super) at: Option<u64>,
-    /// Ticks that frames still tell.
-    pub(super) ticks: u64,
+    /// Records, as far as frames still say.
+    pub(super) records: u64,
     /// Bytes of which nothing is known.
     pub(super) bytes: u64,
 }
 
 impl Damage {
-    fn add(&mut self, at: u64, ticks: u32, bytes: u64) {
+    fn add(&mut self, at: u64, records: u32, bytes: u64) {
         self.at.get_or_insert(at);
-        self.ticks += u64::from(ticks);
+        self.records += u64::from(records);
         self.bytes += bytes;
     }
 }
 
 /// A segment that is read.
 #[derive(Debug)]
-pub(super) struct Reader {
+pub(super) struct Reader<R> {
     file: File,
     length: u64,
+    kind: PhantomData<fn() -> R>,
     /// Bytes that searches may still check in vain.
     patience: Cell<u64>,
 }
 
-impl Reader {
+impl<R: Spooled> Reader<R> {
     /// Opens a file as it is now; what is appended later is not seen.
     pub(super) fn open(folder: &Folder, name: &str) -> io::Result<Self> {
         let file = folder.read(name)?;
@@ -222,9 +252,9 @@ impl Reader {
                 bytesize::ByteSize(length)
             )));
         }
-        // Records do not overlap: in vain are checked no more bytes than there are, but for a file that was made for it.
+        // Blocks do not overlap: in vain are checked no more bytes than there are, but for a file that was made for it.
         let patience = Cell::new(length.saturating_mul(2).saturating_add(1 << 20));
-        Ok(Self { file, length, patience })
+        Ok(Self { file, length, kind: PhantomData, patience })
     }
 
     /// Bytes of the file.
@@ -242,53 +272,63 @@ impl Reader {
         if is_begun || self.is_zero_from(0)? {
             return Ok(Beginning::Torn);
         }
-        let flipped: u32 =
-            magic.iter().zip(MAGIC).map(|(byte, ours)| (byte ^ ours).count_ones()).sum();
         let place = self.place(MAGIC_BYTES)?;
         let head = match place {
-            Place::Frame(frame) => self.head(frame)?.map(|head| (head, frame.end())),
+            Place::Frame(frame) => self.head(frame)?.map(|(head, its)| (head, its, frame.end())),
             _ => None,
         };
+        let flipped = |its: [u8; 8]| -> u32 {
+            magic.iter().zip(its).map(|(byte, its)| (byte ^ its).count_ones()).sum()
+        };
         let version = magic.last().copied().map_or('0', char::from);
-        let is_version = magic.iter().zip(MAGIC).take(7).all(|(byte, ours)| *byte == ours)
-            && ('2'..='9').contains(&version);
-        // One flipped bit before a head of this version is damage. Later versions have another head.
-        if is_version && (flipped > 1 || head.is_none()) {
-            return Ok(Beginning::Newer(version));
+        let is_later = magic.iter().zip(MAGIC).take(7).all(|(byte, ours)| *byte == ours)
+            && ('3'..='9').contains(&version);
+        // One flipped bit before a head that is known is damage. Later versions have another head.
+        if is_later && head.as_ref().is_none_or(|(_, its, _)| flipped(*its) > 1) {
+            return Ok(Beginning::Unknown(format!(
+                "a newer trading-core wrote it (format {version}); that one stores it"
+            )));
         }
-        if let Some((head, first)) = head {
-            return Ok(Beginning::Head { head, first, is_damaged: flipped > 0 });
+        if let Some((head, its, first)) = head {
+            return Ok(Self::of_kind(head, first, flipped(its) > 0));
         }
-        if flipped == 0 && matches!(place, Place::End | Place::Torn) && self.search(0)?.is_none() {
+        let is_whole = magic == MAGIC || magic == MAGIC_1;
+        if is_whole && matches!(place, Place::End | Place::Torn) && self.search(0)?.is_none() {
             return Ok(Beginning::Torn);
         }
         // It may have been moved by what was put before it.
-        Ok(self.search_head()?.map_or(Beginning::Lost, |(head, first)| Beginning::Head {
-            head,
-            first,
-            is_damaged: true,
-        }))
+        let found = self.search_head()?;
+        Ok(found.map_or(Beginning::Lost, |(head, first)| Self::of_kind(head, first, true)))
     }
 
-    fn head(&self, frame: Frame) -> io::Result<Option<Head>> {
-        if frame.ticks > 0 || frame.length > HEAD_BYTES_MAX {
+    fn of_kind(head: Head, first: u64, is_damaged: bool) -> Beginning {
+        if head.kind == R::KIND {
+            return Beginning::Head { head, first, is_damaged };
+        }
+        Beginning::Unknown(format!(
+            "it holds {}, which this trading-core does not know; the one that wrote it stores them",
+            head.kind
+        ))
+    }
+
+    /// What a head says, and the first bytes of a file that begins with it.
+    fn head(&self, frame: Frame) -> io::Result<Option<(Head, [u8; 8])>> {
+        if frame.records > 0 || frame.length > HEAD_BYTES_MAX {
             return Ok(None);
         }
-        let Some(payload) = self.payload(frame)? else { return Ok(None) };
-        let head = postcard::take_from_bytes::<Head>(&payload).ok();
-        Ok(head.and_then(|(head, rest)| rest.is_empty().then_some(head)))
+        Ok(self.payload(frame)?.and_then(|payload| Head::parse(&payload)))
     }
 
-    /// Looks near the beginning only: further on stand records.
+    /// Looks near the beginning only: further on are blocks.
     fn search_head(&self) -> io::Result<Option<(Head, u64)>> {
         let length = self.length.min(u64::from(HEAD_BYTES_MAX));
         let mut bytes = vec![0; usize::try_from(length).unwrap_or_default()];
         self.file.read_exact_at(&mut bytes, 0)?;
         for (at, bytes) in (0..).zip(bytes.windows(FRAME_BYTES)) {
             let Ok(bytes) = <[u8; FRAME_BYTES]>::try_from(bytes) else { continue };
-            if let Some(frame) = Frame::parse(at, bytes)
+            if let Some(frame) = Frame::parse::<R>(at, bytes)
                 && frame.end() <= self.length
-                && let Some(head) = self.head(frame)?
+                && let Some((head, _)) = self.head(frame)?
             {
                 return Ok(Some((head, frame.end())));
             }
@@ -308,7 +348,7 @@ impl Reader {
         if !self.read_at(&mut bytes, at)? {
             return Ok(Place::Damaged);
         }
-        match Frame::parse(at, bytes) {
+        match Frame::parse::<R>(at, bytes) {
             Some(frame) if frame.end() <= self.length => Ok(Place::Frame(frame)),
             Some(_longer_than_the_file) => Ok(Place::Torn),
             None if bytes == [0; FRAME_BYTES] && self.is_zero_from(at)? => Ok(Place::Torn),
@@ -316,26 +356,26 @@ impl Reader {
         }
     }
 
-    /// What comes next. Where bytes are not what was written, the next record is searched for: one whose two checksums
-    /// hold and whose ticks can be read.
+    /// What comes next. Where bytes are not what was written, the next block is searched for: one whose two checksums
+    /// hold and whose records can be read.
     pub(super) fn step(&self, at: u64) -> io::Result<Step> {
         match self.place(at)? {
             Place::End => Ok(Step::End),
-            Place::Frame(frame) if frame.ticks > 0 => {
+            Place::Frame(frame) if frame.records > 0 => {
                 // Where another one follows, or the end, nothing was put in or taken out.
                 let next = self.place(frame.end())?;
                 if matches!(next, Place::Frame(_) | Place::End) || self.holds(frame)? {
-                    return Ok(Step::Record(frame));
+                    return Ok(Step::Block(frame));
                 }
                 let to = self.search(frame.payload_at())?.unwrap_or(self.length);
                 let bytes = to.saturating_sub(frame.end());
-                Ok(Step::Damage { to, ticks: frame.ticks, bytes })
+                Ok(Step::Damage { to, records: frame.records, bytes })
             }
             place => match self.search(at.saturating_add(1))? {
                 None if place == Place::Torn => Ok(Step::Torn),
                 to => {
                     let to = to.unwrap_or(self.length);
-                    Ok(Step::Damage { to, ticks: 0, bytes: to.saturating_sub(at) })
+                    Ok(Step::Damage { to, records: 0, bytes: to.saturating_sub(at) })
                 }
             },
         }
@@ -361,9 +401,9 @@ impl Reader {
         Ok(())
     }
 
-    /// The bytes of a record; `None` when they are not what was written.
+    /// The bytes of a block; `None` when they are not what was written.
     fn payload(&self, frame: Frame) -> io::Result<Option<Vec<u8>>> {
-        let length = usize::try_from(frame.length).unwrap_or(RECORD_BYTES_MAX);
+        let length = usize::try_from(frame.length).unwrap_or(BLOCK_BYTES_MAX);
         let mut payload = vec![0; length];
         if !self.read_at(&mut payload, frame.payload_at())? {
             return Ok(None);
@@ -371,16 +411,16 @@ impl Reader {
         Ok((crc32fast::hash(&payload) == frame.checksum).then_some(payload))
     }
 
-    /// The ticks of a record; `None` when they are not what was written.
-    pub(super) fn ticks(&self, frame: Frame) -> io::Result<Option<Vec<Tick>>> {
-        let wanted = usize::try_from(frame.ticks).unwrap_or(usize::MAX);
-        let ticks = self.payload(frame)?.and_then(|payload| record::decode(&payload));
-        Ok(ticks.filter(|ticks| ticks.len() == wanted))
+    /// The records of a block; `None` when they are not what was written.
+    pub(super) fn records(&self, frame: Frame) -> io::Result<Option<Vec<R>>> {
+        let wanted = usize::try_from(frame.records).unwrap_or(usize::MAX);
+        let records = self.payload(frame)?.and_then(|payload| R::decode(&payload));
+        Ok(records.filter(|records| records.len() == wanted))
     }
 
-    /// Whether the ticks of a record can be read. Asked in vain too often, it says no without looking.
+    /// Whether the records of a block can be read. Asked in vain too often, it says no without looking.
     fn holds(&self, frame: Frame) -> io::Result<bool> {
-        let holds = self.patience.get() > 0 && self.ticks(frame)?.is_some();
+        let holds = self.patience.get() > 0 && self.records(frame)?.is_some();
         if !holds {
             let left = self.patience.get().saturating_sub(u64::from(frame.length).max(1));
             self.patience.set(left);
@@ -388,29 +428,29 @@ impl Reader {
         Ok(holds)
     }
 
-    /// The ticks of whole records within a damaged one: bytes were taken out of it, as many as those records have. Never
-    /// more ticks than it had, by which it was counted.
-    pub(super) fn within(&self, frame: Frame) -> io::Result<Vec<Tick>> {
+    /// The records of whole blocks within a damaged one: bytes were taken out of it, as many as those blocks have. Never
+    /// more records than it had, by which it was counted.
+    pub(super) fn within(&self, frame: Frame) -> io::Result<Vec<R>> {
         let (mut found, mut at) = (Vec::new(), frame.payload_at());
         while let Some(inner) = self.search_until(at, frame.end())? {
-            let Step::Record(inner) = self.step(inner)? else { break };
-            let ticks = self.ticks(inner)?.unwrap_or_default();
-            if found.len() + ticks.len() > usize::try_from(frame.ticks).unwrap_or_default() {
+            let Step::Block(inner) = self.step(inner)? else { break };
+            let records = self.records(inner)?.unwrap_or_default();
+            if found.len() + records.len() > usize::try_from(frame.records).unwrap_or_default() {
                 break;
             }
-            found.extend(ticks);
+            found.extend(records);
             at = inner.end();
         }
         Ok(found)
     }
 
-    /// The ticks of the record at a place; none where there is no such record.
-    pub(super) fn ticks_at(&self, at: u64) -> io::Result<Vec<Tick>> {
-        let Step::Record(frame) = self.step(at)? else { return Ok(Vec::new()) };
-        Ok(self.ticks(frame)?.unwrap_or_default())
+    /// The records of the block at a place; none where there is no such block.
+    pub(super) fn records_at(&self, at: u64) -> io::Result<Vec<R>> {
+        let Step::Block(frame) = self.step(at)? else { return Ok(Vec::new()) };
+        Ok(self.records(frame)?.unwrap_or_default())
     }
 
-    /// Where the next whole record is, from a place on. Looks at each byte once; records that only pretend are given up
+    /// Where the next whole block is, from a place on. Looks at each byte once; blocks that only pretend are given up
     /// after as many bytes as two files have.
     fn search(&self, from: u64) -> io::Result<Option<u64>> {
         self.search_until(from, self.length)
@@ -428,8 +468,8 @@ impl Reader {
             }
             for (offset, bytes) in (0_u64..).zip(bytes.windows(FRAME_BYTES)) {
                 let Ok(bytes) = <[u8; FRAME_BYTES]>::try_from(bytes) else { continue };
-                let Some(frame) = Frame::parse(at + offset, bytes) else { continue };
-                if frame.ticks == 0 || frame.end() > until {
+                let Some(frame) = Frame::parse::<R>(at + offset, bytes) else { continue };
+                if frame.records == 0 || frame.end() > until {
                     continue;
                 }
                 if self.holds(frame)? {
@@ -445,22 +485,22 @@ impl Reader {
         Ok(None)
     }
 
-    /// Walks from record to record, from a place on to the end.
+    /// Walks from block to block, from a place on to the end.
     pub(super) fn contents(&self, from: u64) -> io::Result<Contents> {
         let mut found = Contents { end: from, ..Contents::default() };
         let mut at = from;
         loop {
             match self.step(at)? {
-                Step::Record(frame) => {
-                    found.records += 1;
-                    found.ticks += u64::from(frame.ticks);
+                Step::Block(frame) => {
+                    found.blocks += 1;
+                    found.records += u64::from(frame.records);
                     found.first.get_or_insert(at);
                     found.last = Some(at);
                     at = frame.end();
                     found.end = at;
                 }
-                Step::Damage { to, ticks, bytes } => {
-                    found.damage.add(at, ticks, bytes);
+                Step::Damage { to, records, bytes } => {
+                    found.damage.add(at, records, bytes);
                     at = to;
                 }
                 Step::Torn => {
@@ -492,7 +532,7 @@ fn is_lost(error: &io::Error) -> bool {
 }
 
 #[cfg(test)]
-impl Reader {
+impl<R> Reader<R> {
     /// Whether searches were given up.
     pub(super) const fn is_patience_lost(&self) -> bool {
         self.patience.get() == 0

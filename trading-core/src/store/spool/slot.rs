@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use tracing::warn;
 
+use super::block::Spooled;
 use super::files::{self, FILES_MAX, Listing, Skipped, Slots, skip};
 use super::segment::{Beginning, Reader};
 use super::{SLOTS_MAX, SpoolError};
@@ -106,7 +107,7 @@ pub struct Foreign {
 
 /// Claims what waits for this database in slots that nobody holds, and a place for new batches. With `salvage` also what
 /// was set aside, and what no longer says for which database it waits.
-pub(super) fn claim(
+pub(super) fn claim<R: Spooled>(
     dir: &Folder,
     names: &SpoolNames,
     salvage: bool,
@@ -117,7 +118,7 @@ pub(super) fn claim(
     let (mut spare, mut place) = (None, None);
     for (_, folder) in folders {
         let path = folder.path().to_owned();
-        match claim_one(folder, names, salvage, &mut claimed) {
+        match claim_one::<R>(folder, names, salvage, &mut claimed) {
             Ok(Some((slot, files, is_ours_alone))) => match (files.is_empty(), is_ours_alone) {
                 (true, true) => spare = spare.or(Some(slot)),
                 (true, false) => {}
@@ -148,7 +149,7 @@ pub(super) fn claim_new(dir: &Folder) -> Result<Slot, SpoolError> {
 
 /// The slot, its files that wait for this database, and whether there is nothing else in it; `None`: another process
 /// holds it.
-fn claim_one(
+fn claim_one<R: Spooled>(
     folder: Folder,
     names: &SpoolNames,
     salvage: bool,
@@ -157,7 +158,7 @@ fn claim_one(
     let Some(mut slot) = try_hold(folder)? else { return Ok(None) };
     let listing = files::list(&slot.folder, FILES_MAX).map_err(io::Error::other)?;
     slot.next = listing.next;
-    let mut judged = judge(&slot.folder, listing, names, salvage);
+    let mut judged = judge::<R>(&slot.folder, listing, names, salvage);
     let is_ours_alone = judged.foreign.is_empty() && judged.skipped.is_empty();
     claimed.foreign.append(&mut judged.foreign);
     for one in judged.skipped {
@@ -174,7 +175,12 @@ struct Judged {
     skipped: Vec<Skipped>,
 }
 
-fn judge(folder: &Folder, listing: Listing, names: &SpoolNames, salvage: bool) -> Judged {
+fn judge<R: Spooled>(
+    folder: &Folder,
+    listing: Listing,
+    names: &SpoolNames,
+    salvage: bool,
+) -> Judged {
     let Listing { segments, damaged, skipped, .. } = listing;
     let mut judged = Judged { skipped, ..Judged::default() };
     let (mut nameless, mut named) = (Vec::new(), Vec::new());
@@ -185,7 +191,7 @@ fn judge(folder: &Folder, listing: Listing, names: &SpoolNames, salvage: bool) -
         let is_newest = newest.as_ref() == Some(&name);
         let is_wanted = salvage || !is_aside;
         let path = folder.path().join(&name);
-        let beginning = Reader::open(folder, &name).and_then(|reader| reader.beginning());
+        let beginning = Reader::<R>::open(folder, &name).and_then(|reader| reader.beginning());
         let ours = Waiting { name, is_newest };
         match beginning {
             Ok(Beginning::Head { head, .. }) => {
@@ -205,7 +211,7 @@ fn judge(folder: &Folder, listing: Listing, names: &SpoolNames, salvage: bool) -
             Ok(Beginning::Torn) if is_wanted => judged.ours.push(ours),
             Ok(Beginning::Lost) if is_wanted => nameless.push(ours),
             _ if !is_wanted => {}
-            Ok(Beginning::Newer(version)) => skip(&mut judged.skipped, path, newer(version)),
+            Ok(Beginning::Unknown(why)) => skip(&mut judged.skipped, path, why),
             Err(error) if is_missing(&error) => {}
             Err(error) => skip(&mut judged.skipped, path, error),
             Ok(_) => {}
@@ -226,11 +232,6 @@ fn judge(folder: &Folder, listing: Listing, names: &SpoolNames, salvage: bool) -
 /// Why a file waits.
 const NAMELESS: &str = "its head cannot be read, and no other file beside it says for which database it waits; \
      `trading-core spool drain --damaged` stores what can be read of it in the database of the settings";
-
-/// Why a file of a later version is left alone.
-pub(super) fn newer(version: char) -> String {
-    format!("a newer trading-core wrote it (format {version}); that one stores it")
-}
 
 fn new_slot(dir: &Folder) -> Result<Slot, SpoolError> {
     let mut last = None;

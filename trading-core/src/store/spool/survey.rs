@@ -11,7 +11,7 @@ use tracing::warn;
 
 use super::files::{self, FILES_MAX, Skipped, Slots, skip};
 use super::segment::{Beginning, Contents, Reader, Step};
-use super::slot::{self, newer};
+use super::slot;
 use super::{SpoolError, recover::Losses};
 use crate::domain::{Tick, Timestamp};
 use crate::store::folder::{Folder, is_missing};
@@ -210,7 +210,7 @@ fn slot_status(
             Ok((found, reader)) => {
                 status.damaged += 1;
                 status.damaged_bytes += reader.length();
-                status.damaged_ticks += found.map_or(0, |(_, contents)| contents.ticks);
+                status.damaged_ticks += found.map_or(0, |(_, contents)| contents.records);
             }
             Err(error) => skip(skipped, folder.path().join(name), error),
         }
@@ -219,11 +219,11 @@ fn slot_status(
 }
 
 /// The database, where the file says it, and what it holds; nothing where it is not one of this version.
-fn contents(reader: &Reader) -> io::Result<Option<(Option<String>, Contents)>> {
+fn contents(reader: &Reader<Tick>) -> io::Result<Option<(Option<String>, Contents)>> {
     Ok(match reader.beginning()? {
         Beginning::Head { head, first, .. } => Some((Some(head.database), reader.contents(first)?)),
         Beginning::Lost => Some((None, reader.contents(0)?)),
-        Beginning::Torn | Beginning::Newer(_) => None,
+        Beginning::Torn | Beginning::Unknown(_) => None,
     })
 }
 
@@ -234,8 +234,8 @@ fn add(
     skipped: &mut Vec<Skipped>,
 ) -> io::Result<()> {
     let reader = Reader::open(folder, name)?;
-    if let Beginning::Newer(version) = reader.beginning()? {
-        skip(skipped, folder.path().join(name), newer(version));
+    if let Beginning::Unknown(why) = reader.beginning()? {
+        skip(skipped, folder.path().join(name), why);
         return Ok(());
     }
     status.segments += 1;
@@ -244,15 +244,15 @@ fn add(
     if let Some(database) = database {
         status.database.get_or_insert(database);
     }
-    status.batches += contents.records;
-    status.ticks += contents.ticks;
+    status.batches += contents.blocks;
+    status.ticks += contents.records;
     status.unreadable_bytes += contents.damage.bytes;
     let received = |tick: Option<&Tick>| tick.map(|tick| tick.received_at.to_string());
     if let (Some(first), Some(last)) = (contents.first, contents.last) {
         if status.oldest.is_none() {
-            status.oldest = received(reader.ticks_at(first)?.first());
+            status.oldest = received(reader.records_at(first)?.first());
         }
-        if let Some(newest) = received(reader.ticks_at(last)?.last()) {
+        if let Some(newest) = received(reader.records_at(last)?.last()) {
             status.newest = Some(newest);
         }
     }
@@ -265,25 +265,25 @@ fn first_ticks(folder: &Folder, name: &str, ticks_max: usize) -> io::Result<Vec<
     let mut at = match reader.beginning()? {
         Beginning::Head { first, .. } => first,
         Beginning::Lost => 0,
-        Beginning::Torn | Beginning::Newer(_) => return Ok(ticks),
+        Beginning::Torn | Beginning::Unknown(_) => return Ok(ticks),
     };
     let mut unread = Losses::default();
     while ticks.len() < ticks_max {
         match reader.step(at)? {
-            Step::Record(frame) => {
-                match reader.ticks(frame)? {
+            Step::Block(frame) => {
+                match reader.records(frame)? {
                     Some(read) => ticks.extend(read),
                     None => {
                         let within = reader.within(frame)?;
                         let missing = u64::try_from(within.len()).unwrap_or_default();
-                        unread.ticks += u64::from(frame.ticks).saturating_sub(missing);
+                        unread.ticks += u64::from(frame.records).saturating_sub(missing);
                         ticks.extend(within);
                     }
                 }
                 at = frame.end();
             }
-            Step::Damage { to, ticks, bytes } => {
-                unread.ticks += u64::from(ticks);
+            Step::Damage { to, records, bytes } => {
+                unread.ticks += u64::from(records);
                 unread.bytes += bytes;
                 at = to;
             }

@@ -1,4 +1,4 @@
-//! Damage costs the records that it touches, and no others.
+//! Damage costs the blocks that it touches, and no others.
 
 use std::ops::Range;
 
@@ -6,16 +6,44 @@ use super::super::segment::{Beginning, Contents, Reader};
 use super::*;
 
 /// A spool of one file with four batches, the file's bytes, and where each batch lies in it.
-fn four_batches(dir: &Path) -> (PathBuf, Vec<u8>, Vec<Range<usize>>) {
+fn four_batches(dir: &Path, format: Format) -> (PathBuf, Vec<u8>, Vec<Range<usize>>) {
     let (mut queue, _) = open(dir, LIMIT);
-    let place = batches(&mut queue, 0..4);
+    let mut places = batches(&mut queue, 0..4);
+    drop(queue);
     let path = files_of(dir, "segment").remove(0);
+    format.rewrite(&path, &mut places);
     let bytes = fs::read(&path).unwrap();
-    (path, bytes, place)
+    (path, bytes, places)
+}
+
+/// What a file is written in.
+#[derive(Debug, Clone, Copy)]
+enum Format {
+    /// Without a kind, as it was written once.
+    One,
+    /// As it is written now.
+    Two,
+}
+
+impl Format {
+    /// Gives a file its head in this format; its blocks are the same, and their places move.
+    fn rewrite(self, path: &Path, places: &mut [Range<usize>]) {
+        if matches!(self, Self::Two) {
+            return;
+        }
+        let bytes = fs::read(path).unwrap();
+        let blocks = &bytes[kinds::HEAD_2.len() / 2..];
+        let old = [kinds::bytes(kinds::HEAD_1).as_slice(), blocks].concat();
+        let shorter = bytes.len() - old.len();
+        fs::write(path, old).unwrap();
+        for place in places {
+            *place = place.start - shorter..place.end - shorter;
+        }
+    }
 }
 
 /// Appends batches of three ticks; where they lie in their file.
-fn batches(queue: &mut Queue, numbers: Range<u64>) -> Vec<Range<usize>> {
+fn batches(queue: &mut Queue<Tick>, numbers: Range<u64>) -> Vec<Range<usize>> {
     let mut places = Vec::new();
     for number in numbers {
         queue.append(&ticks(number * 3..(number + 1) * 3)).unwrap();
@@ -29,15 +57,19 @@ fn of_batches(numbers: impl IntoIterator<Item = u64>) -> Vec<Tick> {
     numbers.into_iter().flat_map(|number| ticks(number * 3..(number + 1) * 3)).collect()
 }
 
-fn reader(path: &Path) -> Reader {
+fn reader(path: &Path) -> Reader<Tick> {
     let folder = Folder::open(path.parent().unwrap()).unwrap();
     Reader::open(&folder, path.file_name().unwrap().to_str().unwrap()).unwrap()
 }
 
 #[test]
 fn cut_at_any_byte_it_gives_back_exactly_the_whole_batches_before() {
+    [Format::One, Format::Two].into_iter().for_each(cut_at_any_byte);
+}
+
+fn cut_at_any_byte(format: Format) {
     let folder = tempfile::tempdir().unwrap();
-    let (path, bytes, places) = four_batches(folder.path());
+    let (path, bytes, places) = four_batches(folder.path(), format);
     for length in 0..=bytes.len() {
         fs::write(&path, &bytes[..length]).unwrap();
         let whole = places.iter().filter(|place| place.end <= length).count() as u64;
@@ -60,10 +92,15 @@ fn cut_at_any_byte_it_gives_back_exactly_the_whole_batches_before() {
 
 #[test]
 fn a_flipped_byte_costs_the_batch_that_it_is_in_and_no_other() {
+    flip_each_byte(Format::One, &[0x01]);
+    flip_each_byte(Format::Two, &[0x01, 0x80, 0xff]);
+}
+
+fn flip_each_byte(format: Format, flips: &[u8]) {
     let folder = tempfile::tempdir().unwrap();
-    let (path, bytes, places) = four_batches(folder.path());
+    let (path, bytes, places) = four_batches(folder.path(), format);
     for at in 0..bytes.len() {
-        for flip in [0x01, 0x80, 0xff] {
+        for flip in flips {
             let mut flipped = bytes.clone();
             flipped[at] ^= flip;
             fs::write(&path, &flipped).unwrap();
@@ -104,7 +141,7 @@ fn each_kind_of_damage_costs_only_what_it_touches() {
         ("a flipped bit in the version", |bytes, _| bytes[7] ^= 2, &[]),
         ("a flipped bit in the head", |bytes, at| bytes[at[0].start - 3] ^= 1, &[]),
         (
-            "sixteen bytes between two records",
+            "sixteen bytes between two blocks",
             |bytes, at| drop(bytes.splice(at[2].start..at[2].start, [7; 16])),
             &[],
         ),
@@ -119,16 +156,14 @@ fn each_kind_of_damage_costs_only_what_it_touches() {
             |bytes, at| drop(bytes.drain(at[1].start + 30..at[1].start + 60)),
             &[1],
         ),
-        (
-            "the first record's beginning lost",
-            |bytes, at| bytes[..at[0].start + 3].fill(0xee),
-            &[0],
-        ),
+        ("the first block's beginning lost", |bytes, at| bytes[..at[0].start + 3].fill(0xee), &[0]),
     ];
-    for (kind, damage, cost) in kinds {
+    for ((kind, damage, cost), format) in
+        kinds.into_iter().flat_map(|kind| [Format::One, Format::Two].map(|format| (kind, format)))
+    {
         let folder = tempfile::tempdir().unwrap();
         let dir = folder.path();
-        let (path, mut bytes, places) = four_batches(dir);
+        let (path, mut bytes, places) = four_batches(dir, format);
         // A second file of the slot says whose the first one is.
         let (mut queue, _) = open_for(&dir.join("more"), LIMIT, DATABASE);
         batches(&mut queue, 4..5);
@@ -170,7 +205,7 @@ fn a_record_is_found_where_as_many_bytes_as_it_has_were_taken_out_before_it() {
     drop(queue);
     let path = files_of(folder.path(), "segment").remove(0);
     let mut bytes = fs::read(&path).unwrap();
-    // The first record now ends, by its length, where the third begins.
+    // The first block now ends, by its length, where the third begins.
     let at = places[0].start + 30;
     bytes.drain(at..at + places[1].len());
     fs::write(&path, bytes).unwrap();
@@ -231,6 +266,7 @@ proptest! {
     fn prop_what_damage_does_not_touch_is_read_and_nothing_else(
         changes in prop::collection::vec((any::<prop::sample::Index>(), change()), 1..6),
         sizes in prop::collection::vec(1..30_u64, 2..12),
+        format in prop::sample::select(&[Format::One, Format::Two][..]),
     ) {
         let folder = tempfile::tempdir().unwrap();
         let dir = folder.path();
@@ -243,6 +279,10 @@ proptest! {
         }
         drop(queue);
         let path = files_of(dir, "segment").remove(0);
+        let mut whereabouts: Vec<_> = places.iter().map(|(place, _)| place.clone()).collect();
+        format.rewrite(&path, &mut whereabouts);
+        let ids = places.into_iter().map(|(_, ids)| ids);
+        let places: Vec<_> = whereabouts.into_iter().zip(ids).collect();
         let before = fs::read(&path).unwrap();
         let mut bytes: Vec<Byte> = before.iter().copied().zip((0..).map(Some)).collect();
         for (at, change) in &changes {
@@ -268,7 +308,7 @@ proptest! {
 #[test]
 fn bytes_that_only_pretend_to_be_records_are_given_up_and_cost_no_time() {
     let folder = tempfile::tempdir().unwrap();
-    let (path, bytes, places) = four_batches(folder.path());
+    let (path, bytes, places) = four_batches(folder.path(), Format::Two);
     // As many frames as fit, each with a checksum of its own that holds, over a payload of half a file that does not.
     let mut hostile = bytes.clone();
     let mut header = Vec::new();
@@ -283,8 +323,8 @@ fn bytes_that_only_pretend_to_be_records_are_given_up_and_cost_no_time() {
     fs::write(&path, &hostile).unwrap();
     let reader = reader(&path);
     let Beginning::Head { first, .. } = reader.beginning().unwrap() else { panic!("no head") };
-    let Contents { records, damage, .. } = reader.contents(first).unwrap();
-    assert_eq!((records, damage.at), (4, Some(bytes.len() as u64)), "the rest is given up");
+    let Contents { blocks, damage, .. } = reader.contents(first).unwrap();
+    assert_eq!((blocks, damage.at), (4, Some(bytes.len() as u64)), "the rest is given up");
     assert!(reader.is_patience_lost());
     let (mut queue, _) = open(folder.path(), LIMIT);
     assert_eq!(drain(&mut queue, 10_000).0, ticks(0..12));

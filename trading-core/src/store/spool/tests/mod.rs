@@ -1,6 +1,7 @@
 //! The spool's promises, on a real disk.
 
 mod damage;
+mod kinds;
 mod odd;
 mod others;
 mod place;
@@ -13,7 +14,7 @@ use proptest::prelude::*;
 use rust_decimal::Decimal;
 
 use super::*;
-use crate::domain::{Instrument, Side, Source, Timestamp, TradeId};
+use crate::domain::{Instrument, Side, Source, Tick, Timestamp, TradeId};
 use crate::store::folder::Folder;
 
 const DATABASE: &str = "11111111-2222 real exchanges";
@@ -81,16 +82,20 @@ pub(super) fn any_tick() -> impl Strategy<Value = Tick> {
     )
 }
 
-fn open(dir: &Path, max_bytes: u64) -> (Queue, Vec<Foreign>) {
+fn open(dir: &Path, max_bytes: u64) -> (Queue<Tick>, Vec<Foreign>) {
     open_for(dir, max_bytes, DATABASE)
 }
 
-fn open_for(dir: &Path, max_bytes: u64, names: impl Into<SpoolNames>) -> (Queue, Vec<Foreign>) {
+fn open_for(
+    dir: &Path,
+    max_bytes: u64,
+    names: impl Into<SpoolNames>,
+) -> (Queue<Tick>, Vec<Foreign>) {
     Queue::open(dir, max_bytes, names, false).unwrap()
 }
 
 /// Also what was set aside, and what is nameless.
-fn open_all(dir: &Path) -> Queue {
+fn open_all(dir: &Path) -> Queue<Tick> {
     Queue::open(dir, LIMIT, DATABASE, true).unwrap().0
 }
 
@@ -100,16 +105,16 @@ fn slots(dir: &Path) -> Vec<PathBuf> {
     slots.folders.iter().map(|(_, folder)| folder.path().to_owned()).collect()
 }
 
-/// Everything that can be read, in order, and how many ticks could not be.
-fn drain(queue: &mut Queue, ticks_max: usize) -> (Vec<Tick>, u64) {
-    let (mut ticks, mut unreadable) = (Vec::new(), 0);
-    while let Some(oldest) = queue.oldest(ticks_max).unwrap() {
-        ticks.extend(oldest.ticks);
+/// Everything that can be read, in order, and how many records could not be.
+fn drain<R: Spooled>(queue: &mut Queue<R>, records_max: usize) -> (Vec<R>, u64) {
+    let (mut records, mut unreadable) = (Vec::new(), 0);
+    while let Some(oldest) = queue.oldest(records_max).unwrap() {
+        records.extend(oldest.records);
         unreadable += oldest.unreadable;
         queue.remove(&oldest.position);
     }
     assert_eq!(queue.backlog(), Backlog::default());
-    (ticks, unreadable)
+    (records, unreadable)
 }
 
 /// The files of a kind, in all slots.
@@ -138,9 +143,9 @@ fn what_is_appended_comes_back_in_order_and_takes_no_room_when_it_is_drained() {
         .sum();
     assert_eq!(backlog.bytes, on_disk);
     let oldest = queue.oldest(250).unwrap().unwrap();
-    assert_eq!(oldest.ticks.len(), 200, "whole batches, up to the limit");
+    assert_eq!(oldest.records.len(), 200, "whole batches, up to the limit");
     let oldest = queue.oldest(1).unwrap().unwrap();
-    assert_eq!(oldest.ticks.len(), 100, "one batch at least");
+    assert_eq!(oldest.records.len(), 100, "one batch at least");
     assert_eq!(drain(&mut queue, 250), (ticks(0..3_000), 0));
     assert!(files_of(folder.path(), "segment").is_empty());
     queue.append(&ticks(0..5)).unwrap();
@@ -191,7 +196,7 @@ fn it_never_takes_more_than_its_limit_and_goes_on_when_there_is_room_again() {
     let mut stored = Vec::new();
     while queue.append(&ticks(appended..appended + 500)).is_err() {
         let oldest = queue.oldest(500).unwrap().unwrap();
-        stored.extend(oldest.ticks);
+        stored.extend(oldest.records);
         queue.remove(&oldest.position);
     }
     assert!(stored.len() < usize::try_from(appended).unwrap() / 4, "{}", stored.len());
@@ -241,8 +246,8 @@ fn each_process_has_a_slot_and_takes_over_those_of_dead_ones() {
 #[test]
 fn all_slots_taken_is_said() {
     let folder = tempfile::tempdir().unwrap();
-    let held: Vec<Queue> = (0..SLOTS_MAX).map(|_| open(folder.path(), LIMIT).0).collect();
-    let error = Queue::open(folder.path(), LIMIT, DATABASE, false).unwrap_err();
+    let held: Vec<Queue<Tick>> = (0..SLOTS_MAX).map(|_| open(folder.path(), LIMIT).0).collect();
+    let error = Queue::<Tick>::open(folder.path(), LIMIT, DATABASE, false).unwrap_err();
     assert!(error.to_string().starts_with("all 64 slots of the spool"), "{error}");
     drop(held);
     open(folder.path(), LIMIT);
@@ -367,7 +372,7 @@ async fn the_spool_gives_the_buffer_back_and_says_what_waits() {
     };
     assert_eq!(kept, ticks(next - 1_000..next), "what does not fit stays with the caller");
     drop(spool);
-    let (spool, found) = Spool::open(dir, 1 << 20, DATABASE.to_owned()).await.unwrap();
+    let (spool, found) = Spool::<Tick>::open(dir, 1 << 20, DATABASE.to_owned()).await.unwrap();
     assert_eq!((found.backlog.ticks, found.backlog), (next - 1_000, spool.backlog()));
     while let Some(oldest) = spool.oldest(10_000).await.unwrap() {
         spool.remove(oldest.position).await.unwrap();

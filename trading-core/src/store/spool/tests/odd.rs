@@ -45,10 +45,10 @@ fn an_odd_entry_is_named_and_everything_else_is_drained() {
             "10.segment",
             |path| {
                 let mut bytes = fs::read(path.with_file_name("0000000001.segment")).unwrap();
-                bytes[7] = b'2';
+                bytes[7] = b'4';
                 fs::write(path, bytes).unwrap();
             },
-            "a newer trading-core wrote it (format 2)",
+            "a newer trading-core wrote it (format 4)",
         ),
         (
             "11.segment",

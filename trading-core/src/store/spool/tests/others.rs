@@ -90,7 +90,7 @@ fn a_spool_that_is_a_link_is_refused() {
     for target in [ground.private.clone(), ground.private.join("deeper")] {
         symlink(&target, &dir).unwrap();
         theirs(&dir);
-        let error = Queue::open(&dir, LIMIT, DATABASE, false).unwrap_err();
+        let error = Queue::<Tick>::open(&dir, LIMIT, DATABASE, false).unwrap_err();
         assert!(error.cause().contains("a symbolic link that another user controls"), "{error:?}");
         assert!(status(&dir, LIMIT).is_err());
         ground.is_untouched();
@@ -98,7 +98,8 @@ fn a_spool_that_is_a_link_is_refused() {
     }
     // The same further up on the way.
     symlink(&ground.private, ground.theirs.join("up")).unwrap();
-    let error = Queue::open(&ground.theirs.join("up/spool"), LIMIT, DATABASE, false).unwrap_err();
+    let error =
+        Queue::<Tick>::open(&ground.theirs.join("up/spool"), LIMIT, DATABASE, false).unwrap_err();
     assert!(error.cause().contains("up on the way to it is a symbolic link"), "{error:?}");
     ground.is_untouched();
 }
@@ -141,6 +142,6 @@ fn a_way_through_the_directories_of_two_users_is_refused() {
     let dir = ground.theirs.join("another");
     fs::create_dir(&dir).unwrap();
     chown(&dir, Some(OTHER + 1), None).unwrap();
-    let error = Queue::open(&dir.join("spool"), LIMIT, DATABASE, false).unwrap_err();
+    let error = Queue::<Tick>::open(&dir.join("spool"), LIMIT, DATABASE, false).unwrap_err();
     assert!(error.cause().contains("directories of the users number 47114 and"), "{error:?}");
 }

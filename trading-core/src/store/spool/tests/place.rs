@@ -10,7 +10,7 @@ fn a_file_that_somebody_removes_does_not_hold_up_the_others() {
     queue.append(&ticks(0..10)).unwrap();
     fs::remove_file(files_of(dir, "segment").remove(0)).unwrap();
     let oldest = queue.oldest(1_000).unwrap().unwrap();
-    assert_eq!((oldest.ticks.len(), oldest.unreadable), (0, 10));
+    assert_eq!((oldest.records.len(), oldest.unreadable), (0, 10));
     queue.append(&ticks(10..15)).unwrap();
     queue.remove(&oldest.position);
     assert_eq!(drain(&mut queue, 1_000), (ticks(10..15), 0), "not written to the removed file");
