@@ -11,8 +11,8 @@ use tracing::error;
 use super::market_hours::MarketHours;
 use crate::simulator::{Simulator, SimulatorError, SimulatorOptions};
 
-/// The most that Bybit's REST side shows of a symbol in a demonstration.
-const BYBIT_HISTORY_MAX: usize = 20_000;
+/// The most that such a REST side shows of a symbol in a demonstration.
+const HISTORY_MAX: usize = 20_000;
 
 /// Simulated exchanges, until they are ended.
 #[derive(Debug)]
@@ -25,8 +25,8 @@ pub(super) struct ServedExchanges {
 impl ServedExchanges {
     /// Serves them, with as much history as a demonstration needs.
     pub(super) async fn serve(options: SimulatorOptions) -> Result<Self, SimulatorError> {
-        let bybit_history = Some(bybit_history(options.rate));
-        let simulator = Simulator::bind(SimulatorOptions { bybit_history, ..options }).await?;
+        let history = Some(history(options.rate));
+        let simulator = Simulator::bind(SimulatorOptions { history, ..options }).await?;
         let address = simulator.address();
         let (mut tasks, stop) = (JoinSet::new(), CancellationToken::new());
         let run = simulator.run(stop.clone());
@@ -58,9 +58,9 @@ impl ServedExchanges {
     }
 }
 
-/// Trades that Bybit's REST side shows in a demonstration, where the real one has sixty: ten minutes of a symbol, so that
-/// what a killed run had in memory only is fetched again.
-fn bybit_history(rate: Decimal) -> usize {
+/// Trades that a REST side shows in a demonstration where the real one has only a few (Bybit: sixty): ten minutes of a
+/// symbol, so that what a killed run had in memory only is fetched again.
+fn history(rate: Decimal) -> usize {
     let trades = rate.checked_mul(Decimal::from(600)).and_then(|trades| trades.to_usize());
-    trades.unwrap_or(BYBIT_HISTORY_MAX).clamp(1_000, BYBIT_HISTORY_MAX)
+    trades.unwrap_or(HISTORY_MAX).clamp(1_000, HISTORY_MAX)
 }

@@ -14,7 +14,7 @@ use axum::routing::get;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::faults::Order;
+use super::faults::FaultOrder;
 use super::market::{Listing, Trade};
 use super::shared::Shared;
 use super::venue::Venue;
@@ -111,7 +111,7 @@ async fn journal(State(shared): State<Arc<Shared>>) -> Response {
 
 async fn order(
     State(shared): State<Arc<Shared>>,
-    body: Result<Json<Order>, JsonRejection>,
+    body: Result<Json<FaultOrder>, JsonRejection>,
 ) -> Response {
     let order = match body {
         Ok(Json(order)) => order,

@@ -13,7 +13,7 @@ use crate::domain::Timestamp;
 /// What happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Kind {
+pub enum EntryKind {
     /// A client connected.
     Open,
     /// A connection ended by the client's or the venue's rules.
@@ -46,7 +46,7 @@ pub struct Entry {
     /// Which connection, counted from 1 at each exchange.
     pub connection: u64,
     /// What.
-    pub kind: Kind,
+    pub kind: EntryKind,
     /// Which symbol, for what happens to one symbol only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub symbol: Option<String>,
@@ -63,7 +63,7 @@ impl Entry {
         at: Timestamp,
         venue: Venue,
         connection: u64,
-        kind: Kind,
+        kind: EntryKind,
         trades: Option<(&str, u64, u64)>,
     ) -> Self {
         Self {
@@ -95,7 +95,7 @@ pub struct Count {
     /// The exchange.
     pub exchange: &'static str,
     /// What.
-    pub kind: Kind,
+    pub kind: EntryKind,
     /// How often; runs of trades count once.
     pub times: u64,
     /// How many trades it concerned.
@@ -118,7 +118,7 @@ pub struct Journal {
 pub(super) struct Keeper {
     entries: VecDeque<Entry>,
     forgotten: u64,
-    counts: BTreeMap<(&'static str, Kind), (u64, u64)>,
+    counts: BTreeMap<(&'static str, EntryKind), (u64, u64)>,
 }
 
 impl Keeper {
@@ -166,7 +166,7 @@ mod tests {
 
     fn skipped(first: u64, last: u64) -> Entry {
         let at = Timestamp::from_micros(1).unwrap();
-        Entry::new(at, Venue::OKX, 1, Kind::Skip, Some(("BTCUSDT", first, last)))
+        Entry::new(at, Venue::OKX, 1, EntryKind::Skip, Some(("BTCUSDT", first, last)))
     }
 
     #[test]
@@ -182,6 +182,9 @@ mod tests {
         assert_eq!((journal.entries.len(), journal.forgotten), (Keeper::CAPACITY, 1));
         let trades = Keeper::CAPACITY as u64 + 3;
         let times = Keeper::CAPACITY as u64 + 1;
-        assert_eq!(journal.counts, [Count { exchange: "okx", kind: Kind::Skip, times, trades }]);
+        assert_eq!(
+            journal.counts,
+            [Count { exchange: "okx", kind: EntryKind::Skip, times, trades }]
+        );
     }
 }

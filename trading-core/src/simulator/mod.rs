@@ -34,9 +34,10 @@ mod shared;
 mod venue;
 
 pub use faults::{
-    Action, FaultError, FaultsHandle, Order, Report, RestFault, Switches, SwitchesError, Target,
+    Action, FaultError, FaultOrder, FaultReport, FaultsHandle, RestFault, Switches, SwitchesError,
+    Target,
 };
-pub use journal::{Count, Entry, Journal, Kind};
+pub use journal::{Count, Entry, EntryKind, Journal};
 pub use limits::RestLimits;
 pub use market::{
     Bursts, Candle, Closure, Listing, MARKET_BEGAN, MARKET_VERSION, Market, MarketError,

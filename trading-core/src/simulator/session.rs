@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use super::faults::{Fate, FaultsHandle, Turn};
-use super::journal::{Entry, Kind};
+use super::journal::{Entry, EntryKind};
 use super::market::Listing;
 use super::outbox::Outbox;
 use super::venue::Venue;
@@ -15,6 +15,9 @@ use crate::domain::Timestamp;
 
 /// Trades of one symbol that one turn sends at most, before the socket is asked to take them.
 const TURN_TRADES: u64 = 1_024;
+
+/// The mean year of the calendar.
+const YEAR_MILLIS: i64 = 31_556_952_000;
 
 /// What a message carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,8 +62,8 @@ impl Context<'_> {
         }
         let next = listing.due(self.now).map_or(listing.first_id(), |id| id + 1);
         let listing = Arc::clone(listing);
-        let (since, is_silent) = (self.now, false);
-        self.subscriptions.push(Subscription { listing, channel, next, since, is_silent });
+        let since = self.now;
+        self.subscriptions.push(Subscription { listing, channel, next, since, is_silent: false });
         true
     }
 
@@ -168,12 +171,12 @@ impl Session {
     pub(super) fn turn(&mut self, now: Timestamp, out: &mut Outbox) -> Turned {
         let mut turn = self.faults.turn(self.venue, self.connection, self.opened_at, now);
         if turn.cut {
-            self.record(Kind::Cut, now, None);
+            self.record(EntryKind::Cut, now, None);
             return Turned::Cut;
         }
         if turn.stalled != self.stalled {
             self.stalled = turn.stalled;
-            self.record(if turn.stalled { Kind::Stall } else { Kind::Resume }, now, None);
+            self.record(if turn.stalled { EntryKind::Stall } else { EntryKind::Resume }, now, None);
         }
         let passed = (now.as_micros() - self.turned_at.as_micros()).max(0).cast_unsigned();
         self.turned_at = now;
@@ -206,7 +209,7 @@ impl Session {
             let is_silent = turn.is_silent(symbol, subscription.since);
             if is_silent != subscription.is_silent {
                 subscription.is_silent = is_silent;
-                let kind = if is_silent { Kind::Stall } else { Kind::Resume };
+                let kind = if is_silent { EntryKind::Stall } else { EntryKind::Resume };
                 self.record_symbol(kind, now, symbol);
             }
             if is_silent {
@@ -280,11 +283,11 @@ impl Session {
         }
     }
 
-    fn record(&self, kind: Kind, at: Timestamp, trades: Option<(&str, u64, u64)>) {
+    fn record(&self, kind: EntryKind, at: Timestamp, trades: Option<(&str, u64, u64)>) {
         self.faults.record(Entry::new(at, self.venue, self.connection, kind, trades));
     }
 
-    fn record_symbol(&self, kind: Kind, at: Timestamp, symbol: &str) {
+    fn record_symbol(&self, kind: EntryKind, at: Timestamp, symbol: &str) {
         let entry = Entry::new(at, self.venue, self.connection, kind, None);
         self.faults.record(Entry { symbol: Some(symbol.to_owned()), ..entry });
     }
@@ -303,8 +306,8 @@ impl Session {
 /// Gives the trade in the last frame another time: as if its exchange's clock were sixteen years ahead.
 fn misdate(listing: &Listing, id: u64, out: &mut Outbox) {
     let Some(trade) = listing.trade(id) else { return };
-    let (true_millis, year) = (trade.at.as_millis(), 31_556_952_000_i64);
-    out.replace_in_last(&true_millis.to_string(), &(true_millis + 16 * year).to_string());
+    let true_millis = trade.at.as_millis();
+    out.replace_in_last(&true_millis.to_string(), &(true_millis + 16 * YEAR_MILLIS).to_string());
     let date = trade.at.to_string();
     if let Some((date, true_year)) = date.get(..10).zip(date.get(..4)) {
         let moved = true_year.parse::<u32>().map_or(2042, |year| year + 16);

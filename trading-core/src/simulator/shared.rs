@@ -46,7 +46,7 @@ impl fmt::Debug for Clock {
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) market: Market,
-    pub(super) bybit_history: Option<usize>,
+    pub(super) history: Option<usize>,
     pub(super) faults: FaultsHandle,
     pub(super) clock: Clock,
     /// The `Server` header of every answer.

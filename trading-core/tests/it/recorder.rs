@@ -9,7 +9,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use rust_decimal::Decimal;
 use sqlx::PgPool;
-use trading_core::simulator::{Action, Kind, Market, MarketOptions};
+use trading_core::simulator::{Action, EntryKind, Market, MarketOptions};
 use trading_core::store::embedded::Cluster;
 use trading_core::store::embedded::command::stop;
 
@@ -136,7 +136,7 @@ async fn through_cuts_stalls_repeats_broken_frames_and_a_crashed_database_only_w
     let dropped: BTreeSet<(String, String, u64)> = journal
         .entries
         .iter()
-        .filter(|entry| matches!(entry.kind, Kind::Skip | Kind::Malformed))
+        .filter(|entry| matches!(entry.kind, EntryKind::Skip | EntryKind::Malformed))
         .filter_map(|entry| Some((entry, entry.symbol.clone()?, entry.first?, entry.last?)))
         .flat_map(|(entry, symbol, first, last)| {
             (first..=last).map(move |id| (entry.exchange.to_owned(), symbol.clone(), id))

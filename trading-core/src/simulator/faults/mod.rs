@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use self::switches::SwitchesError as Refused;
-use super::journal::{Entry, Journal, Keeper, Kind};
+use super::journal::{Entry, EntryKind, Journal, Keeper};
 use super::market::{Listing, hash, stream};
 use super::venue::{UnknownVenue, Venue};
 use crate::domain::{Timestamp, lock};
@@ -91,7 +91,7 @@ pub enum FaultError {
 /// The body of `POST /control/faults`: switches, an action, or both.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Order {
+pub struct FaultOrder {
     switches: Option<String>,
     action: Option<String>,
     exchange: Option<String>,
@@ -104,7 +104,7 @@ pub struct Order {
 
 /// The answer of `GET /control/faults`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Report {
+pub struct FaultReport {
     /// The switches, as text.
     pub switches: String,
     /// Actions that wait for their trades.
@@ -171,12 +171,12 @@ pub(super) enum Fate {
 }
 
 impl Fate {
-    pub(super) const fn kind(self) -> Kind {
+    pub(super) const fn kind(self) -> EntryKind {
         match self {
-            Self::Deliver | Self::Skip => Kind::Skip,
-            Self::Repeat => Kind::Repeat,
-            Self::Malform => Kind::Malformed,
-            Self::Misdate => Kind::Misdated,
+            Self::Deliver | Self::Skip => EntryKind::Skip,
+            Self::Repeat => EntryKind::Repeat,
+            Self::Malform => EntryKind::Malformed,
+            Self::Misdate => EntryKind::Misdated,
         }
     }
 }
@@ -237,7 +237,7 @@ impl Turn {
 
 /// A connection that was let in; it is forgotten when this is dropped.
 #[derive(Debug)]
-pub(super) struct Admission {
+pub(super) struct Admitted {
     pub(super) connection: u64,
     /// Cancelled when a fault cuts the connection.
     pub(super) cut: CancellationToken,
@@ -245,7 +245,7 @@ pub(super) struct Admission {
     faults: FaultsHandle,
 }
 
-impl Drop for Admission {
+impl Drop for Admitted {
     fn drop(&mut self) {
         self.faults.state().open.remove(&(self.venue, self.connection));
     }
@@ -322,7 +322,7 @@ impl FaultsHandle {
     /// # Errors
     ///
     /// When it is not understood; then nothing of it is done.
-    pub fn order(&self, order: &Order, now: Timestamp) -> Result<(), FaultError> {
+    pub fn order(&self, order: &FaultOrder, now: Timestamp) -> Result<(), FaultError> {
         let switches = order.switches.as_deref().map(str::parse).transpose()?;
         let target = Target {
             exchange: order.exchange.as_deref().map(str::parse).transpose()?,
@@ -338,14 +338,14 @@ impl FaultsHandle {
 
     /// What is switched on, which actions wait, and which connections are open.
     #[must_use]
-    pub fn report(&self) -> Report {
+    pub fn report(&self) -> FaultReport {
         let state = self.state();
         let mut connections: BTreeMap<_, Vec<_>> = BTreeMap::new();
         for (venue, connection) in state.open.keys() {
             connections.entry(venue.name()).or_default().push(*connection);
         }
         let waiting = state.waiting.len();
-        Report { switches: state.switches.to_string(), waiting, connections }
+        FaultReport { switches: state.switches.to_string(), waiting, connections }
     }
 
     /// What was done to the clients.
@@ -372,7 +372,7 @@ impl FaultsHandle {
     }
 
     /// Lets a connection in, or refuses it.
-    pub(super) fn admit(&self, venue: Venue, now: Timestamp) -> Option<Admission> {
+    pub(super) fn admit(&self, venue: Venue, now: Timestamp) -> Option<Admitted> {
         let mut state = self.state();
         let count = state.connected.entry(venue).or_default();
         *count += 1;
@@ -380,7 +380,7 @@ impl FaultsHandle {
         let drawn = hash(self.stream(venue, connection), 2) % 1_000_000;
         let refused = drawn < u64::from(state.switches.refuse)
             || state.happens(Timed::Refuse, venue, connection, now);
-        let kind = if refused { Kind::Refuse } else { Kind::Open };
+        let kind = if refused { EntryKind::Refuse } else { EntryKind::Open };
         state.journal.record(Entry::new(now, venue, connection, kind, None));
         if refused {
             return None;
@@ -388,7 +388,7 @@ impl FaultsHandle {
         let cut = CancellationToken::new();
         state.open.insert((venue, connection), cut.clone());
         drop(state);
-        Some(Admission { connection, cut, venue, faults: self.clone() })
+        Some(Admitted { connection, cut, venue, faults: self.clone() })
     }
 
     pub(super) fn turn(
@@ -489,7 +489,7 @@ impl State {
     }
 }
 
-fn parse(name: &str, order: &Order) -> Result<Action, FaultError> {
+fn parse(name: &str, order: &FaultOrder) -> Result<Action, FaultError> {
     let lasting = order.lasting.as_deref().and_then(|text| humantime::parse_duration(text).ok());
     let trades = order.trades.unwrap_or(1);
     match (name, lasting) {

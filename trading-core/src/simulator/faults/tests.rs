@@ -16,7 +16,7 @@ fn binance(faults: &str) -> Client {
     client
 }
 
-fn journaled(client: &Client, kind: Kind) -> BTreeSet<u64> {
+fn journaled(client: &Client, kind: EntryKind) -> BTreeSet<u64> {
     let entries = client.faults.journal().entries;
     entries
         .into_iter()
@@ -39,9 +39,9 @@ proptest! {
         let (whole, broken): (Vec<_>, Vec<_>) =
             frames.into_iter().partition(|frame| serde_json::from_str::<serde_json::Value>(frame).is_ok());
         let ids = numbers(&whole, "t");
-        let (skipped, garbled) = (journaled(&client, Kind::Skip), journaled(&client, Kind::Malformed));
+        let (skipped, garbled) = (journaled(&client, EntryKind::Skip), journaled(&client, EntryKind::Malformed));
         prop_assert_eq!(broken.len(), garbled.len());
-        let repeated = journaled(&client, Kind::Repeat);
+        let repeated = journaled(&client, EntryKind::Repeat);
         let mut expected: Vec<u64> = (first..=client.newest("BTCUSDT").id)
             .filter(|id| !skipped.contains(id) && !garbled.contains(id))
             .flat_map(|id| std::iter::repeat_n(id, 1 + usize::from(repeated.contains(&id))))
@@ -60,8 +60,8 @@ fn what_happens_depends_on_the_seed_and_not_on_the_steps() {
     for _ in 0..100 {
         other.wait(100);
     }
-    assert_eq!(journaled(&one, Kind::Skip), journaled(&other, Kind::Skip));
-    assert!(journaled(&one, Kind::Skip).len() > 100);
+    assert_eq!(journaled(&one, EntryKind::Skip), journaled(&other, EntryKind::Skip));
+    assert!(journaled(&one, EntryKind::Skip).len() > 100);
 }
 
 #[test]
@@ -70,7 +70,7 @@ fn aggregated_orders_are_skipped_whole() {
     let mut before = client.newest("BTCUSDT").id;
     client.say(r#"{"op":"subscribe","args":[{"channel":"trades","instId":"BTC-USDT"}]}"#);
     let frames = client.wait(5_000);
-    let skipped = journaled(&client, Kind::Skip);
+    let skipped = journaled(&client, EntryKind::Skip);
     for (id, count) in numbers(&frames, "tradeId").into_iter().zip(numbers(&frames, "count")) {
         assert!((before + 1..=id - count).all(|missing| skipped.contains(&missing)));
         before = id;
@@ -91,7 +91,7 @@ fn an_action_takes_the_next_trades_that_it_concerns_and_no_others() {
         ids.extend(numbers(&client.wait(5), "t"));
     }
     assert_eq!(ids[0], first + 3);
-    assert_eq!(journaled(&client, Kind::Skip), (first..first + 3).collect());
+    assert_eq!(journaled(&client, EntryKind::Skip), (first..first + 3).collect());
     assert_eq!(client.faults.report().waiting, 1, "OKX's still waits");
 }
 
@@ -114,7 +114,7 @@ fn a_misdated_trade_is_years_ahead_and_all_else_of_it_is_true() {
             let years_ahead = client.now.plus_micros(10 * 365 * 86_400_000_000);
             let ahead = ticks.iter().filter(|tick| tick.exchange_at > years_ahead).count();
             ticks.iter_mut().for_each(|tick| tick.exchange_at = Timestamp::EPOCH);
-            (ticks, ahead, journaled(&client, Kind::Misdated).len())
+            (ticks, ahead, journaled(&client, EntryKind::Misdated).len())
         };
         let (honest, misdated) = (run(0), run(3));
         assert_eq!((honest.1, honest.2), (0, 0), "{venue:?}");
@@ -136,8 +136,9 @@ fn a_stalled_connection_is_silent_and_then_sends_what_it_owes() {
     assert_eq!(client.turned, Turned::Stalled);
     let frames = client.wait(1);
     assert_eq!(numbers(&frames, "t"), (first..=client.newest("BTCUSDT").id).collect::<Vec<_>>());
-    let kinds: Vec<Kind> = client.faults.journal().entries.iter().map(|entry| entry.kind).collect();
-    assert_eq!(kinds, [Kind::Open, Kind::Stall, Kind::Resume]);
+    let kinds: Vec<EntryKind> =
+        client.faults.journal().entries.iter().map(|entry| entry.kind).collect();
+    assert_eq!(kinds, [EntryKind::Open, EntryKind::Stall, EntryKind::Resume]);
 }
 
 #[test]
@@ -156,8 +157,13 @@ fn a_stalled_symbol_is_silent_beside_the_others_until_it_is_subscribed_anew() {
     client.say(&SUBSCRIBE.replace("SUBSCRIBE", "UNSUBSCRIBE"));
     client.say(SUBSCRIBE);
     assert!(of(&client.wait(5_000), "BTCUSDT") > 100);
-    let stalls: Vec<_> =
-        client.faults.journal().entries.into_iter().filter(|it| it.kind == Kind::Stall).collect();
+    let stalls: Vec<_> = client
+        .faults
+        .journal()
+        .entries
+        .into_iter()
+        .filter(|it| it.kind == EntryKind::Stall)
+        .collect();
     assert_eq!(stalls.len(), 1);
     assert_eq!(stalls[0].symbol.as_deref(), Some("BTCUSDT"));
 }
@@ -237,7 +243,7 @@ fn an_order_is_taken_whole_or_not_at_all() {
     order(r#"{"switches":"skip=0.5","action":"skip","trades":2,"exchange":"okx"}"#).unwrap();
     assert_eq!(
         handle.report(),
-        Report { switches: "skip=0.5".into(), waiting: 1, connections: BTreeMap::new() }
+        FaultReport { switches: "skip=0.5".into(), waiting: 1, connections: BTreeMap::new() }
     );
     for wrong in [
         r#"{"switches":"none","action":"stall"}"#,

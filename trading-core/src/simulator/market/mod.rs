@@ -50,9 +50,14 @@ pub struct MarketOptions {
 
 impl Default for MarketOptions {
     fn default() -> Self {
-        let (rate, unissued) = (Decimal::TEN, Decimal::ZERO);
-        let (symbols, closures) = (Vec::new(), Vec::new());
-        Self { seed: 1, rate, bursts: None, symbols, unissued, closures }
+        Self {
+            seed: 1,
+            rate: Decimal::TEN,
+            bursts: None,
+            symbols: Vec::new(),
+            unissued: Decimal::ZERO,
+            closures: Vec::new(),
+        }
     }
 }
 

@@ -25,8 +25,8 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, info};
 
 use super::control;
-use super::faults::{Admission, FaultsHandle, RestFault, Switches};
-use super::journal::{Entry, Kind};
+use super::faults::{Admitted, FaultsHandle, RestFault, Switches};
+use super::journal::{Entry, EntryKind};
 use super::limits::{Limiter, RestLimits};
 use super::market::{Bursts, Closure, MARKET_VERSION, Market, MarketError, MarketOptions};
 use super::outbox::{Frame, Outbox};
@@ -67,9 +67,9 @@ pub struct SimulatorOptions {
     pub unissued: Decimal,
     /// When the market stood still, oldest first, in whole milliseconds.
     pub closures: Vec<Closure>,
-    /// How many of a symbol's newest trades Bybit's REST side shows, however few are asked for; `None`: as many as are
-    /// asked for and sixty at most, as the real one.
-    pub bybit_history: Option<usize>,
+    /// How many of a symbol's newest trades a REST side shows that cannot be asked for older ones, as Bybit's, however few
+    /// are asked for; `None`: as many as the real one.
+    pub history: Option<usize>,
     /// How often the REST sides may be asked.
     pub rest_limits: RestLimits,
     /// Faults that are on from the start.
@@ -93,7 +93,7 @@ impl Default for SimulatorOptions {
             symbols,
             unissued,
             closures,
-            bybit_history: None,
+            history: None,
             rest_limits: RestLimits::default(),
             faults: Switches::default(),
             announced: false,
@@ -149,7 +149,7 @@ impl Simulator {
         let address = listener.local_addr().map_err(failed)?;
         let shared = Shared {
             market,
-            bybit_history: options.bybit_history,
+            history: options.history,
             faults: FaultsHandle::new(seed, options.faults),
             clock: options.clock,
             server: announced.then(|| HeaderValue::try_from(announcement).ok()).flatten(),
@@ -313,7 +313,7 @@ async fn ask(
     }
     // A day of candles is a million trades: not on the threads that serve the sockets.
     let path: Vec<String> = path.iter().map(|segment| (*segment).to_owned()).collect();
-    let (market, history) = (shared.market.clone(), shared.bybit_history);
+    let (market, history) = (shared.market.clone(), shared.history);
     let answer = spawn_blocking(move || {
         let path: Vec<&str> = path.iter().map(String::as_str).collect();
         venue.0.rest(&market, &Request { path: &path, query: &query, now, history })
@@ -353,14 +353,14 @@ async fn connection(
     mut socket: WebSocket,
     shared: Arc<Shared>,
     venue: Venue,
-    admission: Admission,
+    admission: Admitted,
     protocol: Box<dyn Protocol>,
 ) {
     let end = tokio::select! {
         biased;
         () = shared.stop.cancelled() => End::Stopped,
         () = admission.cut.cancelled() => {
-            let entry = Entry::new(shared.clock.now(), venue, admission.connection, Kind::Cut, None);
+            let entry = Entry::new(shared.clock.now(), venue, admission.connection, EntryKind::Cut, None);
             shared.faults.record(entry);
             End::Cut
         }
@@ -370,7 +370,7 @@ async fn connection(
         End::Cut => {}
         End::Closed => {
             let now = shared.clock.now();
-            let entry = Entry::new(now, venue, admission.connection, Kind::Close, None);
+            let entry = Entry::new(now, venue, admission.connection, EntryKind::Close, None);
             shared.faults.record(entry);
         }
         End::Stopped => {
