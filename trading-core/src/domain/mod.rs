@@ -3,6 +3,7 @@
 //! No I/O and no clock but [`Timestamp::now`] and [`RecorderClock::now`], which only the edges call. Imports nothing else of ours, so
 //! every room may use it.
 
+mod backoff;
 pub mod bounds;
 mod clock;
 mod consensus;
@@ -23,6 +24,7 @@ mod tick;
 mod time;
 mod when;
 
+pub use backoff::Backoff;
 pub use clock::ClockOffset;
 pub use consensus::{APART_MICROS, Consensus, DATABASE, Witness, consensus};
 pub use count::count;

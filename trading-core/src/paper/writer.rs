@@ -7,7 +7,6 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use tokio::select;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout_at};
@@ -16,6 +15,7 @@ use tracing::{debug, error, info, warn};
 use super::changes::Changes;
 use super::error::{PaperError, Remedy};
 use super::store::Store;
+use crate::domain::Backoff;
 use crate::store::cause_of;
 
 /// How long changes are gathered before they are written.
@@ -24,8 +24,13 @@ const WRITE_INTERVAL: Duration = Duration::from_secs(1);
 /// Rows that may wait for the database; about 20 MB.
 const WAITING_ROWS_MAX: usize = 50_000;
 
-/// How often missed ticks are told at most.
+/// How often missed ticks are logged at most.
 const MISSED_INTERVAL: Duration = Duration::from_secs(10);
+
+/// The first wait before a database that is away is tried again.
+const RETRY_MIN: Duration = Duration::from_secs(1);
+/// The longest, which jitter may double.
+const RETRY_MAX: Duration = Duration::from_secs(30);
 
 /// A database that is away for longer than this needs somebody.
 const AWAY_ALARM: Duration = Duration::from_secs(60);
@@ -101,7 +106,7 @@ impl<S: Store> Writer<S> {
                 biased;
                 () = sleep_until(self.due), if writes => self.write().await?,
                 () = sleep_until(self.gather_until), if gathers => self.seal(),
-                () = sleep_until(self.missed.next), if self.missed.unsaid > 0 => self.missed.tell(),
+                () = sleep_until(self.missed.next), if self.missed.unsaid > 0 => self.missed.log(),
                 changed = self.stored.changed(), if waits && !self.stored_at_last => {
                     self.stored_at_last = changed.is_err();
                 }
@@ -181,35 +186,35 @@ impl<S: Store> Writer<S> {
 }
 
 /// A time in which the database is away.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Outage {
-    state: Option<(Instant, ExponentialBackoff)>,
+    since: Option<Instant>,
+    backoff: Backoff,
+}
+
+impl Default for Outage {
+    fn default() -> Self {
+        Self { since: None, backoff: Backoff::new(RETRY_MIN, RETRY_MAX, 0) }
+    }
 }
 
 impl Outage {
     /// When to try again after this error.
     pub(super) fn retry_at(&mut self, error: &PaperError) -> Instant {
         let now = Instant::now();
-        let (since, backoff) = self.state.get_or_insert_with(|| {
-            let backoff = ExponentialBuilder::new()
-                .with_min_delay(Duration::from_secs(1))
-                .with_max_delay(Duration::from_secs(30))
-                .without_max_times()
-                .with_jitter();
-            (now, backoff.build())
-        });
-        let away = now.duration_since(*since);
+        let away = now.duration_since(*self.since.get_or_insert(now));
         let cause = cause_of(error);
         if away > AWAY_ALARM {
             error!(away_seconds = away.as_secs(), %error, cause, "Paper trading is not stored, trying on");
         } else {
             warn!(%error, cause, "Paper trading is not stored for now, trying again");
         }
-        now + backoff.next().unwrap_or(AWAY_ALARM)
+        now + self.backoff.next_delay()
     }
 
     fn over(&mut self) {
-        if let Some((since, _)) = self.state.take() {
+        self.backoff.reset();
+        if let Some(since) = self.since.take() {
             let away = since.elapsed();
             info!(away_seconds = away.as_secs(), "Paper trading is stored again");
         } else {
@@ -218,7 +223,7 @@ impl Outage {
     }
 }
 
-/// Missed ticks that were not told yet.
+/// Missed ticks that were not logged yet.
 #[derive(Debug)]
 struct Missed {
     unsaid: u64,
@@ -226,7 +231,7 @@ struct Missed {
 }
 
 impl Missed {
-    fn tell(&mut self) {
+    fn log(&mut self) {
         warn!(ticks = self.unsaid, "Paper trading fell behind and missed ticks");
         self.unsaid = 0;
         self.next = Instant::now() + MISSED_INTERVAL;

@@ -7,7 +7,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use backon::{BackoffBuilder as _, ExponentialBackoff};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
@@ -15,7 +14,7 @@ use tracing::{debug, error, info, warn};
 use super::Spooling;
 use super::ledger::Ledger;
 use super::store_access::StoreAccess;
-use crate::domain::{Tick, count};
+use crate::domain::{Backoff, Tick, count};
 use crate::store::spool::{Backlog, Oldest, Spool};
 use crate::store::{DaysLeft, Remedy, Store, StoreError, cause_of};
 use crate::telemetry::{Lasting, RepeatLimiter};
@@ -37,10 +36,9 @@ pub(super) struct Drain<S> {
     spool_now: CancellationToken,
     /// Ticks that one write carries at most, unless one batch has more.
     ticks_max: usize,
-    /// Decides the jitter of the waits.
-    seed: u64,
-    /// The waits of the failures since the last success.
-    delays: Option<ExponentialBackoff>,
+    backoff: Backoff,
+    /// Whether the last attempt failed: the next one comes after a wait.
+    has_failed: bool,
     /// Ticks drained since the spool was last empty, and since when.
     drained: Option<(Instant, u64)>,
     progress: RepeatLimiter,
@@ -62,8 +60,8 @@ impl<S: Store<Record = Tick>> Drain<S> {
             spool,
             spool_now,
             ticks_max,
-            seed,
-            delays: None,
+            backoff: Backoff::new(PROBE_DELAY, PROBE_DELAY_MAX, seed),
+            has_failed: false,
             drained: None,
             progress: RepeatLimiter::default(),
             failed: RepeatLimiter::default(),
@@ -99,12 +97,12 @@ impl<S: Store<Record = Tick>> Drain<S> {
         self.spool.until_empty_is(false).await;
         self.wait_for_turn().await;
         // What failed is tried again as small as it can be.
-        let ticks_max = if self.delays.is_some() { 1 } else { self.ticks_max };
+        let ticks_max = if self.has_failed { 1 } else { self.ticks_max };
         let oldest = match self.spool.oldest(ticks_max).await {
             Ok(Some(oldest)) => oldest,
             Ok(None) => return,
             Err(error) => {
-                self.wait_longer();
+                self.has_failed = true;
                 self.access.circuit().request_trial();
                 if let Some(unsaid) = self.failed.admit(Instant::now()) {
                     error!(cause = cause_of(&error), "Spool not read: {error}{}", unsaid);
@@ -122,12 +120,12 @@ impl<S: Store<Record = Tick>> Drain<S> {
             Ok(written) => {
                 self.ledger.record_drained(written);
                 self.ledger.record_unreadable(oldest.unreadable);
-                self.delays = None;
+                self.succeed();
                 self.remove(oldest).await;
             }
             Err(StoreError::Days(days)) => self.put_back(oldest, *days).await,
             Err(error) => {
-                self.wait_longer();
+                self.has_failed = true;
                 if error.remedy() == Remedy::Stop {
                     // Perhaps only this batch is refused: the next live one says whether the store takes others.
                     self.access.circuit().request_trial();
@@ -141,9 +139,9 @@ impl<S: Store<Record = Tick>> Drain<S> {
     /// waits behind them is stored.
     async fn put_back(&mut self, oldest: Oldest<Tick>, days: DaysLeft<Tick>) {
         if days.goes_on {
-            self.delays = None;
+            self.succeed();
         } else {
-            self.wait_longer();
+            self.has_failed = true;
         }
         let (_, done) = self.spool.append(days.left).await;
         match done {
@@ -154,7 +152,7 @@ impl<S: Store<Record = Tick>> Drain<S> {
             }
             Err(error) => {
                 // All of it is still there, and written again later.
-                self.wait_longer();
+                self.has_failed = true;
                 if let Some(unsaid) = self.failed.admit(Instant::now()) {
                     warn!(cause = cause_of(&error), "Spooled ticks not put back: {error}{unsaid}");
                 }
@@ -165,33 +163,20 @@ impl<S: Store<Record = Tick>> Drain<S> {
     /// Between two attempts at a store that is away. No longer than until a live batch finds it back.
     async fn wait_for_turn(&mut self) {
         let is_open = self.access.circuit().is_open();
-        if is_open && self.delays.is_none() {
-            self.wait_longer();
-        }
-        let Some(delay) = self.delays.as_mut().map(|it| it.next().unwrap_or(PROBE_DELAY_MAX))
-        else {
+        self.has_failed |= is_open;
+        if !self.has_failed {
             return;
-        };
+        }
         tokio::select! {
-            () = tokio::time::sleep(delay) => {}
-            () = self.access.circuit().until_open_is(false), if is_open => self.delays = None,
+            () = tokio::time::sleep(self.backoff.next_delay()) => {}
+            () = self.access.circuit().until_open_is(false), if is_open => self.succeed(),
         }
     }
 
-    /// The next attempt comes after a wait.
-    fn wait_longer(&mut self) {
-        let seed = &mut self.seed;
-        self.delays.get_or_insert_with(|| {
-            *seed = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
-            backon::ExponentialBuilder::new()
-                .with_min_delay(PROBE_DELAY)
-                .with_max_delay(PROBE_DELAY_MAX)
-                .with_factor(2.0)
-                .with_jitter()
-                .with_jitter_seed(*seed)
-                .without_max_times()
-                .build()
-        });
+    /// The store is there: the next attempt comes at once.
+    const fn succeed(&mut self) {
+        self.has_failed = false;
+        self.backoff.reset();
     }
 
     async fn remove(&mut self, oldest: Oldest<Tick>) {
@@ -205,7 +190,7 @@ impl<S: Store<Record = Tick>> Drain<S> {
         let (_, drained) = self.drained.get_or_insert((now, 0));
         *drained = drained.saturating_add(count(oldest.records.len()));
         if let Err(error) = self.spool.remove(oldest.position).await {
-            self.wait_longer();
+            self.has_failed = true;
             error!(cause = cause_of(&error), "Drained batches not removed from the spool: {error}");
             return;
         }

@@ -12,7 +12,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use backon::BackoffBuilder as _;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
@@ -23,7 +22,7 @@ use super::ledger::Ledger;
 use super::receipt::Outcome;
 use super::store_access::StoreAccess;
 use crate::config::BatchSettings;
-use crate::domain::Tick;
+use crate::domain::{Backoff, Tick};
 use crate::store::spool::{Spool, SpoolError};
 use crate::store::{Remedy, Store, StoreError, cause_of};
 use crate::telemetry::{Lasting, SharedLimiter};
@@ -67,7 +66,7 @@ impl<S: Store<Record = Tick>> Writer<S> {
             batcher_is_full: watch::Sender::new(false),
             rules,
             retry_delay: settings.retry_delay,
-            seed: AtomicU64::new(0x9e37_79b9_7f4a_7c15),
+            seed: AtomicU64::new(0),
             retried: SharedLimiter::default(),
             kept: SharedLimiter::default(),
         }
@@ -80,7 +79,8 @@ impl<S: Store<Record = Tick>> Writer<S> {
 
     /// Takes a batch to the store or to the spool; returns its buffer, empty, and where the last of it went.
     pub(super) async fn write(&self, mut batch: Vec<Tick>) -> (Vec<Tick>, Outcome) {
-        let mut delays = self.delays();
+        let seed = self.seed.fetch_add(1, Ordering::Relaxed);
+        let mut backoff = Backoff::new(self.retry_delay, AWAY_DELAY_MAX, seed);
         let mut progress = Progress::default();
         let mut event = Event::Arrived;
         let mut last_error = None;
@@ -96,7 +96,8 @@ impl<S: Store<Record = Tick>> Writer<S> {
                     self.store(&mut batch, is_patient, &mut last_error).await
                 }
                 Next::WaitForRetry => {
-                    self.wait_for_retry(last_error.as_ref(), progress, batch.len(), delays()).await
+                    let delay = backoff.next_delay();
+                    self.wait_for_retry(last_error.as_ref(), progress, batch.len(), delay).await
                 }
                 Next::GiveUp { is_first } => {
                     if is_first {
@@ -108,7 +109,7 @@ impl<S: Store<Record = Tick>> Writer<S> {
                     Event::GivenUp
                 }
                 Next::Spool => self.spool(&mut batch).await,
-                Next::WaitForStore => self.wait_for_store(delays()).await,
+                Next::WaitForStore => self.wait_for_store(backoff.next_delay()).await,
                 Next::Done(outcome) => break outcome,
             };
         };
@@ -117,19 +118,6 @@ impl<S: Store<Record = Tick>> Writer<S> {
         }
         batch.clear();
         (batch, outcome)
-    }
-
-    /// The waits between the attempts of one batch, one after the other.
-    fn delays(&self) -> impl FnMut() -> Duration {
-        let mut delays = backon::ExponentialBuilder::new()
-            .with_min_delay(self.retry_delay)
-            .with_max_delay(AWAY_DELAY_MAX.max(self.retry_delay))
-            .with_factor(2.0)
-            .with_jitter()
-            .with_jitter_seed(self.seed.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed))
-            .without_max_times()
-            .build();
-        move || delays.next().unwrap_or(AWAY_DELAY_MAX)
     }
 
     fn ask_circuit(&self) -> Event {

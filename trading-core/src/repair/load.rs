@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::admission::Admission;
 use super::{RepairContext, RepairVenue};
-use crate::domain::{Instrument, Tick, TimeRange, Timestamp, count};
+use crate::domain::{Backoff, Instrument, Tick, TimeRange, Timestamp, count};
 use crate::exchange::history::{Pages, Span};
 use crate::pipeline::ChannelClosed;
 use crate::rest::RestError;
@@ -19,6 +19,8 @@ use crate::telemetry::Progress;
 const ATTEMPTS_MAX: u32 = 5;
 /// The wait before it is asked again; doubled each time.
 const RETRY_MIN: Duration = Duration::from_secs(1);
+/// The longest of these waits.
+const RETRY_MAX: Duration = Duration::from_secs(8);
 
 /// Why a range was not loaded to its end.
 #[derive(Debug, thiserror::Error)]
@@ -126,13 +128,12 @@ impl Loader<'_> {
 
     async fn page(&self, pages: &mut dyn Pages, ticks: &mut Vec<Tick>) -> Result<bool, LoadError> {
         self.admission.wait(&self.context.sender).await;
-        let mut wait = RETRY_MIN;
+        let mut backoff = Backoff::new(RETRY_MIN, RETRY_MAX, 0).without_jitter();
         for _ in 1..ATTEMPTS_MAX {
             match self.venue.client.page(pages, &self.context.clock, ticks).await {
-                Err(error) if error.is_passing() => sleep(wait).await,
+                Err(error) if error.is_passing() => sleep(backoff.next_delay()).await,
                 answer => return Ok(answer?),
             }
-            wait *= 2;
         }
         Ok(self.venue.client.page(pages, &self.context.clock, ticks).await?)
     }
