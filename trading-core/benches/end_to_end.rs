@@ -30,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 use trading_core::config::NetworkSettings;
 use trading_core::domain::{ExchangeStamps, RecorderClock, Tick, Timestamp};
 use trading_core::exchange::{Binance, Exchange as _};
-use trading_core::feed::{self, ConnectGate, FeedContext, LivenessRules};
+use trading_core::feed::{self, ConnectGate, FeedBoard, FeedContext, LivenessRules};
 use trading_core::network::Network;
 use trading_core::pipeline::{Ledger, TickSender, channel};
 use trading_core::store::journal::journal;
@@ -116,7 +116,7 @@ async fn socket_to_channel() -> f64 {
     let (sender, mut ticks) = channel(10_000, Arc::clone(&ledger));
     let source = Source::start(1_000_000, 0);
     let stop = CancellationToken::new();
-    let feed = feed::run(context(source.port, sender, &ledger), stop.clone());
+    let feed = feed::run(context(source.port, sender), stop.clone());
     let mut taken: Vec<Tick> = Vec::with_capacity(10_000);
     let counting = async {
         ticks.recv_many(&mut taken, 1).await;
@@ -138,7 +138,7 @@ async fn record(options: PgConnectOptions, number: u64, rate: u64) -> Duration {
     let (sender, ledger, pipeline) = support::pipeline(options, 10_000);
     let source = Source::start(number, rate);
     let stop = CancellationToken::new();
-    let feed = feed::run(context(source.port, sender, &ledger), stop.clone());
+    let feed = feed::run(context(source.port, sender), stop.clone());
     let mut started = None;
     let watch = async {
         let mut pulse = tokio::time::interval(Duration::from_millis(5));
@@ -156,7 +156,7 @@ async fn record(options: PgConnectOptions, number: u64, rate: u64) -> Duration {
     started.unwrap().elapsed()
 }
 
-fn context(port: u16, sender: TickSender, ledger: &Arc<Ledger>) -> FeedContext {
+fn context(port: u16, sender: TickSender) -> FeedContext {
     let (journal, _nobody_reads_it) = journal("bench".to_owned());
     FeedContext {
         name: "binance-1".into(),
@@ -170,7 +170,7 @@ fn context(port: u16, sender: TickSender, ledger: &Arc<Ledger>) -> FeedContext {
         clock: RecorderClock::default(),
         stamps: ExchangeStamps::default(),
         sender,
-        ledger: Arc::clone(ledger),
+        board: FeedBoard::default(),
         journal,
         network: Network::new(&NetworkSettings::default()).unwrap(),
         gate: Arc::new(ConnectGate::new(Duration::ZERO, Arc::default())),

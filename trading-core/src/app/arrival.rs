@@ -188,7 +188,7 @@ impl Arrival {
         for last in stored {
             list(self.gap_in_time(last.instrument, last.until, started_at, cause(last)));
         }
-        lines.tell_rest();
+        lines.log_rest();
         // The first trades of this run are in the table when the spool is empty. Where this is not reached, the auditor
         // finds the ids.
         spool.until_empty_is(true).await;
@@ -208,7 +208,7 @@ impl Arrival {
             let last = last.into();
             list(self.gap_in_ids(&last, first_received(pool, &last, None).await?, cause));
         }
-        lines.tell_rest();
+        lines.log_rest();
         Ok(())
     }
 

@@ -3,7 +3,6 @@
 //! Everything that another clock says is kept as what it is ahead of the steady clock: so a step of this machine's clock
 //! changes none of it, and is judged at once by what is known already.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -17,7 +16,7 @@ use crate::domain::{
     APART_MICROS, Consensus, DATABASE, ExchangeStamps, RecorderClock, Timestamp, Witness,
     consensus, steady_micros,
 };
-use crate::pipeline::Ledger;
+use crate::feed::FeedBoard;
 use crate::store::said;
 use crate::telemetry::{Lasting, RepeatLimiter};
 
@@ -104,7 +103,7 @@ pub(super) struct ClockWatch {
     /// What the machine's clock was ahead of the steady one at the last pulse, and when that was.
     machine: Said,
     asked_at: Option<Instant>,
-    blocked_micros: u64,
+    blocked: Duration,
     said: RepeatLimiter,
     said_others: RepeatLimiter,
     said_undecided: RepeatLimiter,
@@ -158,7 +157,7 @@ impl ClockWatch {
             exchanges: exchanges.collect(),
             machine: read_machine(),
             asked_at: None,
-            blocked_micros: 0,
+            blocked: Duration::ZERO,
             said: RepeatLimiter::new(SAY_INTERVAL),
             said_others: RepeatLimiter::new(SAY_INTERVAL),
             said_undecided: RepeatLimiter::new(SAY_INTERVAL),
@@ -170,14 +169,14 @@ impl ClockWatch {
     }
 
     /// Watches until it is stopped.
-    pub(super) async fn run(mut self, ledger: Arc<Ledger>, stop: CancellationToken) {
+    pub(super) async fn run(mut self, board: FeedBoard, stop: CancellationToken) {
         let watching = async {
             let mut pulse = tokio::time::interval(PULSE);
             pulse.set_missed_tick_behavior(MissedTickBehavior::Delay);
             let mut ask_at = Instant::now() + DATABASE_INTERVAL;
             loop {
                 pulse.tick().await;
-                let has_stepped = self.look(&ledger);
+                let has_stepped = self.look(&board);
                 if has_stepped || Instant::now() >= ask_at {
                     self.ask_database().await;
                     ask_at = Instant::now() + DATABASE_INTERVAL;
@@ -189,12 +188,12 @@ impl ClockWatch {
     }
 
     /// Looks at this machine's clock and at the stamps of the exchanges; whether somebody has set the clock.
-    fn look(&mut self, ledger: &Ledger) -> bool {
+    fn look(&mut self, board: &FeedBoard) -> bool {
         let before = std::mem::replace(&mut self.machine, read_machine());
         let now = self.machine;
         let stood_still = now.steady.saturating_sub(before.steady) > STOOD_STILL_MICROS;
-        let blocked = std::mem::replace(&mut self.blocked_micros, ledger.read().blocked_micros);
-        let is_late = stood_still || blocked != self.blocked_micros;
+        let blocked = board.exchanges().values().map(|counts| counts.blocked).sum();
+        let is_late = stood_still || std::mem::replace(&mut self.blocked, blocked) != blocked;
         for exchange in &mut self.exchanges {
             if is_late {
                 exchange.stamps.forget();

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use sqlx::postgres::PgPool;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::database::Database;
 use super::paper;
@@ -55,7 +55,7 @@ pub async fn live(settings: &Settings, options: LiveOptions) -> Result<Outcome, 
         return Ok(Outcome::Clean);
     };
     let Started { world, database, pool, recorder } = started;
-    let ledger = recorder.ledger();
+    let status = recorder.status();
     let outcome = recorder.run(&mut signals).await;
     world.end().await;
     if tokio::time::timeout(CLOSE_MAX, pool.close()).await.is_err() {
@@ -65,7 +65,11 @@ pub async fn live(settings: &Settings, options: LiveOptions) -> Result<Outcome, 
         );
     }
     database.close().await;
-    info!("Ledger: {}", ledger.read());
+    let status = status.read();
+    for (exchange, counts) in &status.exchanges {
+        debug!("{exchange}: {counts}");
+    }
+    info!("Ledger: {}", status.pipeline.ledger);
     Ok(outcome)
 }
 

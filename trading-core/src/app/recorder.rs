@@ -13,13 +13,14 @@ use tracing::{debug, error, info, warn};
 use super::identity::identity;
 use super::preparation::Prepared;
 use super::signals::StopSignals;
+use super::status::StatusReader;
 use super::symbols;
 use super::tasks::{Phase, Tasks};
 use super::upkeep;
 use super::venues::Venue;
 use crate::config::Settings;
 use crate::domain::{Tick, Timestamp};
-use crate::feed;
+use crate::feed::{self, FeedBoard};
 use crate::pipeline::{Ledger, Observer, Pipeline, PipelineParts, Spooling, channel};
 use crate::repair::{self, RepairContext, RepairVenue};
 use crate::store::journal::{journal, note_all_stored};
@@ -62,7 +63,7 @@ pub(super) struct RecorderParts<'a> {
 #[derive(Debug)]
 pub(super) struct Recorder {
     tasks: Tasks,
-    ledger: Arc<Ledger>,
+    status: StatusReader,
     spool: Spool<Tick>,
     /// Where it notes at the end that all is stored, and under which name.
     noted: (PgPool, String),
@@ -79,7 +80,7 @@ impl Recorder {
     pub(super) fn start(mut tasks: Tasks, parts: RecorderParts<'_>) -> Self {
         let RecorderParts { settings, venues, prepared, observers, close_first } = parts;
         let Prepared { pool, store, spool, stored, clock, clock_watch, ready, arrival } = prepared;
-        let ledger = Arc::new(Ledger::default());
+        let (ledger, board) = (Arc::new(Ledger::default()), FeedBoard::default());
         let (sender, receiver) =
             channel(settings.pipeline.channel_capacity.get(), Arc::clone(&ledger));
         let started_at = Timestamp::now();
@@ -98,7 +99,7 @@ impl Recorder {
             spooling: Some(spooling),
         };
         let pipeline = Pipeline::new(parts, &settings.pipeline, &settings.batch);
-        let held = pipeline.held();
+        let (held, probe) = (pipeline.held(), pipeline.probe());
         tasks.spawn(Phase::Pipeline, "pipeline", pipeline.run());
 
         let journal_writer = journal_writer.with_held(held.clone());
@@ -109,14 +110,14 @@ impl Recorder {
             journal_writer.run(to).await;
         });
 
-        tasks.spawn(Phase::Sources, "clock", clock_watch.run(Arc::clone(&ledger), stop.clone()));
+        tasks.spawn(Phase::Sources, "clock", clock_watch.run(board.clone(), stop.clone()));
         if let Some(arrival) = arrival {
             let (pool, spool, journal) = (pool.clone(), spool.clone(), journal.clone());
             let arriving = arrival.run(pool, spool, journal, clock.now(), stop.clone());
             tasks.spawn(Phase::Sources, "wait for the database", arriving);
         }
         for venue in venues {
-            for feed in venue.feeds(&stored, &sender, &ledger, &journal, &clock, seed) {
+            for feed in venue.feeds(&stored, &sender, &board, &journal, &clock, seed) {
                 let name = format!("feed {}", feed.name);
                 tasks.spawn(Phase::Sources, name, feed::run(feed, stop.clone()));
             }
@@ -127,7 +128,6 @@ impl Recorder {
             upkeep::run(pool.clone(), settings.database.retention, clock.clone(), stop.clone());
         tasks.spawn(Phase::Sources, "upkeep", ready.clone().then(stop.clone(), upkeep));
         if settings.backfill.enabled {
-            let ledger = Arc::clone(&ledger);
             let context = RepairContext { pool, sender, ledger, recorder, clock, held };
             let venues: Vec<RepairVenue> = venues.iter().filter_map(Venue::repair).collect();
             let max_age = settings.backfill.max_age;
@@ -137,13 +137,14 @@ impl Recorder {
             tasks.spawn(Phase::Sources, "repair", ready.then(stop, repair));
         }
         let stop_deadline = settings.pipeline.stop_deadline;
-        Self { tasks, ledger, spool, noted, hurry, stop_deadline, close_first }
+        let status = StatusReader { pipeline: probe, board };
+        Self { tasks, status, spool, noted, hurry, stop_deadline, close_first }
     }
 
-    /// The counters.
+    /// What reads its state, while it runs and after.
     #[must_use]
-    pub(super) fn ledger(&self) -> Arc<Ledger> {
-        Arc::clone(&self.ledger)
+    pub(super) fn status(&self) -> StatusReader {
+        self.status.clone()
     }
 
     /// Runs until a signal or the end of a stage, then stops in order.
@@ -166,7 +167,7 @@ impl Recorder {
             self.until_quiet().await;
         }
         let in_time = self.tasks.stop(self.stop_deadline, &self.hurry, signals.next()).await;
-        let reading = self.ledger.read();
+        let reading = self.status.read().pipeline.ledger;
         let lost = reading.in_flight + reading.dropped;
         if reading.spooled > 0 {
             let dir = self.spool.dir().display();
@@ -217,7 +218,7 @@ impl Recorder {
     async fn until_quiet(&self) {
         let mut received = None;
         for _ in 0..QUIET_LOOKS {
-            let before = received.replace(self.ledger.read().received);
+            let before = received.replace(self.status.read().pipeline.ledger.received);
             if before == received {
                 return;
             }

@@ -10,9 +10,9 @@ use super::symbols::Question;
 use crate::config::{ExchangeSettings, Settings};
 use crate::domain::{ExchangeStamps, Instrument, RecorderClock, Symbol, Timestamp};
 use crate::exchange::{self, Exchange, IdRule};
-use crate::feed::{self, ConnectGate, FeedContext, LivenessRules};
+use crate::feed::{self, ConnectGate, FeedBoard, FeedContext, LivenessRules};
 use crate::network::{Network, Pause};
-use crate::pipeline::{Ledger, TickSender};
+use crate::pipeline::TickSender;
 use crate::repair::RepairVenue;
 use crate::rest::{RestClient, RestError};
 use crate::store::journal::Journal;
@@ -194,7 +194,7 @@ impl Venue {
         &self,
         stored: &[LastStored],
         sender: &TickSender,
-        ledger: &Arc<Ledger>,
+        board: &FeedBoard,
         journal: &Journal,
         clock: &RecorderClock,
         seed: u64,
@@ -220,7 +220,7 @@ impl Venue {
                 clock: clock.clone(),
                 stamps: self.stamps(),
                 sender: sender.clone(),
-                ledger: Arc::clone(ledger),
+                board: board.clone(),
                 journal: journal.clone(),
                 network: self.network.clone(),
                 gate: Arc::clone(&gate),

@@ -10,6 +10,7 @@ use tokio_tungstenite::tungstenite::{self, Message as Frame};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
+use super::board::ConnectionEntry;
 use super::liveness::{Alarm, Liveness};
 use super::sequence::Sequence;
 use super::session::{End, Event, Session, requests, requests_anew};
@@ -22,17 +23,19 @@ use crate::telemetry::RepeatLimiter;
 
 /// From the first packet to the WebSocket handshake's end.
 const CONNECT_MAX: Duration = Duration::from_secs(10);
-/// A message of ours that the socket does not take for so long will not be taken.
+/// A message of ours that the socket has not taken within this will not be taken.
 const SEND_MAX: Duration = Duration::from_secs(10);
-/// A connection that is relieved reads on for so long: what was traded before the next one was subscribed may still be
+/// A connection that is replaced reads on for this long: what was traded before the next one was subscribed may still be
 /// on its way.
-const RELIEF_GRACE: Duration = Duration::from_secs(1);
-/// How often deadlines are looked at; also the finest spacing of what we send.
-const PULSE: Duration = Duration::from_millis(100);
-/// Frames that are read without looking at the clock or the stop signal in between.
+const REPLACED_GRACE: Duration = Duration::from_secs(1);
+/// How often deadlines are checked; also the finest spacing of what we send.
+const CHECK_INTERVAL: Duration = Duration::from_millis(100);
+/// How long an exchange has to take our closing frame.
+const CLOSE_MAX: Duration = Duration::from_millis(100);
+/// Frames that are read without checking the clock or the stop signal in between.
 const BURST_MAX: usize = 64;
 
-/// What a connection tells its feed while it lives.
+/// What a connection reports to its feed while it lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Notice {
     /// Everything it asked for is answered: it can replace an older one. With how many symbols are confirmed.
@@ -47,7 +50,7 @@ pub(super) struct Orders {
     /// The feed is stopped.
     pub(super) stop: CancellationToken,
     /// A newer connection does the work.
-    pub(super) relieved: CancellationToken,
+    pub(super) replaced: CancellationToken,
     /// Where it leaves what it learned, when it asks to be replaced.
     pub(super) learned: Learned,
 }
@@ -71,8 +74,8 @@ impl Orders {
         tokio::select! {
             () = self.stop.cancelled() => End::Stopped,
             () = async {
-                self.relieved.cancelled().await;
-                tokio::time::sleep(RELIEF_GRACE).await;
+                self.replaced.cancelled().await;
+                tokio::time::sleep(REPLACED_GRACE).await;
             } => End::Replaced,
         }
     }
@@ -102,6 +105,8 @@ struct Counts {
 /// One connection in its life.
 pub(super) struct Connection<'a> {
     feed: &'a Feed,
+    /// Where it says what it is doing.
+    entry: &'a ConnectionEntry,
     /// Its name in logs and tables.
     name: &'a str,
     notices: mpsc::Sender<Notice>,
@@ -123,10 +128,10 @@ pub(super) struct Connection<'a> {
     reported_limiter: RepeatLimiter,
 }
 
-/// Connects, subscribes and reads until the connection ends or is told to.
+/// Connects, subscribes and reads until the connection ends or is ordered to.
 pub(super) async fn run(
     feed: &Feed,
-    name: &str,
+    entry: &ConnectionEntry,
     notices: mpsc::Sender<Notice>,
     one_by_one: bool,
     orders: Orders,
@@ -145,13 +150,15 @@ pub(super) async fn run(
         }
     };
     let stamp = Stamp::now(&context.clock);
+    entry.record_open(stamp.at);
     let since = Instant::now();
     let exchange = context.exchange;
     let requests = requests(exchange, &context.instruments, one_by_one);
     liveness.begin();
     let mut connection = Connection {
         feed,
-        name,
+        entry,
+        name: &entry.name,
         notices,
         session: Session::new(context.limits, exchange.keepalive(), requests, since),
         is_subscribed: false,
@@ -201,15 +208,15 @@ impl<'a> Connection<'a> {
     }
 
     async fn read(&mut self, mut socket: WebSocket, orders: &Orders) -> End {
-        let mut pulse = tokio::time::interval(PULSE);
-        pulse.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut check = tokio::time::interval(CHECK_INTERVAL);
+        check.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut ordered = std::pin::pin!(orders.given());
         let ended = loop {
-            // Reading a frame and the pulse are cancel-safe: what is not taken now is there in the next turn.
+            // Reading a frame and the check are cancel-safe: what is not taken now is there in the next turn.
             let turn = tokio::select! {
                 biased;
                 end = &mut ordered => Err(end),
-                _ = pulse.tick() => self.pulse(&mut socket).await,
+                _ = check.tick() => self.check(&mut socket).await,
                 frame = socket.next() => self.take_burst(frame, &mut socket).await,
             };
             if let Err(end) = turn {
@@ -217,14 +224,14 @@ impl<'a> Connection<'a> {
             }
         };
         // The farewell is a courtesy; an exchange that does not read it must not hold the feed up.
-        if let Ok(Err(error)) = tokio::time::timeout(PULSE, socket.close(None)).await {
+        if let Ok(Err(error)) = tokio::time::timeout(CLOSE_MAX, socket.close(None)).await {
             debug!(feed = %self.name, %error, "No farewell");
         }
         ended
     }
 
     /// Sends what is due, and takes the connection for dead when it must.
-    async fn pulse(&mut self, socket: &mut WebSocket) -> Result<(), End> {
+    async fn check(&mut self, socket: &mut WebSocket) -> Result<(), End> {
         let now = Instant::now();
         // A peer that pings without an end and takes no answer lives, and is of no use.
         let blocked = socket.get_ref().blocked_since();
@@ -262,6 +269,7 @@ impl<'a> Connection<'a> {
         let instrument = match self.liveness.check(now, quiet) {
             None => return Ok(()),
             Some(Alarm::Incurable(instrument, silence)) => {
+                self.entry.record_silent(instrument);
                 let silence = silence.as_secs();
                 warn!(
                     "{name}: no trade of {instrument} for {silence} s, though subscribed anew: opening another \
@@ -287,6 +295,7 @@ impl<'a> Connection<'a> {
                 instrument
             }
         };
+        self.entry.record_silent(instrument);
         self.sequence().await.record_interrupted(instrument);
         self.session.ask(requests_anew(exchange, instrument), now);
         Ok(())
@@ -323,13 +332,14 @@ impl<'a> Connection<'a> {
 
     async fn take(&mut self, frame: Option<Result<Frame, tungstenite::Error>>) -> Result<(), End> {
         if let Some(Ok(_)) = frame {
-            // No two frames have the same time: who sorts by it has the order in which they were read.
+            // No two frames have the same time: sorted by it they are in the order in which they were read.
             let (stamp, is_set) = Stamp::now(&self.context().clock).after(self.stamp);
             if is_set {
                 // A row of the journal is of one reading of the calendar, as the ticks are that it speaks of.
                 self.end_row("the recorder's clock was set", self.stamp.at);
             }
             self.stamp = stamp;
+            self.entry.record_frame(stamp);
             if is_set {
                 self.note_start();
             }
@@ -341,8 +351,8 @@ impl<'a> Connection<'a> {
                 Ok(text) => self.take_text(text).await?,
                 Err(error) => {
                     self.counts.frames += 1;
-                    self.context().ledger.record_frame(0, 0);
-                    self.set_frame_aside(&bytes, &format!("no UTF-8 text: {error}"));
+                    self.feed.entry.counters.record_frame();
+                    self.quarantine(&bytes, &format!("no UTF-8 text: {error}"));
                 }
             },
             Some(Ok(Frame::Close(reason))) => {
@@ -361,6 +371,7 @@ impl<'a> Connection<'a> {
 
     async fn take_text(&mut self, text: &str) -> Result<(), End> {
         self.counts.frames += 1;
+        self.feed.entry.counters.record_frame();
         let (context, received_at) = (self.context(), self.stamp.at);
         let decoded = context.exchange.decode(text, &self.symbols, received_at, &mut self.ticks);
         let now = Instant::now();
@@ -374,18 +385,18 @@ impl<'a> Connection<'a> {
                 }
                 events = self.session.on_message(message, now);
             }
-            Err(error) => self.set_frame_aside(text.as_bytes(), &error.to_string()),
+            Err(error) => self.quarantine(text.as_bytes(), &error.to_string()),
         }
-        if self.ticks.is_empty() {
-            context.ledger.record_frame(0, 0);
-        } else {
+        if !self.ticks.is_empty() {
             if let Some(tick) =
                 self.ticks.last().filter(|_| !self.session.may_answer_with_old_trades(now))
             {
                 context.stamps.note(tick.exchange_at, self.stamp.steady);
             }
             for tick in self.ticks.iter().filter(|tick| !context.clock.is_far(tick)) {
-                self.liveness.record_trade(tick, now);
+                if self.liveness.record_trade(tick, now) {
+                    self.entry.record_tick(tick.instrument, tick.received_at);
+                }
             }
             let instruments = self.ticks.iter().map(|tick| tick.instrument);
             events.append(&mut self.session.record_trades(instruments, now));
@@ -404,17 +415,20 @@ impl<'a> Connection<'a> {
         // Held while sending, so that two connections of this feed keep the order of each symbol.
         let mut sequence = self.feed.sequence.lock().await;
         let findings = sequence.admit(&mut self.ticks, now);
-        context.ledger.record_frame(received, findings.duplicates);
+        let (counters, duplicates) = (&self.feed.entry.counters, findings.duplicates);
+        counters.record_ticks(received, duplicates);
         self.counts.ticks += count(received);
-        self.counts.duplicates += count(findings.duplicates);
+        self.counts.duplicates += count(duplicates);
         self.feed.report_findings(findings);
         for tick in self.ticks.iter().filter(|tick| !context.clock.is_far(tick)) {
             self.liveness.record_new(tick.instrument, now);
+            self.entry.record_tick(tick.instrument, tick.received_at);
         }
-        let sent = context.sender.send_all(&mut self.ticks).await;
+        let sent = context.sender.send_new(&mut self.ticks, received, duplicates).await;
         drop(sequence);
         self.excuse(now.elapsed());
-        sent.map_err(|_closed| End::PipelineEnded)
+        counters.record_blocked(sent.map_err(|_closed| End::PipelineEnded)?);
+        Ok(())
     }
 
     async fn on_event(&mut self, event: Event) -> Result<(), End> {
@@ -428,6 +442,7 @@ impl<'a> Connection<'a> {
                     asked.filter(|item| !self.session.is_refused(*item)).collect();
                 for instrument in &confirmed {
                     self.liveness.record_confirmed(*instrument, now);
+                    self.entry.record_answer(*instrument, true);
                 }
                 self.sequence().await.record_subscribed(confirmed.into_iter(), now);
                 self.notify(Notice::Subscribed(self.session.confirmed()));
@@ -435,6 +450,7 @@ impl<'a> Connection<'a> {
             Event::SymbolConfirmed(instrument) => {
                 let now = Instant::now();
                 self.liveness.record_confirmed(instrument, now);
+                self.entry.record_answer(instrument, true);
                 self.sequence().await.record_confirmed(instrument, now);
                 if self.liveness.is_doubted(instrument) {
                     // An exchange acknowledges a name that it does not list, as often as it is asked.
@@ -444,6 +460,7 @@ impl<'a> Connection<'a> {
                 }
             }
             Event::SymbolRefused(instrument, reason) => {
+                self.entry.record_answer(instrument, false);
                 error!("{name}: {instrument} is refused: {reason}. The other symbols are recorded");
             }
             Event::Slowed(reason, pause) => {
@@ -477,10 +494,10 @@ impl<'a> Connection<'a> {
         }
     }
 
-    fn set_frame_aside(&mut self, frame: &[u8], reason: &str) {
+    fn quarantine(&mut self, frame: &[u8], reason: &str) {
         self.counts.malformed += 1;
         let context = self.context();
-        context.ledger.record_malformed();
+        self.feed.entry.counters.record_malformed();
         if let Some(unsaid) = self.malformed_limiter.admit(Instant::now()) {
             warn!(
                 "{}: frame not understood, kept in quarantined_frames: {}{unsaid}",
@@ -496,7 +513,7 @@ impl<'a> Connection<'a> {
         ));
     }
 
-    /// Notes that the connection stands, from the last stamp on.
+    /// Notes that the connection is open, from the last stamp on.
     fn note_start(&mut self) {
         let context = self.context();
         self.noted = Some(context.journal.session(SessionStart {

@@ -6,14 +6,16 @@
 //! (24 hours at Binance, a notice at OKX) is met by opening the next connection before the last one closes. Only a
 //! stop ends a feed.
 
-mod backoff;
+mod board;
 mod connection;
+mod counters;
+mod gap_lines;
 mod gate;
 mod liveness;
+mod reconnect_delay;
 mod relay;
 mod sequence;
 mod session;
-mod told;
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -25,22 +27,25 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use board::FeedEntry;
+pub use board::{ConnectionState, ConnectionStatus, FeedBoard, FeedStatus, SymbolStatus};
+pub use counters::ExchangeCounts;
+pub use gap_lines::GapLines;
 pub use gate::ConnectGate;
 pub use liveness::LivenessRules;
 use relay::Relay;
 pub use sequence::{Findings, Sequence};
-pub use told::GapLines;
 
 use crate::domain::{ExchangeStamps, Instrument, RecorderClock};
 use crate::exchange::{Exchange, Limits};
 use crate::network::Network;
-use crate::pipeline::{Ledger, TickSender};
+use crate::pipeline::TickSender;
 use crate::store::journal::{GapRecord, Journal};
 use crate::store::postgres::LastStored;
 use crate::telemetry::{SharedLimiter, Unsaid};
 
-/// How often gaps are looked for.
-const PULSE: Duration = Duration::from_millis(100);
+/// How often gaps are checked for the end of their grace.
+const GAP_CHECK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Everything a feed is given.
 #[derive(Debug)]
@@ -67,9 +72,9 @@ pub struct FeedContext {
     pub stamps: ExchangeStamps,
     /// Where its ticks go.
     pub sender: TickSender,
-    /// Where they are counted.
-    pub ledger: Arc<Ledger>,
-    /// Where its connections, gaps and the frames set aside are noted.
+    /// Where it says what it is doing, and counts what came.
+    pub board: FeedBoard,
+    /// Where its connections, gaps and the quarantined frames are noted.
     pub journal: Journal,
     /// The way to it.
     pub network: Network,
@@ -87,6 +92,13 @@ pub fn shards(instruments: &[Instrument], limits: Limits) -> impl Iterator<Item 
 /// Keeps a feed alive until it is stopped. What it took from the socket is in the channel when it returns.
 pub async fn run(context: FeedContext, stop: CancellationToken) {
     let feed = Feed {
+        entry: context.board.enter(
+            context.exchange.name(),
+            &context.name,
+            context.connections.get(),
+            &context.instruments,
+            context.clock.now(),
+        ),
         sequence: Mutex::new(Sequence::new(
             context.exchange.ids(),
             &context.stored,
@@ -101,15 +113,15 @@ pub async fn run(context: FeedContext, stop: CancellationToken) {
         resets_said: SharedLimiter::default(),
         context,
     };
-    let connections = feed.context.connections.get();
-    let relays = (1..=connections).map(|number| Box::pin(Relay::new(&feed, number).run()));
+    let relays = feed.entry.connections.iter().zip(1_u64..);
+    let relays = relays.map(|(entry, number)| Box::pin(Relay::new(&feed, entry, number).run()));
     tokio::select! {
         _ended = join_all(relays) => {}
         () = feed.watch() => {}
     }
     let rest = feed.sequence.lock().await.rest();
     feed.report(rest);
-    feed.gap_lines.tell_rest();
+    feed.gap_lines.log_rest();
     info!(feed = %feed.context.name, "Feed stopped");
 }
 
@@ -117,6 +129,7 @@ pub async fn run(context: FeedContext, stop: CancellationToken) {
 #[derive(Debug)]
 struct Feed {
     context: FeedContext,
+    entry: Arc<FeedEntry>,
     sequence: Mutex<Sequence>,
     stop: CancellationToken,
     gap_lines: GapLines,
@@ -129,13 +142,13 @@ struct Feed {
 impl Feed {
     /// Reports gaps when their grace is over, for ever.
     async fn watch(&self) {
-        let mut pulse = tokio::time::interval(PULSE);
-        pulse.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut check = tokio::time::interval(GAP_CHECK_INTERVAL);
+        check.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            pulse.tick().await;
+            check.tick().await;
             let due = self.sequence.lock().await.due(Instant::now(), self.context.clock.now());
             self.report(due);
-            self.gap_lines.tell_due();
+            self.gap_lines.log_due();
         }
     }
 
@@ -179,7 +192,7 @@ impl Feed {
         }
     }
 
-    /// Lists gaps at once. They are told together with those that follow soon.
+    /// Lists gaps at once. They are logged together with those that follow soon.
     fn report(&self, gaps: Vec<GapRecord>) {
         for gap in gaps {
             self.gap_lines.add(&gap);

@@ -8,11 +8,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::Feed;
-use super::backoff::Backoff;
+use super::board::{ConnectionEntry, ConnectionState};
 use super::connection::{self, Learned, Notice, Orders, Report};
 use super::liveness::Liveness;
+use super::reconnect_delay::ReconnectDelay;
 use super::session::End;
-use crate::domain::count;
 use crate::telemetry::Lasting;
 
 /// A planned cut is met this long before it comes.
@@ -27,12 +27,12 @@ const NOTICES_MAX: usize = 8;
 #[derive(Debug)]
 pub(super) struct Relay<'a> {
     feed: &'a Feed,
-    /// In logs and tables.
-    name: String,
-    backoff: Backoff,
+    /// Where it says what it is doing.
+    entry: &'a ConnectionEntry,
+    delay: ReconnectDelay,
     /// An exchange that refuses a request and does not say for which symbol is asked for one at a time.
     one_by_one: bool,
-    connections: u64,
+    has_connected: bool,
     /// What the last connection learned; while one lives, it has it.
     liveness: Option<Liveness>,
     /// What a connection that lives has learned, for the one that is to replace it.
@@ -41,19 +41,13 @@ pub(super) struct Relay<'a> {
 
 impl<'a> Relay<'a> {
     /// The feed's place of this number, counted from 1.
-    pub(super) fn new(feed: &'a Feed, number: usize) -> Self {
-        let context = &feed.context;
-        let name = match context.connections.get() {
-            1 => context.name.clone(),
-            _ => format!("{}/{number}", context.name),
-        };
-        let number = count(number);
+    pub(super) fn new(feed: &'a Feed, entry: &'a ConnectionEntry, number: u64) -> Self {
         Self {
             feed,
-            name,
-            backoff: Backoff::new(context.seed ^ number.rotate_right(8)),
+            entry,
+            delay: ReconnectDelay::new(feed.context.seed ^ number.rotate_right(8)),
             one_by_one: false,
-            connections: 0,
+            has_connected: false,
             liveness: None,
             learned: Learned::default(),
         }
@@ -63,8 +57,11 @@ impl<'a> Relay<'a> {
     pub(super) async fn run(mut self) {
         let stop = &self.feed.stop;
         while !stop.is_cancelled() {
+            self.enter(ConnectionState::Connecting);
             let Report { end, lived, ticks, is_whole, liveness } = self.run_relay().await;
             self.liveness = Some(liveness);
+            self.entry.record_end(end.to_string());
+            self.entry.record_unsubscribed();
             if end == End::PipelineEnded {
                 stop.cancel();
             }
@@ -74,10 +71,10 @@ impl<'a> Relay<'a> {
             // Where one by one nothing was refused, the refusal was a passing one.
             self.one_by_one = matches!(end, End::RequestRefused(_)) || self.one_by_one && !is_whole;
             // Where the exchange says when it may be asked again, that counts.
-            let wait =
-                self.backoff.after_connection(lived, ticks).max(self.feed.context.gate.left());
+            let wait = self.delay.after_connection(lived, ticks).max(self.feed.context.gate.left());
+            self.enter(ConnectionState::WaitingToReconnect);
             warn!(
-                feed = %self.name, lived = %Lasting(lived), retry_in = %Lasting(wait),
+                feed = %self.entry.name, lived = %Lasting(lived), retry_in = %Lasting(wait),
                 "Feed disconnected: {end}"
             );
             tokio::select! {
@@ -85,6 +82,11 @@ impl<'a> Relay<'a> {
                 () = tokio::time::sleep(wait) => {}
             }
         }
+        self.enter(ConnectionState::Stopped);
+    }
+
+    fn enter(&self, state: ConnectionState) {
+        self.entry.enter(state, self.feed.context.clock.now());
     }
 
     /// Runs one connection, and hands over to a next one before a planned cut, until one ends for another reason.
@@ -94,27 +96,27 @@ impl<'a> Relay<'a> {
         let mut handed_over_at: Option<Instant> = None;
         loop {
             let may_at = handed_over_at.map(|at| at + HAND_OVER_INTERVAL);
-            let relieve_at = may_at.map_or(runner.relieve_at, |may| may.max(runner.relieve_at));
+            let replace_at = may_at.map_or(runner.replace_at, |may| may.max(runner.replace_at));
             tokio::select! {
                 biased;
                 report = &mut runner.ended => return report,
                 Some(notice) = runner.notices.recv() => {
-                    if let Notice::Subscribed(symbols) = notice
-                        && !is_subscribed
-                    {
-                        is_subscribed = true;
-                        self.tell_connected(symbols);
+                    if let Notice::Subscribed(symbols) = notice {
+                        self.enter(ConnectionState::Streaming);
+                        if !std::mem::replace(&mut is_subscribed, true) {
+                            self.log_connected(symbols);
+                        }
                     }
                     match (notice, may_at) {
                         (Notice::Subscribed(_), _) => continue,
                         (Notice::Closing, Some(may)) if Instant::now() < may => {
-                            runner.relieve_at = may;
+                            runner.replace_at = may;
                             continue;
                         }
                         (Notice::Closing, _) => {}
                     }
                 }
-                () = sleep_until(relieve_at) => {}
+                () = sleep_until(replace_at) => {}
             }
             handed_over_at = Some(Instant::now());
             match self.hand_over(runner).await {
@@ -127,7 +129,7 @@ impl<'a> Relay<'a> {
     /// Opens the next connection beside the one that runs, and ends the old one when the new one is subscribed. Ids
     /// decide which of the two brings a tick.
     async fn hand_over(&mut self, mut old: Runner<'a>) -> Result<Runner<'a>, Report> {
-        info!(feed = %self.name, "Opening the next connection before the last one ends");
+        info!(feed = %self.entry.name, "Opening the next connection before the last one ends");
         let mut next = self.connect();
         let symbols = loop {
             tokio::select! {
@@ -136,22 +138,28 @@ impl<'a> Relay<'a> {
                 report = &mut next.ended => {
                     self.one_by_one |= matches!(report.end, End::RequestRefused(_));
                     if report.end != End::Stopped {
-                        warn!(feed = %self.name, "Next connection failed: {}", report.end);
+                        warn!(feed = %self.entry.name, "Next connection failed: {}", report.end);
                     }
-                    old.relieve_at = Instant::now() + HAND_OVER_INTERVAL;
+                    old.replace_at = Instant::now() + HAND_OVER_INTERVAL;
                     return Ok(old);
                 }
-                _report = &mut old.ended => return Ok(next),
+                report = &mut old.ended => {
+                    self.entry.record_end(report.end.to_string());
+                    self.entry.record_unsubscribed();
+                    self.enter(ConnectionState::Connecting);
+                    return Ok(next);
+                }
                 Some(notice) = next.notices.recv() => if let Notice::Subscribed(symbols) = notice {
                     break symbols;
                 },
             }
         };
-        old.relieved.cancel();
+        old.replaced.cancel();
         tokio::select! {
             biased;
-            _report = &mut old.ended => {
-                self.tell_connected(symbols);
+            report = &mut old.ended => {
+                self.entry.record_end(report.end.to_string());
+                self.log_connected(symbols);
                 Ok(next)
             }
             report = &mut next.ended => {
@@ -162,38 +170,37 @@ impl<'a> Relay<'a> {
         }
     }
 
-    fn tell_connected(&self, symbols: usize) {
+    fn log_connected(&self, symbols: usize) {
         let asked = self.feed.context.instruments.len();
         let refused = asked.checked_sub(symbols).filter(|refused| *refused > 0);
-        info!(feed = %self.name, symbols, refused, "Feed connected");
+        info!(feed = %self.entry.name, symbols, refused, "Feed connected");
     }
 
     /// A connection that runs whenever the runner is polled.
     fn connect(&mut self) -> Runner<'a> {
         let (feed, context) = (self.feed, &self.feed.context);
-        if self.connections > 0 {
-            context.ledger.record_reconnect();
+        if std::mem::replace(&mut self.has_connected, true) {
+            self.entry.record_reconnect();
+            feed.entry.counters.record_reconnect();
         }
-        self.connections += 1;
         let (sender, notices) = mpsc::channel(NOTICES_MAX);
-        let relieved = CancellationToken::new();
+        let replaced = CancellationToken::new();
         let (stop, learned) = (feed.stop.clone(), self.learned.clone());
         let known = self.liveness.take().or_else(|| learned.take());
-        let orders = Orders { stop, relieved: relieved.clone(), learned };
+        let orders = Orders { stop, replaced: replaced.clone(), learned };
         let liveness = known.unwrap_or_else(|| Liveness::new(context.liveness));
-        let (name, one_by_one) = (self.name.clone(), self.one_by_one);
         let connection =
-            async move { connection::run(feed, &name, sender, one_by_one, orders, liveness).await };
+            connection::run(feed, self.entry, sender, self.one_by_one, orders, liveness);
         let age = context.limits.connection_age.map(|age| age.saturating_sub(AGE_MARGIN));
         // A century stands for never.
         let age = age.unwrap_or(Duration::from_secs(100 * 365 * 86_400));
-        Runner { ended: Box::pin(connection), notices, relieved, relieve_at: Instant::now() + age }
+        Runner { ended: Box::pin(connection), notices, replaced, replace_at: Instant::now() + age }
     }
 }
 
 struct Runner<'a> {
     ended: std::pin::Pin<Box<dyn Future<Output = Report> + Send + 'a>>,
     notices: mpsc::Receiver<Notice>,
-    relieved: CancellationToken,
-    relieve_at: Instant,
+    replaced: CancellationToken,
+    replace_at: Instant,
 }

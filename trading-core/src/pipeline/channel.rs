@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use tokio::sync::mpsc::{self, error::TrySendError};
 use tokio::time::Instant;
@@ -121,26 +122,46 @@ impl<R> Clone for RecordSender<R> {
 }
 
 impl<R: Record> RecordSender<R> {
-    /// Sends the records of one frame in order; waits while the channel is full.
+    /// Sends records in order, all of which are new, and counts them as received; waits while the channel is full, and
+    /// returns for how long.
     ///
     /// # Errors
     ///
     /// When the pipeline has ended. What was not sent is counted as dropped.
     ///
     /// Not cancel-safe: what was not sent yet would be lost, and stays counted as in flight.
-    pub async fn send_all(&self, records: &mut Vec<R>) -> Result<(), ChannelClosed> {
-        self.ledger.record_accepted(records.len());
+    pub async fn send_all(&self, records: &mut Vec<R>) -> Result<Duration, ChannelClosed> {
+        self.send_new(records, records.len(), 0).await
+    }
+
+    /// As [`RecordSender::send_all`], what is new of the `received` records of a frame; the others, which were seen
+    /// before, are counted as duplicates.
+    ///
+    /// # Errors
+    ///
+    /// As [`RecordSender::send_all`]; nor is it cancel-safe.
+    pub async fn send_new(
+        &self,
+        records: &mut Vec<R>,
+        received: usize,
+        duplicates: usize,
+    ) -> Result<Duration, ChannelClosed> {
+        self.ledger.record_received(received, duplicates, records.len());
+        let mut blocked = Duration::ZERO;
         let mut rest = records.drain(..);
         while let Some(record) = rest.next() {
-            if self.send(record).await.is_err() {
-                let dropped = 1 + rest.len();
-                debug!(ticks = dropped, "Channel closed during shutdown");
-                self.ledger.record_dropped(dropped);
-                return Err(ChannelClosed);
+            match self.send(record).await {
+                Ok(waited) => blocked += waited,
+                Err(closed) => {
+                    let dropped = 1 + rest.len();
+                    debug!(ticks = dropped, "Channel closed during shutdown");
+                    self.ledger.record_dropped(dropped);
+                    return Err(closed);
+                }
             }
         }
         self.observe();
-        Ok(())
+        Ok(blocked)
     }
 
     /// As [`RecordSender::send_all`], with a receipt: it has its outcome once all of the records are durable.
@@ -158,9 +179,10 @@ impl<R: Record> RecordSender<R> {
         Ok(receipt)
     }
 
-    async fn send(&self, record: R) -> Result<(), ChannelClosed> {
+    /// Sends one; returns how long it waited for room.
+    async fn send(&self, record: R) -> Result<Duration, ChannelClosed> {
         match self.records.try_send(record) {
-            Ok(()) => Ok(()),
+            Ok(()) => Ok(Duration::ZERO),
             Err(TrySendError::Closed(_counted_by_caller)) => Err(ChannelClosed),
             Err(TrySendError::Full(record)) => {
                 let since = Instant::now();
@@ -168,9 +190,8 @@ impl<R: Record> RecordSender<R> {
                     let summary = record.summary();
                     warn!("Channel full! Blocking until space available. {summary}{unsaid}");
                 }
-                let sent = self.records.send(record).await.map_err(|_counted| ChannelClosed);
-                self.ledger.record_blocked(since.elapsed());
-                sent
+                self.records.send(record).await.map_err(|_counted| ChannelClosed)?;
+                Ok(since.elapsed())
             }
         }
     }

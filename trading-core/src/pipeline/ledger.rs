@@ -1,34 +1,18 @@
 //! Where every tick is: received = stored + duplicates + rejected + dropped + spooled + in flight, at every moment.
 //!
 //! `in flight` and `spooled` are counted for themselves, not derived, so that the sum is a proof and not a tautology. A
-//! tick moves between two of the counts in two steps: a reading taken in between may be off by what moves.
+//! tick moves between two of the counts in one step, under a lock that is taken once for each frame and each batch: so
+//! every reading balances, whenever it is taken.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Mutex;
 
-use crate::domain::count;
+use crate::domain::{count, lock};
 use crate::store::Written;
 
 /// The pipeline's counters. Shared; every method may be called from any task.
 #[derive(Debug, Default)]
-pub struct Ledger {
-    received: AtomicU64,
-    feed_duplicates: AtomicU64,
-    store_duplicates: AtomicU64,
-    stored: AtomicU64,
-    rejected: AtomicU64,
-    dropped_closed: AtomicU64,
-    dropped_damaged: AtomicU64,
-    spooled: AtomicU64,
-    in_flight: AtomicU64,
-    batches: AtomicU64,
-    failed: AtomicU64,
-    retries: AtomicU64,
-    frames: AtomicU64,
-    malformed: AtomicU64,
-    reconnects: AtomicU64,
-    blocked_micros: AtomicU64,
-}
+pub struct Ledger(Mutex<LedgerReading>);
 
 /// The counters at one moment.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -37,11 +21,13 @@ pub struct LedgerReading {
     pub received: u64,
     /// Ticks that were there already: seen before by the feed, or found stored.
     pub duplicates: u64,
+    /// Of these, those that the feeds had seen before.
+    pub feed_duplicates: u64,
     /// Ticks in the store.
     pub stored: u64,
-    /// Ticks that the store refused, set aside.
+    /// Ticks that the store refused, kept in `rejected_ticks`.
     pub rejected: u64,
-    /// Ticks dropped because the channel was closed during a stop, or set aside unread because the spool was damaged.
+    /// Ticks dropped because the channel was closed during a stop, or that could not be read in a damaged spool.
     pub dropped: u64,
     /// Ticks on disk in the spool, which are not in the store.
     pub spooled: u64,
@@ -53,136 +39,116 @@ pub struct LedgerReading {
     pub failed: u64,
     /// Attempts after a first one.
     pub retries: u64,
-    /// Frames read.
-    pub frames: u64,
-    /// Frames that could not be read.
-    pub malformed: u64,
-    /// Connections made after the first of each feed.
-    pub reconnects: u64,
-    /// Time that feeds waited for a full channel, in microseconds.
-    pub blocked_micros: u64,
-}
-
-fn add(counter: &AtomicU64, number: u64) {
-    counter.fetch_add(number, Ordering::Relaxed);
 }
 
 impl Ledger {
-    /// A frame was read; this many ticks came of it, and this many of those had been seen before.
-    pub fn record_frame(&self, ticks: usize, duplicates: usize) {
-        add(&self.frames, 1);
-        add(&self.received, count(ticks));
-        add(&self.feed_duplicates, count(duplicates));
-    }
-
-    /// Ticks came from an exchange's history.
-    pub fn record_backfilled(&self, ticks: usize) {
-        add(&self.received, count(ticks));
-    }
-
-    /// A frame could not be read.
-    pub fn record_malformed(&self) {
-        add(&self.malformed, 1);
-    }
-
-    /// A feed connected again.
-    pub fn record_reconnect(&self) {
-        add(&self.reconnects, 1);
-    }
-
-    /// Ticks are about to enter the channel: from here on they are in flight.
-    pub fn record_accepted(&self, ticks: usize) {
-        add(&self.in_flight, count(ticks));
+    /// A source hands over what it has received: `accepted` ticks enter the channel and are in flight from here on, the
+    /// duplicates it had seen before do not.
+    pub fn record_received(&self, received: usize, duplicates: usize, accepted: usize) {
+        self.change(|counts| {
+            counts.received += count(received);
+            counts.duplicates += count(duplicates);
+            counts.feed_duplicates += count(duplicates);
+            counts.in_flight += count(accepted);
+        });
     }
 
     /// Ticks that were to enter the channel found it closed.
     pub fn record_dropped(&self, ticks: usize) {
-        add(&self.dropped_closed, count(ticks));
-        self.in_flight.fetch_sub(count(ticks), Ordering::Relaxed);
-    }
-
-    /// A feed waited this long for a full channel.
-    pub fn record_blocked(&self, time: std::time::Duration) {
-        add(&self.blocked_micros, u64::try_from(time.as_micros()).unwrap_or(u64::MAX));
+        self.change(|counts| {
+            counts.dropped += count(ticks);
+            counts.leave_flight(count(ticks));
+        });
     }
 
     /// A batch was written.
-    pub fn record_written(&self, written: Written) {
-        self.in_flight.fetch_sub(self.record_stored(written), Ordering::Relaxed);
+    pub(super) fn record_written(&self, written: Written) {
+        self.change(|counts| {
+            let ticks = counts.settle(written);
+            counts.leave_flight(ticks);
+        });
     }
 
     /// Batches of earlier runs were found in the spool.
     pub fn record_found(&self, ticks: u64) {
-        add(&self.received, ticks);
-        add(&self.spooled, ticks);
+        self.change(|counts| {
+            counts.received += ticks;
+            counts.spooled += ticks;
+        });
     }
 
     /// A batch went to the spool.
-    pub fn record_spooled(&self, ticks: usize) {
-        add(&self.spooled, count(ticks));
-        self.in_flight.fetch_sub(count(ticks), Ordering::Relaxed);
+    pub(super) fn record_spooled(&self, ticks: usize) {
+        self.change(|counts| {
+            counts.spooled += count(ticks);
+            counts.leave_flight(count(ticks));
+        });
     }
 
     /// A batch of the spool was written.
     pub fn record_drained(&self, written: Written) {
-        self.spooled.fetch_sub(self.record_stored(written), Ordering::Relaxed);
+        self.change(|counts| {
+            let ticks = counts.settle(written);
+            counts.leave_spool(ticks);
+        });
     }
 
     /// Ticks in the spool could not be read.
-    pub fn record_unreadable(&self, ticks: u64) {
-        add(&self.dropped_damaged, ticks);
-        self.spooled.fetch_sub(ticks, Ordering::Relaxed);
-    }
-
-    /// How many ticks a write accounts for.
-    fn record_stored(&self, written: Written) -> u64 {
-        add(&self.batches, 1);
-        add(&self.stored, written.stored);
-        add(&self.store_duplicates, written.duplicates);
-        add(&self.rejected, written.rejected);
-        written.stored + written.duplicates + written.rejected
+    pub(super) fn record_unreadable(&self, ticks: u64) {
+        self.change(|counts| {
+            counts.dropped += ticks;
+            counts.leave_spool(ticks);
+        });
     }
 
     /// A write is tried again.
-    pub fn record_retry(&self) {
-        add(&self.retries, 1);
+    pub(super) fn record_retry(&self) {
+        self.change(|counts| counts.retries += 1);
     }
 
     /// A batch has spent its retries.
-    pub fn record_failed(&self) {
-        add(&self.failed, 1);
+    pub(super) fn record_failed(&self) {
+        self.change(|counts| counts.failed += 1);
     }
 
     /// The depth: ticks accepted and not yet committed to the store, in memory and in the spool.
     #[must_use]
     pub fn depth(&self) -> u64 {
-        self.in_flight.load(Ordering::Relaxed) + self.spooled.load(Ordering::Relaxed)
+        let counts = self.read();
+        counts.in_flight + counts.spooled
     }
 
     /// All counters now.
     #[must_use]
     pub fn read(&self) -> LedgerReading {
-        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        LedgerReading {
-            received: get(&self.received),
-            duplicates: get(&self.feed_duplicates) + get(&self.store_duplicates),
-            stored: get(&self.stored),
-            rejected: get(&self.rejected),
-            dropped: get(&self.dropped_closed) + get(&self.dropped_damaged),
-            spooled: get(&self.spooled),
-            in_flight: get(&self.in_flight),
-            batches: get(&self.batches),
-            failed: get(&self.failed),
-            retries: get(&self.retries),
-            frames: get(&self.frames),
-            malformed: get(&self.malformed),
-            reconnects: get(&self.reconnects),
-            blocked_micros: get(&self.blocked_micros),
-        }
+        *lock(&self.0)
+    }
+
+    fn change(&self, act: impl FnOnce(&mut LedgerReading)) {
+        act(&mut lock(&self.0));
     }
 }
 
 impl LedgerReading {
+    /// What became of a batch; how many ticks that accounts for.
+    const fn settle(&mut self, written: Written) -> u64 {
+        self.batches += 1;
+        self.stored += written.stored;
+        self.duplicates += written.duplicates;
+        self.rejected += written.rejected;
+        written.stored + written.duplicates + written.rejected
+    }
+
+    // More than there are cannot leave; if more do, the sum no longer balances, which every line of it shows.
+
+    const fn leave_flight(&mut self, ticks: u64) {
+        self.in_flight = self.in_flight.saturating_sub(ticks);
+    }
+
+    const fn leave_spool(&mut self, ticks: u64) {
+        self.spooled = self.spooled.saturating_sub(ticks);
+    }
+
     /// Whether every tick received is accounted for.
     #[must_use]
     pub const fn balances(&self) -> bool {
@@ -206,5 +172,89 @@ impl fmt::Display for LedgerReading {
             self.spooled,
             self.in_flight
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+
+    /// Moves ticks all the ways that there are, with numbers that differ from step to step.
+    fn work(ledger: &Ledger, rounds: usize) {
+        for round in 0..rounds {
+            let (received, duplicates) = (100 + round % 7, round % 5);
+            let accepted = received - duplicates;
+            ledger.record_received(received, duplicates, accepted);
+            let spooled = round % 50;
+            ledger.record_spooled(spooled);
+            ledger.record_dropped(round % 3);
+            let left = count(accepted - spooled - round % 3);
+            ledger.record_written(Written { stored: left - 2, duplicates: 1, rejected: 1 });
+            let unreadable = count(spooled) / 10;
+            ledger.record_unreadable(unreadable);
+            ledger.record_drained(Written {
+                stored: count(spooled) - unreadable,
+                ..Written::default()
+            });
+            ledger.record_found(1);
+            ledger.record_retry();
+        }
+    }
+
+    #[test]
+    fn every_reading_balances_while_many_threads_move_ticks() {
+        const READINGS: u64 = 50_000;
+        let ledger = Ledger::default();
+        let is_read = std::sync::atomic::AtomicBool::new(false);
+        let different = thread::scope(|scope| {
+            let workers: Vec<_> = (0..8)
+                .map(|_| {
+                    scope.spawn(|| {
+                        while !is_read.load(std::sync::atomic::Ordering::Relaxed) {
+                            work(&ledger, 100);
+                        }
+                    })
+                })
+                .collect();
+            let (mut different, mut last) = (0_u64, LedgerReading::default());
+            for number in 0.. {
+                let now = ledger.read();
+                assert!(now.balances(), "{now}");
+                assert!(now.received >= last.received && now.stored >= last.stored);
+                different += u64::from(now != last);
+                last = now;
+                // On a slow machine the others may not have begun yet.
+                if number >= READINGS && different >= 1_000 {
+                    break;
+                }
+            }
+            is_read.store(true, std::sync::atomic::Ordering::Relaxed);
+            workers.into_iter().for_each(|worker| worker.join().unwrap());
+            different
+        });
+        let rest = ledger.read();
+        assert!(different >= 1_000 && rest.balances(), "{different} different readings, {rest}");
+        assert_eq!(rest.in_flight, 0, "{rest}");
+    }
+
+    #[test]
+    fn a_tick_that_is_lost_between_two_steps_unbalances_the_sum() {
+        let ledger = Ledger::default();
+        ledger.record_received(10, 3, 7);
+        assert!(ledger.read().balances());
+        // The feed took two away and named one of them.
+        ledger.record_received(10, 1, 8);
+        let reading = ledger.read();
+        assert!(!reading.balances());
+        assert!(
+            reading.to_string().starts_with("received 20 ≠ stored 0 + duplicates 4 +"),
+            "{reading}"
+        );
+        // More is written than ever was in flight.
+        let ledger = Ledger::default();
+        ledger.record_written(Written { stored: 1, ..Written::default() });
+        assert!(!ledger.read().balances());
     }
 }

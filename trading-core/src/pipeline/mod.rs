@@ -42,9 +42,8 @@ pub use batcher::Batcher;
 pub use channel::{
     ChannelClosed, RecordReceiver, RecordSender, TickReceiver, TickSender, Utilization, channel,
 };
-pub use health::StoreCircuitState;
 pub use ledger::{Ledger, LedgerReading};
-pub use probe::PipelineProbe;
+pub use probe::{PipelineProbe, PipelineStatus, StoreCircuitState};
 pub use receipt::{Outcome, Receipt};
 pub use tap::{Chunk, Delivery, Observer, TapReceiver, TapSender, tap};
 
@@ -135,7 +134,7 @@ impl<S: Store<Record = Tick>> Pipeline<S> {
             batch_size: batch.max_size.get(),
             writers: batch.writers.get(),
         };
-        ledger.record_found(probe.backlog().ticks);
+        ledger.record_found(probe.read().spool.ticks);
         let writer = Writer::new(Arc::clone(&access), Arc::clone(&ledger), spool, spool_now, batch);
         let reported = ledger.read();
         let drain = spooling
@@ -169,7 +168,7 @@ impl<S: Store<Record = Tick>> Pipeline<S> {
     /// Since when it holds records that are nowhere else.
     #[must_use]
     pub fn held(&self) -> HeldSince {
-        self.probe.held()
+        self.probe.held.clone()
     }
 
     /// Runs until every sender of the channel has gone and everything they sent is written or spooled.
@@ -187,7 +186,8 @@ impl<S: Store<Record = Tick>> Pipeline<S> {
             }
             self.dispatch_due();
             self.note_held();
-            self.probe.gauges.set(self.batcher.len(), self.writes.len());
+            let channel = self.records.utilization();
+            self.probe.gauges.set(self.batcher.len(), self.writes.len(), channel.used);
             let writer_is_free = self.writer_is_free();
             let room = self.batcher.room(writer_is_free);
             self.writer.note_full(room == 0 && !writer_is_free);
@@ -210,7 +210,7 @@ impl<S: Store<Record = Tick>> Pipeline<S> {
         while let Some((claim, end)) = self.records.waiting_claim() {
             self.durable.wait_for(claim, end);
         }
-        debug!(ledger = %self.probe.ledger().read(), "Pipeline drained");
+        debug!(ledger = %self.probe.ledger.read(), "Pipeline drained");
     }
 
     /// Whether everything that came in is written or spooled, and nothing more will come.
@@ -219,7 +219,7 @@ impl<S: Store<Record = Tick>> Pipeline<S> {
     }
 
     fn writer_is_free(&self) -> bool {
-        self.writes.len() < self.probe.writers()
+        self.writes.len() < self.probe.writers
     }
 
     fn take_in(&mut self, received: usize) {
@@ -273,26 +273,18 @@ impl<S: Store<Record = Tick>> Pipeline<S> {
     }
 
     fn report(&mut self) {
-        let now = self.probe.ledger().read();
-        let line = HealthLine {
-            seconds: self.health_interval.as_secs(),
-            previous: std::mem::replace(&mut self.reported, now),
-            now,
-            buffered: self.batcher.len(),
-            batch_size: self.probe.batch_size(),
-            channel: self.records.utilization(),
-            spooled: self.probe.backlog().batches,
-            store_circuit: self.probe.store_circuit(),
-        };
+        let now = self.probe.read();
+        let previous = std::mem::replace(&mut self.reported, now.ledger);
+        let line = HealthLine { seconds: self.health_interval.as_secs(), previous, now };
         info!("{line}");
         self.observers.iter().for_each(|observer| info!("{}", (observer.report)()));
-        debug!("Ledger: {now}");
+        debug!("Ledger: {}", now.ledger);
         if line.is_slow() {
             warn!(
                 "Batch buffer {}% full ({}/{}), database writes may be slow",
                 line.buffer_percent(),
-                line.buffered,
-                line.batch_size
+                now.buffered,
+                now.batch_size
             );
         }
     }

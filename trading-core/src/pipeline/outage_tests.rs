@@ -93,6 +93,10 @@ async fn an_outage_is_spooled_drained_oldest_first_and_told_in_a_dozen_lines() {
     let during = bench.ledger.read();
     assert!(during.spooled >= 118_000, "{during}");
     assert_eq!(bench.ledger.depth(), 120_000);
+    let status = bench.probe.read();
+    assert_eq!(status.store_circuit, StoreCircuitState::Open);
+    assert!(status.outage.is_some_and(|outage| outage > Duration::from_secs(100)), "{status:?}");
+    assert!(status.spool.ticks > 100_000, "{status:?}");
     assert!(
         during.failed <= 2,
         "a writer's each, and the others went straight to disk: {during:?}"
@@ -252,11 +256,9 @@ async fn a_full_spool_is_said_holds_the_feeds_and_loses_nothing() {
     outage.store_is_away(true);
     let bench = outage.start();
     let sender = bench.sender.clone();
-    let ledger = Arc::clone(&bench.ledger);
     // The spool takes some 18,000; two writers, the batcher and the channel 10,000 each.
     let sending = async {
         for part in 0..80 {
-            ledger.record_frame(1_000, 0);
             sender.send_all(&mut ticks(part * 1_000..(part + 1) * 1_000)).await.unwrap();
         }
     };
@@ -339,7 +341,7 @@ async fn in_a_hurry_what_is_being_written_goes_to_the_spool() {
     outage.store.permits.forget_permits(1_000_000);
     let bench = outage.start();
     bench.send(ticks(0..2_345)).await;
-    let Bench { sender, ledger, running } = bench;
+    let Bench { sender, ledger, running, .. } = bench;
     drop(sender);
     tokio::time::sleep(Duration::from_secs(5)).await;
     assert!(!running.is_finished(), "it waits for an answer");

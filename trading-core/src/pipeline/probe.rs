@@ -8,23 +8,58 @@ use tokio::sync::mpsc::WeakSender;
 use tokio::time::Instant;
 
 use super::channel::Utilization;
-use super::health::StoreCircuitState;
-use super::ledger::Ledger;
+use super::ledger::{Ledger, LedgerReading};
 use super::store_circuit::StoreCircuit;
 use crate::domain::{HeldSince, Tick};
 use crate::store::spool::{Backlog, Spool};
+
+/// A pipeline at one moment: the health line, the log and whoever asks read this and nothing else.
+#[derive(Debug, Clone, Copy)]
+pub struct PipelineStatus {
+    /// Where every record is; it balances.
+    pub ledger: LedgerReading,
+    /// Records in the batch that is being filled.
+    pub buffered: usize,
+    /// Records that make a batch full; more wait while all writers are busy.
+    pub batch_size: usize,
+    /// How full the channel is.
+    pub channel: Utilization,
+    /// Writers that have a batch.
+    pub writers_busy: usize,
+    /// Writers there are.
+    pub writers: usize,
+    /// Whether the store takes batches.
+    pub store_circuit: StoreCircuitState,
+    /// How long the store's outage has lasted: batches may go to the store again, for a trial. `None`: there is none.
+    pub outage: Option<Duration>,
+    /// What waits in the spool; nothing without one.
+    pub spool: Backlog,
+    /// How long the oldest record has been held that is nowhere else; zero where none is.
+    pub held_for: Duration,
+}
+
+/// Whether the store takes batches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StoreCircuitState {
+    /// It does.
+    Closed,
+    /// It is away: a batch has spent its retries, or waited long for an answer.
+    Open,
+}
 
 /// What only the pipeline's own loop knows, as of its last turn.
 #[derive(Debug, Default)]
 pub(super) struct Gauges {
     buffered: AtomicUsize,
     writers_busy: AtomicUsize,
+    channel_used: AtomicUsize,
 }
 
 impl Gauges {
-    pub(super) fn set(&self, buffered: usize, writers_busy: usize) {
+    pub(super) fn set(&self, buffered: usize, writers_busy: usize, channel_used: usize) {
         self.buffered.store(buffered, Ordering::Relaxed);
         self.writers_busy.store(writers_busy, Ordering::Relaxed);
+        self.channel_used.store(channel_used, Ordering::Relaxed);
     }
 }
 
@@ -43,65 +78,33 @@ pub struct PipelineProbe<R = Tick> {
 }
 
 impl<R> PipelineProbe<R> {
-    /// Records in the batch that is being filled.
+    /// Its state now.
     #[must_use]
-    pub fn buffered(&self) -> usize {
-        self.gauges.buffered.load(Ordering::Relaxed)
-    }
-
-    /// Records that make a batch full; more wait while all writers are busy.
-    #[must_use]
-    pub const fn batch_size(&self) -> usize {
-        self.batch_size
-    }
-
-    /// How full the channel is. Empty once every source has gone.
-    #[must_use]
-    pub fn channel(&self) -> Utilization {
+    pub fn read(&self) -> PipelineStatus {
+        let get = |gauge: &AtomicUsize| gauge.load(Ordering::Relaxed);
         let capacity = self.channel_capacity;
-        let free = self.channel.upgrade().map_or(capacity, |channel| channel.capacity());
-        Utilization { used: capacity.saturating_sub(free), capacity }
-    }
-
-    /// Writers that have a batch.
-    #[must_use]
-    pub fn writers_busy(&self) -> usize {
-        self.gauges.writers_busy.load(Ordering::Relaxed)
-    }
-
-    /// Writers there are.
-    #[must_use]
-    pub const fn writers(&self) -> usize {
-        self.writers
-    }
-
-    /// What waits in the spool; nothing without one.
-    #[must_use]
-    pub fn backlog(&self) -> Backlog {
-        self.spool.as_ref().map(Spool::backlog).unwrap_or_default()
-    }
-
-    /// Whether the store takes batches.
-    #[must_use]
-    pub fn store_circuit(&self) -> StoreCircuitState {
-        if self.circuit.is_open() { StoreCircuitState::Open } else { StoreCircuitState::Closed }
-    }
-
-    /// How long the store's outage has lasted: batches may go to the store again, for a trial. `None`: there is none.
-    #[must_use]
-    pub fn outage(&self) -> Option<Duration> {
-        self.circuit.open_for(Instant::now())
-    }
-
-    /// Since when the pipeline holds records that are nowhere else.
-    #[must_use]
-    pub fn held(&self) -> HeldSince {
-        self.held.clone()
-    }
-
-    /// Its counters.
-    #[must_use]
-    pub fn ledger(&self) -> &Ledger {
-        &self.ledger
+        // Asked of the channel itself: it fills while the loop waits for a writer. Once every source has gone only the
+        // loop changes it.
+        let used = self.channel.upgrade().map_or_else(
+            || get(&self.gauges.channel_used),
+            |channel| capacity.saturating_sub(channel.capacity()),
+        );
+        let held = u64::try_from(self.held.age_micros()).unwrap_or_default();
+        PipelineStatus {
+            ledger: self.ledger.read(),
+            buffered: get(&self.gauges.buffered),
+            batch_size: self.batch_size,
+            channel: Utilization { used, capacity },
+            writers_busy: get(&self.gauges.writers_busy),
+            writers: self.writers,
+            store_circuit: if self.circuit.is_open() {
+                StoreCircuitState::Open
+            } else {
+                StoreCircuitState::Closed
+            },
+            outage: self.circuit.open_for(Instant::now()),
+            spool: self.spool.as_ref().map(Spool::backlog).unwrap_or_default(),
+            held_for: Duration::from_micros(held),
+        }
     }
 }

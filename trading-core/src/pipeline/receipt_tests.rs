@@ -17,7 +17,6 @@ use crate::store::spool::Spool;
 
 impl Bench {
     async fn send_tracked(&self, ids: std::ops::Range<u64>) -> Receipt {
-        self.ledger.record_frame(usize::try_from(ids.end - ids.start).unwrap(), 0);
         self.sender.send_tracked(&mut ticks(ids)).await.unwrap()
     }
 }

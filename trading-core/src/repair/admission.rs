@@ -66,9 +66,9 @@ mod tests {
         admission.wait(&sender).await;
 
         let depth = usize::try_from(DEPTH_MAX).unwrap();
-        ledger.record_accepted(depth - 1);
+        ledger.record_received(depth - 1, 0, depth - 1);
         assert!(!admission.is_held(&sender));
-        ledger.record_accepted(1);
+        ledger.record_received(1, 0, 1);
         let held = tokio::time::timeout(Duration::from_secs(60), admission.wait(&sender)).await;
         assert!(held.is_err(), "as long as it takes");
         ledger.record_dropped(depth);

@@ -79,7 +79,6 @@ impl RepairContext {
     /// Takes a portion of these ticks and sends it. Not cancel-safe.
     async fn send_some(&self, ticks: &mut Vec<Tick>) -> Result<Receipt, ChannelClosed> {
         let mut portion: Vec<Tick> = ticks.drain(..ticks.len().min(PORTION)).collect();
-        self.ledger.record_backfilled(portion.len());
         self.sender.send_tracked(&mut portion).await
     }
 }

@@ -1,6 +1,6 @@
 //! Which symbol has fallen silent while its connection lives, judged by its own recent rate.
 //!
-//! Pure: it is told of trades and what time it is. A symbol that is silent for far longer than its rate explains is
+//! Pure: trades and the time are arguments. A symbol that is silent for far longer than its rate explains is
 //! subscribed anew; for one that stays silent then, and is not merely quiet, another connection is opened. Each alarm that changed
 //! nothing doubles the symbol's patience, so a market that went quiet is left alone. What exchanges send again after
 //! subscribing is no sign of life: only a trade is that is younger than all before, or that no connection brought yet.
@@ -18,11 +18,11 @@ const UNEXPLAINED: u32 = 50;
 const KNOWN_MIN: u32 = 16;
 /// The weight of the newest interval in the mean is one of this many.
 const SMOOTHING: u32 = 32;
-/// A trade so soon after subscribing anew: that was the cure, and the alarm was right.
+/// A trade within this after subscribing anew: that was the cure, and the alarm was right.
 const CURED_MAX: Duration = Duration::from_secs(10);
 /// A stamp counts for at most this much more than its receipt, in microseconds.
 const STAMP_AHEAD_MAX: i64 = 2_000_000;
-/// After so many moments of trade without an alarm the symbol is judged as at first.
+/// After this many moments of trade without an alarm the symbol is judged as at first.
 const FORGIVEN: u32 = 256;
 
 /// When silence is called one.
@@ -34,7 +34,7 @@ pub struct LivenessRules {
     pub silence_min: Duration,
     /// No alarm doubles patience beyond this; where it is reached, no other connection is opened any more.
     pub patience_max: Duration,
-    /// So long after it was confirmed, a symbol that never traded is asked about, once.
+    /// Warn once when a confirmed symbol has not traded for this long.
     pub first_trade_max: Duration,
 }
 
@@ -52,7 +52,7 @@ impl Default for LivenessRules {
 /// What to do about a silent symbol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Alarm {
-    /// Subscribe it anew: it has been silent for so long, and traded every so often.
+    /// Subscribe it anew: for how long it has been silent, and its mean time between trades.
     Silent(Instrument, Duration, Duration),
     /// Subscribe it anew, once: it was acknowledged and never traded.
     NeverTraded(Instrument),
@@ -64,16 +64,16 @@ pub(super) enum Alarm {
 #[derive(Debug, Clone)]
 pub(super) struct Liveness {
     rules: LivenessRules,
-    symbols: FxHashMap<Instrument, Pulse>,
+    symbols: FxHashMap<Instrument, Rate>,
     /// Time in which we did not read, and nobody was silent.
     blocked: Duration,
     /// Whether any symbol traded on this connection.
     is_heard: bool,
 }
 
-/// One symbol's rate, and where its silence stands.
+/// One symbol's rate, and how it is judged.
 #[derive(Debug, Default, Clone)]
-struct Pulse {
+struct Rate {
     /// The exchange's time of the youngest trade.
     newest: Option<Timestamp>,
     /// Since when it is awaited on this connection; `None`: it is not subscribed.
@@ -91,8 +91,8 @@ struct Pulse {
     asked: Option<(Instant, Duration)>,
     /// Whether any trade of it has come.
     has_traded: bool,
-    /// It has been said that it never traded.
-    is_told: bool,
+    /// It has been logged that it never traded.
+    is_reported: bool,
 }
 
 impl Liveness {
@@ -104,8 +104,8 @@ impl Liveness {
     pub(super) fn begin(&mut self) {
         self.is_heard = false;
         self.blocked = Duration::ZERO;
-        for pulse in self.symbols.values_mut() {
-            (pulse.awaited, pulse.traded, pulse.asked) = (None, None, None);
+        for rate in self.symbols.values_mut() {
+            (rate.awaited, rate.traded, rate.asked) = (None, None, None);
         }
     }
 
@@ -125,20 +125,22 @@ impl Liveness {
         self.symbols.entry(instrument).or_default().awaited.get_or_insert(now);
     }
 
-    /// Whether it was said of a symbol that it never traded, and it has not since.
+    /// Whether it was logged of a symbol that it never traded, and it has not since.
     pub(super) fn is_doubted(&self, instrument: Instrument) -> bool {
-        self.symbols.get(&instrument).is_some_and(|pulse| pulse.is_told && !pulse.has_traded)
+        self.symbols.get(&instrument).is_some_and(|rate| rate.is_reported && !rate.has_traded)
     }
 
-    /// A trade came, perhaps once more: it is a sign of life when it is younger than all before.
-    pub(super) fn record_trade(&mut self, tick: &Tick, now: Instant) {
+    /// A trade came, perhaps once more: it is a sign of life when it is younger than all before. Whether it is.
+    pub(super) fn record_trade(&mut self, tick: &Tick, now: Instant) -> bool {
         // A stamp of the future must not make those after it look old.
         let at = tick.exchange_at.min(tick.received_at.plus_micros(STAMP_AHEAD_MAX));
-        let pulse = self.symbols.entry(tick.instrument).or_default();
-        if pulse.newest < Some(at) {
-            pulse.newest = Some(at);
+        let rate = self.symbols.entry(tick.instrument).or_default();
+        let is_younger = rate.newest < Some(at);
+        if is_younger {
+            rate.newest = Some(at);
             self.record_new(tick.instrument, now);
         }
+        is_younger
     }
 
     /// A trade came that no connection had brought before: a sign of life, whatever its stamp.
@@ -157,11 +159,11 @@ impl Liveness {
         let (now, rules, is_heard) = (self.clock(now), self.rules, self.is_heard);
         self.symbols
             .iter_mut()
-            .find_map(|(instrument, pulse)| pulse.check(*instrument, now, rules, is_heard))
+            .find_map(|(instrument, rate)| rate.check(*instrument, now, rules, is_heard))
     }
 }
 
-impl Pulse {
+impl Rate {
     fn record(&mut self, now: Instant, apart: Duration) {
         self.has_traded = true;
         if let Some((asked, _)) = self.asked.take()
@@ -209,8 +211,8 @@ impl Pulse {
             return (!is_quiet).then_some(Alarm::Incurable(instrument, silence));
         }
         if !self.has_traded {
-            let is_late = is_heard && !self.is_told && silence >= rules.first_trade_max;
-            self.is_told |= is_late;
+            let is_late = is_heard && !self.is_reported && silence >= rules.first_trade_max;
+            self.is_reported |= is_late;
             return is_late.then_some(Alarm::NeverTraded(instrument));
         }
         let patience = self.patience(rules);

@@ -7,6 +7,7 @@ use sqlx::types::chrono::{DateTime, Utc};
 use tokio_tungstenite::tungstenite::Message as Frame;
 use trading_core::domain::{RecorderClock, Timestamp, steady_micros};
 use trading_core::exchange::{Kraken, Limits, Okx};
+use trading_core::feed::ConnectionState;
 
 use super::{World, gaps};
 use crate::support::postgres::migrated;
@@ -24,9 +25,9 @@ async fn what_an_exchange_repeats_after_a_reconnect_is_taken_once() {
     second.acknowledge_kraken().await;
     second.send_kraken(5..=15).await;
     assert_eq!(world.ids(5).await, (11..=15).collect::<Vec<_>>());
-    let (rest, ledger, _) = world.stop().await;
+    let (rest, came, _) = world.stop().await;
     assert!(rest.is_empty(), "{rest:?}");
-    let reading = ledger.read();
+    let reading = came.exchange;
     assert_eq!((reading.received, reading.duplicates, reading.reconnects), (21, 6, 1));
 }
 
@@ -53,8 +54,11 @@ async fn a_planned_cut_is_met_by_a_second_connection_and_each_trade_comes_once_i
     );
     next.send_okx(4).await;
     assert_eq!(world.ids(1).await, [4]);
-    let (rest, ledger, _) = world.stop().await;
-    assert_eq!((rest, ledger.read().duplicates), (vec![], 1));
+    let replaced = Some("replaced by a newer connection");
+    let shown = world.until(|shown| shown.last_end.as_deref() == replaced).await;
+    assert_eq!((shown.state, shown.reconnects), (ConnectionState::Streaming, 1), "without a break");
+    let (rest, came, _) = world.stop().await;
+    assert_eq!((rest, came.exchange.duplicates), (vec![], 1));
 }
 
 #[tokio::test]
@@ -102,8 +106,8 @@ async fn a_frame_that_is_not_understood_is_kept_aside_a_gap_is_listed_and_the_co
     server.send_kraken(2..=3).await;
     server.send_kraken(7..=7).await;
     assert_eq!(world.ids(3).await, [2, 3, 7]);
-    let (_, ledger, journal) = world.stop().await;
-    assert_eq!(ledger.read().malformed, 3);
+    let (_, came, journal) = world.stop().await;
+    assert_eq!(came.exchange.malformed, 3);
     journal.run(database.pool.clone()).await;
     let kept: Vec<(String, i64)> =
         sqlx::query_as("SELECT frame, count FROM quarantined_frames ORDER BY count DESC")
@@ -130,8 +134,8 @@ async fn a_refused_symbol_does_not_keep_the_others_from_being_recorded() {
     server.send(r#"{"error":"Currency pair not supported ETH/USD","method":"subscribe","success":false,"symbol":"ETH/USD","time_in":"2026-09-26T18:09:13.157776Z","time_out":"2026-09-26T18:09:13.157776Z"}"#).await;
     server.send_kraken(1..=3).await;
     assert_eq!(world.ids(3).await, [1, 2, 3]);
-    let (_, ledger, _) = world.stop().await;
-    assert_eq!(ledger.read().reconnects, 0);
+    let (_, came, _) = world.stop().await;
+    assert_eq!(came.exchange.reconnects, 0);
 }
 
 #[tokio::test]
@@ -153,8 +157,8 @@ async fn a_full_channel_holds_the_socket_and_nothing_is_lost() {
     let all = usize::try_from(TRADES).unwrap();
     assert_eq!(world.ids(all).await, (1..=TRADES).collect::<Vec<_>>());
     sending.await.unwrap();
-    let (rest, ledger, _) = world.stop().await;
-    assert_eq!((rest, ledger.read().dropped), (vec![], 0));
+    let (rest, came, _) = world.stop().await;
+    assert_eq!((rest, came.ledger.dropped), (vec![], 0));
 }
 
 #[tokio::test]

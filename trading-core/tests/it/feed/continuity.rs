@@ -184,15 +184,16 @@ async fn of_two_connections_each_trade_comes_once_and_what_one_lost_the_other_br
     two.send_kraken(14..=14).await;
     assert_eq!(world.ids(2).await, [13, 14]);
     // Every one of them has come before the feed is stopped.
-    let ledger = std::sync::Arc::clone(&world.ledger);
+    let board = world.board.clone();
+    let counts = || board.exchanges()["kraken"];
     let all = async {
-        while ledger.read().received < 5 + 3 + 1 + 5 + 4 + 1 + 4 + 1 {
+        while counts().received < 5 + 3 + 1 + 5 + 4 + 1 + 4 + 1 {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
     in_time(all).await;
     assert_eq!(noted(world, &database.pool).await, [""; 0]);
-    let reading = ledger.read();
+    let reading = counts();
     assert_eq!((reading.received, reading.duplicates, reading.reconnects), (24, 10, 1));
     let names: Vec<String> =
         sqlx::query_scalar("SELECT feed FROM feed_sessions ORDER BY feed, connected_at")

@@ -40,8 +40,8 @@ async fn a_text_that_is_no_utf8_is_kept_aside_whole_or_in_pieces_and_the_connect
     socket.write_all(&frame(0x80, b"\xb8\x81\"}")).await.unwrap();
     server.send_kraken(2..=3).await;
     assert_eq!(world.ids(3).await, [1, 2, 3]);
-    let (_, ledger, journal) = world.stop().await;
-    let reading = ledger.read();
+    let (_, came, journal) = world.stop().await;
+    let reading = came.exchange;
     assert_eq!((reading.malformed, reading.reconnects), (2, 0));
     journal.run(database.pool.clone()).await;
     let kept: Vec<(String, String)> =

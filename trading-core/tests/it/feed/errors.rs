@@ -20,8 +20,8 @@ async fn an_error_that_answers_no_request_does_not_end_a_healthy_connection() {
     }
     server.send_okx(700_101).await;
     assert_eq!(world.ids(2).await, [700_100, 700_101]);
-    let (_, ledger, _) = world.stop().await;
-    let reading = ledger.read();
+    let (_, came, _) = world.stop().await;
+    let reading = came.exchange;
     assert_eq!((reading.reconnects, reading.malformed), (0, 0));
 }
 
@@ -42,7 +42,7 @@ async fn the_errors_of_other_venues_do_not_end_a_connection_either() {
         .send(r#"{"topic":"publicTrade.BTCUSD","ts":1,"type":"snapshot","data":[{"i":"7","T":1790000000000,"p":"1","v":"1","S":"Buy","s":"BTCUSD"}]}"#)
         .await;
     assert_eq!(world.ids(1).await, [7]);
-    assert_eq!(world.stop().await.1.read().reconnects, 0);
+    assert_eq!(world.stop().await.1.exchange.reconnects, 0);
 
     let mut world = World::new(&Coinbase, 100, |limits| limits).await;
     let mut server = world.accept().await;
@@ -57,7 +57,7 @@ async fn the_errors_of_other_venues_do_not_end_a_connection_either() {
         .send(r#"{"type":"match","trade_id":7,"side":"sell","size":"1","price":"1","product_id":"BTC-USD","time":"2026-09-21T13:33:20.000119Z"}"#)
         .await;
     assert_eq!(world.ids(1).await, [7]);
-    assert_eq!(world.stop().await.1.read().reconnects, 0);
+    assert_eq!(world.stop().await.1.exchange.reconnects, 0);
 }
 
 #[tokio::test]
@@ -72,5 +72,5 @@ async fn too_frequent_leads_to_one_request_more_on_the_same_connection() {
     assert!(again.contains("BTC/USD") && again.contains("ETH/USD"), "{again}");
     server.send_kraken(1..=2).await;
     assert_eq!(world.ids(2).await, [1, 2]);
-    assert_eq!(world.stop().await.1.read().reconnects, 0);
+    assert_eq!(world.stop().await.1.exchange.reconnects, 0);
 }

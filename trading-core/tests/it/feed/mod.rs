@@ -18,13 +18,17 @@ use trading_core::domain::{
     ExchangeStamps, Instrument, RecorderClock, Tick, Timestamp, steady_micros,
 };
 use trading_core::exchange::{Exchange, Limits};
-use trading_core::feed::{ConnectGate, FeedContext, LivenessRules, run};
+use trading_core::feed::{
+    ConnectGate, ConnectionStatus, ExchangeCounts, FeedBoard, FeedContext, FeedStatus,
+    LivenessRules, run,
+};
 use trading_core::network::Network;
-use trading_core::pipeline::{Ledger, TickReceiver, channel};
+use trading_core::pipeline::{Ledger, LedgerReading, TickReceiver, channel};
 use trading_core::store::journal::{JournalWriter, journal};
 
-use crate::support::waiting::{in_time, spawn};
+use crate::support::waiting::{in_time, spawn, until};
 
+mod board;
 mod connection;
 mod continuity;
 mod edge;
@@ -35,7 +39,9 @@ mod silence;
 struct World {
     listener: TcpListener,
     ticks: TickReceiver,
+    exchange: &'static str,
     ledger: Arc<Ledger>,
+    board: FeedBoard,
     journal: JournalWriter,
     stop: CancellationToken,
     feed: AbortOnDropHandle<()>,
@@ -59,6 +65,7 @@ impl World {
         let ledger = Arc::new(Ledger::default());
         let (sender, ticks) = channel(capacity, Arc::clone(&ledger));
         let (journal, writer) = journal("test".to_owned());
+        let board = FeedBoard::default();
         let instrument =
             |symbol: &str| Instrument::intern(exchange.name(), &symbol.parse().unwrap()).unwrap();
         let mut context = FeedContext {
@@ -73,7 +80,7 @@ impl World {
             clock: clock_of_the_captures(),
             stamps: ExchangeStamps::default(),
             sender,
-            ledger: Arc::clone(&ledger),
+            board: board.clone(),
             journal,
             network: Network::new(&NetworkSettings::default()).unwrap(),
             gate: Arc::new(ConnectGate::new(Duration::ZERO, Arc::default())),
@@ -82,7 +89,8 @@ impl World {
         change(&mut context);
         let stop = CancellationToken::new();
         let feed = spawn(run(context, stop.clone()));
-        Self { listener, ticks, ledger, journal: writer, stop, feed }
+        let exchange = exchange.name();
+        Self { listener, ticks, exchange, ledger, board, journal: writer, stop, feed }
     }
 
     /// The feed's next connection.
@@ -108,15 +116,43 @@ impl World {
         ticks
     }
 
-    /// Stops the feed, and says what is still in the channel.
-    async fn stop(mut self) -> (Vec<u64>, Arc<Ledger>, JournalWriter) {
+    /// The feed now.
+    fn status(&self) -> FeedStatus {
+        self.board.feeds(steady_micros()).remove(0)
+    }
+
+    /// Its only connection, once the board shows it like this.
+    async fn until(&self, is_so: impl Fn(&ConnectionStatus) -> bool + Sync) -> ConnectionStatus {
+        let ask = async || {
+            let shown = self.status().connections.remove(0);
+            if is_so(&shown) { Ok(shown) } else { Err(format!("{shown:?}")) }
+        };
+        until(ask).await
+    }
+
+    /// Stops the feed, and says what is still in the channel and what came.
+    async fn stop(mut self) -> (Vec<u64>, Came, JournalWriter) {
         self.stop.cancel();
-        in_time(self.feed).await.unwrap();
+        in_time(&mut self.feed).await.unwrap();
         let mut rest = Vec::new();
         while self.ticks.recv_many(&mut rest, 1_000).await > 0 {}
         let ids = rest.iter().map(|tick| tick.trade_id.number().unwrap()).collect();
-        (ids, self.ledger, self.journal)
+        let (ledger, exchange) = (self.ledger.read(), self.board.exchanges()[self.exchange]);
+        // Each counts for itself.
+        assert!(ledger.balances(), "{ledger}");
+        assert_eq!(
+            (ledger.received, ledger.feed_duplicates),
+            (exchange.received, exchange.duplicates)
+        );
+        (ids, Came { ledger, exchange, feed: self.status() }, self.journal)
     }
+}
+
+/// What was counted until a feed was stopped, and how it was left.
+struct Came {
+    ledger: LedgerReading,
+    exchange: ExchangeCounts,
+    feed: FeedStatus,
 }
 
 /// A clock that reads the time of the trades which these servers send, and a little more: they are not from another year.

@@ -123,8 +123,8 @@ async fn for_a_silent_symbol_another_connection_is_opened_before_the_old_one_end
     // What is known of the silent symbol is known to the next connection: it is more patient.
     let asked = trade_until_asked(&mut next, &bitcoin, &mut id);
     assert!(timeout(RULES.silence_min / 4, asked).await.is_err());
-    let (_, ledger, _) = world.stop().await;
-    assert_eq!(ledger.read().reconnects, 1);
+    let (_, came, _) = world.stop().await;
+    assert_eq!(came.exchange.reconnects, 1);
 }
 
 #[tokio::test]
@@ -146,8 +146,11 @@ async fn a_symbol_that_was_acknowledged_and_never_trades_is_asked_for_once_more_
     let again = trade_until_asked(&mut server, &bitcoin, &mut id);
     let again = timeout(RULES.first_trade_max * 4, again).await;
     assert!(again.is_err(), "{again:?}");
-    let (.., ledger, _) = world.stop().await;
-    assert_eq!(ledger.read().reconnects, 0);
+    let (.., came, _) = world.stop().await;
+    assert_eq!(came.exchange.reconnects, 0);
+    let shown = &came.feed.connections[0].symbols;
+    let shown = |name| shown.iter().find(|it| it.instrument.symbol().as_str() == name).unwrap();
+    assert_eq!((shown("BTCUSD").is_silent, shown("ETHUSD").is_silent), (false, true));
     let log = log.text();
     assert!(log.contains("kraken:ETHUSD is acknowledged, but nothing has come"), "{log}");
     assert!(!log.contains("kraken:ETHUSD is subscribed"), "{log}");
@@ -187,7 +190,7 @@ async fn a_symbol_that_a_simulated_exchange_forgets_comes_back_without_a_reconne
         }
     };
     assert_eq!(comes_back.instrument, bitcoin);
-    let (.., ledger, _) = world.stop().await;
-    assert_eq!(ledger.read().reconnects, 0);
+    let (.., came, _) = world.stop().await;
+    assert_eq!(came.exchange.reconnects, 0);
     exchanges.close().await;
 }

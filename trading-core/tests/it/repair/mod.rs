@@ -250,8 +250,7 @@ async fn repair_waits_while_recording_has_much_to_store() {
     place.store((last - 1_000..=last).step_by(10)).await;
     let busy = place.repair("busy");
     // As much as a store that is away leaves behind.
-    busy.ledger.record_frame(10_000, 0);
-    busy.ledger.record_accepted(10_000);
+    busy.ledger.record_received(10_000, 0, 10_000);
     for n in 1..=20 {
         place.gap(last - 50 * n + 1, last - 50 * n + 9).await;
     }

@@ -12,17 +12,17 @@ use crate::store::journal::{GapCause, GapRecord};
 
 /// How long the first gap waits for others: after a start or a cut they show one after the other, symbol by symbol.
 const GATHER: Duration = Duration::from_secs(2);
-/// While gap follows gap, they are told so often.
+/// While gap follows gap, they are logged at most once in this.
 const INTERVAL: Duration = Duration::from_secs(10);
 
-/// Gaps that are listed and wait to be told. Each is told once, so that the sum of the lines is what was listed.
+/// Gaps that are listed and wait to be logged. Each is logged once, so that the sum of the lines is what was listed.
 ///
 /// Pure: the time is an argument. What it keeps is bounded by the number of causes and symbols.
 #[derive(Debug, Default)]
 struct GapTally {
     groups: Vec<Group>,
     due_at: Option<Instant>,
-    told_at: Option<Instant>,
+    logged_at: Option<Instant>,
 }
 
 /// Gaps of one cause, all known by their ids or all by their times only.
@@ -37,9 +37,9 @@ struct Group {
 }
 
 impl GapTally {
-    /// Takes a gap in, to be told later.
+    /// Takes a gap in, to be logged later.
     fn add(&mut self, gap: &GapRecord, now: Instant) {
-        let again_at = self.told_at.map(|told_at| told_at + INTERVAL);
+        let again_at = self.logged_at.map(|logged_at| logged_at + INTERVAL);
         let due_at = (now + GATHER).max(again_at.unwrap_or(now));
         self.due_at.get_or_insert(due_at);
         let is_alike = |group: &&mut Group| {
@@ -69,7 +69,7 @@ impl GapTally {
         self.due_at = None;
         let lines: Vec<String> = self.groups.drain(..).map(|group| group.line()).collect();
         if !lines.is_empty() {
-            self.told_at = Some(now);
+            self.logged_at = Some(now);
         }
         lines
     }
@@ -89,7 +89,7 @@ impl Group {
     fn line(&self) -> String {
         let Self { first, gaps, trades, symbols, from, to } = self;
         let GapRecord { instrument, ids, cause, .. } = *first;
-        // Of many small gaps that are told as one, some of the ids came.
+        // Of many small gaps that are listed as one, some of the ids came.
         let some = if cause == GapCause::JumpedOften { "some of " } else { "" };
         let cause = cause.as_str();
         let exchange = instrument.exchange();
@@ -126,7 +126,7 @@ impl Group {
     }
 }
 
-/// A tally that several tasks share, and that tells.
+/// A tally that several tasks share, and that logs.
 #[derive(Debug, Default)]
 pub struct GapLines(Mutex<GapTally>);
 
@@ -136,14 +136,14 @@ impl GapLines {
         self.with(|tally| tally.add(gap, Instant::now()));
     }
 
-    /// Says what is due.
-    pub fn tell_due(&self) {
+    /// Logs what is due.
+    pub fn log_due(&self) {
         let lines = self.with(|tally| tally.due(Instant::now()));
         lines.iter().for_each(|line| warn!("{line}"));
     }
 
-    /// Says all that waits.
-    pub fn tell_rest(&self) {
+    /// Logs all that waits.
+    pub fn log_rest(&self) {
         let lines = self.with(|tally| tally.rest(Instant::now()));
         lines.iter().for_each(|line| warn!("{line}"));
     }
