@@ -19,6 +19,7 @@ mod record;
 mod recorder_clock;
 mod simulator;
 mod symbol;
+pub mod testing;
 mod text;
 mod tick;
 mod time;

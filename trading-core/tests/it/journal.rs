@@ -7,8 +7,9 @@ use sqlx::PgPool;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
+use trading_core::domain::testing::{self, instrument};
 use trading_core::domain::{
-    HeldSince, Instrument, Side, Source, Tick, Timestamp, TradeId, steady_micros,
+    HeldSince, Instrument, Source, Tick, Timestamp, TradeId, steady_micros,
 };
 use trading_core::store::journal::{
     FRAME_BYTES_MAX, GapCause, GapRecord, Journal, QuarantinedFrame, SessionEnd, SessionStart,
@@ -386,17 +387,13 @@ async fn a_wrong_stamp_or_id_is_not_where_recording_goes_on() {
     assert_eq!(found[0].missing, [(990, 997)]);
 }
 
+/// A fetched trade, `second` seconds from now.
 fn tick(symbol: &str, id: &str, second: i64) -> Tick {
-    Tick {
-        instrument: Instrument::intern("binance", &symbol.parse().unwrap()).unwrap(),
-        trade_id: TradeId::from_text(id),
-        price: 1.into(),
-        quantity: 1.into(),
-        side: Side::Buy,
-        source: Source::Backfill,
-        exchange_at: Timestamp::from_millis(Timestamp::now().as_millis() + second * 1_000).unwrap(),
-        received_at: Timestamp::now(),
-    }
+    let exchange_at =
+        Timestamp::from_millis(Timestamp::now().as_millis() + second * 1_000).unwrap();
+    let (instrument, trade_id) = (instrument("binance", symbol), TradeId::from_text(id));
+    let fetched = Tick { instrument, trade_id, source: Source::Backfill, ..testing::tick(0) };
+    Tick { exchange_at, ..fetched.at(Timestamp::now()) }
 }
 
 #[tokio::test]

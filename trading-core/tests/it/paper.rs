@@ -8,7 +8,8 @@ use rust_decimal::Decimal;
 use sqlx::PgPool;
 use tokio::task::JoinSet;
 use trading_core::config::{Overrides, PaperSettings, StrategySettings, load};
-use trading_core::domain::{Instrument, Side, Source, Tick, Timestamp, TradeId};
+use trading_core::domain::testing::{instrument, tick};
+use trading_core::domain::{Instrument, Tick, Timestamp};
 use trading_core::paper::{
     self, Changes, Engine, PaperError, PgStore, Store as _, Summary, SummaryHandle,
 };
@@ -18,6 +19,7 @@ use trading_core::store::embedded::{Cluster, Durability, Options};
 use trading_core::store::postgres::migrate;
 
 use crate::support::postgres::{Scratch, connect, crash, migrated};
+use crate::support::ticks::traded;
 use crate::support::waiting::until;
 
 fn settings() -> PaperSettings {
@@ -49,7 +51,7 @@ fn ticks(from: usize, to: usize) -> Vec<Tick> {
         i64::try_from(state.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33).unwrap() % below
     };
     let mut cents = [9_500_000_i64, 350_000];
-    let symbols = ["BTCUSDT", "ETHUSDT"].map(|symbol| symbol.parse().unwrap());
+    let symbols = ["BTCUSDT", "ETHUSDT"].map(|symbol| instrument("binance", symbol));
     let walk = (0..to).map(|number| {
         let which = number % 2;
         let step = cents[which] / 5_000;
@@ -57,14 +59,10 @@ fn ticks(from: usize, to: usize) -> Vec<Tick> {
         let micros = 1_700_000_000_000_000 + i64::try_from(number).unwrap() * 50_000;
         let at = Timestamp::from_micros(micros).unwrap();
         Tick {
-            instrument: Instrument::intern("binance", &symbols[which]).unwrap(),
-            trade_id: TradeId::Number(u64::try_from(number).unwrap()),
+            instrument: symbols[which],
             price: Decimal::new(cents[which], 2),
             quantity: Decimal::new(random(1_000_000) + 1, 7),
-            side: Side::Buy,
-            source: Source::Live,
-            exchange_at: at,
-            received_at: at,
+            ..tick(u64::try_from(number).unwrap()).at(at)
         }
     });
     walk.skip(from).collect()
@@ -129,18 +127,8 @@ fn simulated(settings: &PaperSettings, seed: u64, start: Timestamp) -> Vec<Tick>
     let mut ticks = Vec::new();
     for symbol in &settings.strategies[0].symbols {
         let ids = [start, end].map(|at| market.latest("binance", symbol, at).unwrap());
-        for trade in (ids[0]..ids[1]).map(|id| market.trade("binance", symbol, id).unwrap()) {
-            ticks.push(Tick {
-                instrument: Instrument::intern("binance", symbol).unwrap(),
-                trade_id: TradeId::Number(trade.id),
-                price: trade.price,
-                quantity: trade.quantity,
-                side: trade.side,
-                source: Source::Live,
-                exchange_at: trade.at,
-                received_at: trade.at,
-            });
-        }
+        let instrument = Instrument::intern("binance", symbol).unwrap();
+        ticks.extend((ids[0]..ids[1]).map(|id| traded(&market, instrument, id).unwrap()));
     }
     ticks.sort_by_key(|tick| tick.exchange_at);
     ticks

@@ -12,7 +12,8 @@ use sqlx::PgPool;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use trading_core::config::{PaperSettings, StrategySettings};
-use trading_core::domain::{Instrument, Side, Source, Tick, Timestamp, TradeId};
+use trading_core::domain::testing::tick;
+use trading_core::domain::{Instrument, Source, Tick, Timestamp, TradeId};
 use trading_core::paper::{
     self, Changes, Engine, Fill, PaperError, PgStore, Store, StoredAccount, Summary, SummaryHandle,
     TickQuery, TickStream,
@@ -80,14 +81,12 @@ fn ticks(count: usize) -> Vec<Tick> {
         let frame = if n % 3 == 2 { n - 1 } else { n };
         Tick {
             instrument: instruments[which],
-            trade_id: TradeId::Number(n.unsigned_abs()),
             price: Decimal::new(cents[which], 2),
             quantity: Decimal::new(random(1_000_000) + 1, 7),
-            side: Side::Buy,
-            source: Source::Live,
             exchange_at: Timestamp::from_micros(at).unwrap(),
             received_at: Timestamp::from_micros(1_700_000_000_000_000 + frame * 50_000 + 70_000)
                 .unwrap(),
+            ..tick(n.unsigned_abs())
         }
     });
     let mut ticks: Vec<Tick> = walk.collect();

@@ -4,31 +4,13 @@ use sqlx::postgres::PgConnectOptions;
 use sqlx::{
     AssertSqlSafe, ConnectOptions as _, Connection as _, Executor as _, PgConnection, PgPool,
 };
-use trading_core::domain::{Instrument, Side, Source, Tick, Timestamp, TradeId};
+use trading_core::domain::{Tick, TradeId};
 use trading_core::store::postgres::PostgresStore;
 use trading_core::store::{Remedy, Store as _, StoreError, Written};
 
 use crate::support::postgres::{TestDatabase, migrated};
+use crate::support::ticks::{tick, ticks};
 use crate::support::waiting::until;
-
-fn tick(id: u64) -> Tick {
-    static NOW: std::sync::OnceLock<Timestamp> = std::sync::OnceLock::new();
-    let now = *NOW.get_or_init(Timestamp::now);
-    Tick {
-        instrument: Instrument::intern("binance", &"BTCUSDT".parse().unwrap()).unwrap(),
-        trade_id: TradeId::Number(id),
-        price: "61837.63".parse().unwrap(),
-        quantity: "0.00013".parse().unwrap(),
-        side: Side::Buy,
-        source: Source::Live,
-        exchange_at: now,
-        received_at: now,
-    }
-}
-
-fn ticks(ids: std::ops::Range<u64>) -> Vec<Tick> {
-    ids.map(tick).collect()
-}
 
 /// Runs statements; the test's own database is `{database}`.
 async fn run(database: &TestDatabase, statements: &str) {

@@ -2,13 +2,13 @@
 //! user says so.
 
 use sqlx::postgres::PgPoolOptions;
-use trading_core::domain::Tick;
 use trading_core::store::postgres::{Origin, claim, database_name};
 use trading_core::store::spool::Spool;
 
 use super::{count, run, settings};
 use crate::support::postgres::{TestDatabase, database, migrated};
 use crate::support::process::program;
+use crate::support::ticks::tick;
 
 /// A database of this name, made from the other as a dump would make it.
 async fn copied(from: &TestDatabase, name: &str) -> (sqlx::PgPool, String) {
@@ -18,24 +18,6 @@ async fn copied(from: &TestDatabase, name: &str) -> (sqlx::PgPool, String) {
     run(&maker.pool, format!("CREATE DATABASE {name} TEMPLATE {original}")).await;
     let url = from.url.replace(&format!("/{original}?"), &format!("/{name}?"));
     (PgPoolOptions::new().max_connections(2).connect(&url).await.unwrap(), url)
-}
-
-fn tick(id: u64) -> Tick {
-    let now = trading_core::domain::Timestamp::now();
-    Tick {
-        instrument: trading_core::domain::Instrument::intern(
-            "binance",
-            &"BTCUSDT".parse().unwrap(),
-        )
-        .unwrap(),
-        trade_id: trading_core::domain::TradeId::Number(id),
-        price: "1.5".parse().unwrap(),
-        quantity: "2".parse().unwrap(),
-        side: trading_core::domain::Side::Buy,
-        source: trading_core::domain::Source::Live,
-        exchange_at: now,
-        received_at: now,
-    }
 }
 
 #[tokio::test]

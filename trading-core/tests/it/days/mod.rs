@@ -7,19 +7,15 @@ mod retention;
 use std::collections::BTreeSet;
 
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Executor as _, PgPool};
-use trading_core::domain::{Instrument, Side, Source, Tick, Timestamp, TradeId};
+use trading_core::domain::testing::instrument;
+use trading_core::domain::{Source, Tick, Timestamp, TradeId};
 use trading_core::store::postgres::{PostgresStore, last_stored, make_days_ahead};
 use trading_core::store::{DaysLeft, Remedy, Store as _, StoreError, Written};
 
 use crate::support::postgres::migrated;
+use crate::support::ticks::{now, tick};
 
 const DAY: i64 = 86_400_000_000;
-
-/// One instant for the whole test run, so that a tick written twice is the same tick.
-fn now() -> Timestamp {
-    static NOW: std::sync::OnceLock<Timestamp> = std::sync::OnceLock::new();
-    *NOW.get_or_init(Timestamp::now)
-}
 
 /// A tick of a history, traded so many days ago.
 fn old(id: u64, days_ago: i64) -> Tick {
@@ -27,17 +23,8 @@ fn old(id: u64, days_ago: i64) -> Tick {
     Tick { source: Source::Backfill, exchange_at: at, ..live("binance", id) }
 }
 
-fn live(exchange: &'static str, id: u64) -> Tick {
-    Tick {
-        instrument: Instrument::intern(exchange, &"BTCUSDT".parse().unwrap()).unwrap(),
-        trade_id: TradeId::Number(id),
-        price: 1.into(),
-        quantity: 1.into(),
-        side: Side::Buy,
-        source: Source::Live,
-        exchange_at: now(),
-        received_at: now(),
-    }
+fn live(exchange: &str, id: u64) -> Tick {
+    Tick { instrument: instrument(exchange, "BTCUSDT"), ..tick(id) }
 }
 
 fn day(days_ago: i64) -> String {

@@ -7,7 +7,6 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use nix::unistd::geteuid;
-use trading_core::domain::{Instrument, Side, Source, Symbol, Tick, Timestamp, TradeId};
 use trading_core::store::embedded::command as db;
 use trading_core::store::postgres::Origin;
 use trading_core::store::spool::{self, Spool};
@@ -15,6 +14,7 @@ use trading_core::store::spool::{self, Spool};
 use super::{made, of_a_market, settings};
 use crate::support::postgres::{Scratch, server_pid};
 use crate::support::process::{self, Program, program, setting};
+use crate::support::ticks::tick;
 
 #[tokio::test]
 async fn without_a_terminal_it_takes_yes_and_says_what_goes() {
@@ -122,21 +122,6 @@ async fn links_are_removed_and_not_followed_and_what_is_not_ours_stays() {
     assert!(!scratch.path().join("postgres").exists());
 }
 
-fn tick() -> Tick {
-    let symbol: Symbol = "BTC-USDT".parse().unwrap();
-    let at = Timestamp::now();
-    Tick {
-        instrument: Instrument::intern("binance", &symbol).unwrap(),
-        trade_id: TradeId::Number(1),
-        price: "1".parse().unwrap(),
-        quantity: "1".parse().unwrap(),
-        side: Side::Buy,
-        source: Source::Live,
-        exchange_at: at,
-        received_at: at,
-    }
-}
-
 #[tokio::test]
 async fn what_waits_for_it_in_its_spool_goes_and_what_waits_for_another_database_stays() {
     let scratch = Scratch::new("");
@@ -156,7 +141,7 @@ async fn what_waits_for_it_in_its_spool_goes_and_what_waits_for_another_database
         [("own id, real exchanges", 2), (&unseen, 1), ("other id, real exchanges", 4)]
     {
         let (spool, _) = Spool::open(dir.clone(), 1 << 20, name).await.unwrap();
-        spool.append(vec![tick(); ticks]).await.1.unwrap();
+        spool.append(vec![tick(1); ticks]).await.1.unwrap();
     }
     let (code, answer, log) = program("db remove --yes", &settings);
     assert_eq!(code, Some(0), "{log}");
@@ -179,7 +164,7 @@ async fn spooled(dir: &Path, home: &Path, origin: &str, ticks: usize) {
     let run = home.join("run");
     let unseen = format!("the first at trading_core@{}:5433/trading_core, {origin}", run.display());
     let (spool, _) = Spool::open(dir.to_owned(), 1 << 20, unseen.as_str()).await.unwrap();
-    spool.append(vec![tick(); ticks]).await.1.unwrap();
+    spool.append(vec![tick(1); ticks]).await.1.unwrap();
 }
 
 #[tokio::test]

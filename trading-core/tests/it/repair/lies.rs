@@ -8,29 +8,21 @@ use axum::extract::Query;
 use axum::routing::get;
 use tokio::net::TcpListener;
 use tokio_util::task::AbortOnDropHandle;
-use trading_core::domain::{Instrument, Side, Source, Tick, TradeId};
+use trading_core::domain::testing::instrument;
+use trading_core::domain::{Side, Source, Tick};
 use trading_core::simulator::Market;
 
 use super::*;
+use crate::support::ticks::traded;
 use crate::support::waiting::spawn;
 
 /// How Binance's history answers for the trades from an id on.
 type Lie = fn(&Market, u64) -> Vec<Tick>;
 
-/// A trade of the market, as a place knows it.
+/// A trade of the market, as a history shows it.
 fn tick(market: &Market, id: u64) -> Option<Tick> {
-    let symbol = "BTC-USDT".parse().unwrap();
-    let trade = market.trade("binance", &symbol, id)?;
-    Some(Tick {
-        instrument: Instrument::intern("binance", &symbol).unwrap(),
-        trade_id: TradeId::Number(id),
-        price: trade.price,
-        quantity: trade.quantity,
-        side: trade.side,
-        source: Source::Backfill,
-        exchange_at: trade.at,
-        received_at: trade.at,
-    })
+    let live = traded(market, instrument("binance", "BTCUSDT"), id)?;
+    Some(Tick { source: Source::Backfill, ..live })
 }
 
 fn honest(market: &Market, from: u64) -> Vec<Tick> {

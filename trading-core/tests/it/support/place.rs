@@ -23,7 +23,7 @@ use trading_core::store::postgres::{PostgresStore, upsert_instruments};
 
 use super::exchanges::Exchanges;
 use super::postgres::{TestDatabase, migrated};
-use super::truth::traded;
+use super::ticks::traded;
 use super::waiting::{spawn, until};
 
 /// One gap's row: its ids, status and note.

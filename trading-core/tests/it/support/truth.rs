@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use rust_decimal::Decimal;
 use sqlx::PgPool;
 use sqlx::types::chrono::{DateTime, Utc};
-use trading_core::domain::{Instrument, Source, Symbol, Tick, TradeId};
+use trading_core::domain::Symbol;
 use trading_core::simulator::Market;
 
 /// What is stored of one symbol.
@@ -51,19 +51,4 @@ pub(crate) async fn stored(pool: &PgPool, market: &Market) -> BTreeMap<(String, 
         assert!(is_new, "{exchange}:{symbol} {id} is stored twice");
     }
     stored
-}
-
-/// A trade of the market as a recorder has it that receives it at once; `None` where the market never issued its id.
-pub(crate) fn traded(market: &Market, instrument: Instrument, id: u64) -> Option<Tick> {
-    let trade = market.trade(instrument.exchange(), instrument.symbol(), id)?;
-    Some(Tick {
-        instrument,
-        trade_id: TradeId::Number(id),
-        price: trade.price,
-        quantity: trade.quantity,
-        side: trade.side,
-        source: Source::Live,
-        exchange_at: trade.at,
-        received_at: trade.at,
-    })
 }

@@ -8,15 +8,18 @@ mod program;
 mod verdicts;
 mod witnesses;
 
+use std::time::Duration;
+
 use rust_decimal::Decimal;
 use sqlx::{AssertSqlSafe, PgPool};
-use trading_core::domain::{Instrument, Source, Symbol, Tick, Timestamp, TradeId};
+use trading_core::domain::{Instrument, Symbol, Tick, Timestamp};
 use trading_core::simulator::{Market, MarketOptions};
 use trading_core::store::Store as _;
 use trading_core::store::postgres::PostgresStore;
 use trading_core::verify::{Report, Scope, verify};
 
 use crate::support::postgres::{TestDatabase, migrated};
+use crate::support::ticks::traded;
 
 const DAY_MICROS: i64 = 86_400_000_000;
 /// Two whose ids are consecutive and one whose ids prove nothing.
@@ -52,21 +55,10 @@ impl Recorded {
     fn ticks(&self, exchange: &str, symbol: &Symbol) -> Vec<Tick> {
         let instrument = Instrument::intern(exchange, symbol).unwrap();
         let latest = |at| self.market.latest(exchange, symbol, at).unwrap();
-        (latest(self.begin) + 1..=latest(self.end()))
-            .map(|id| {
-                let trade = self.market.trade(exchange, symbol, id).unwrap();
-                Tick {
-                    instrument,
-                    trade_id: TradeId::Number(id),
-                    price: trade.price,
-                    quantity: trade.quantity,
-                    side: trade.side,
-                    source: Source::Live,
-                    exchange_at: trade.at,
-                    received_at: Timestamp::from_micros(trade.at.as_micros() + 35_000).unwrap(),
-                }
-            })
-            .collect()
+        let ids = latest(self.begin) + 1..=latest(self.end());
+        let ticks = ids.map(|id| traded(&self.market, instrument, id).unwrap());
+        let late = Duration::from_millis(35);
+        ticks.map(|tick| Tick { received_at: tick.exchange_at + late, ..tick }).collect()
     }
 
     async fn session(&self, exchange: &str, symbol: &str) {
