@@ -62,48 +62,11 @@ const ROOMS: &[(&str, &[&str], &str)] = &[
         &["config", "domain", "exchange", "network", "rest", "store", "telemetry"],
         "looks at all that `live` will need, and at nothing that runs",
     ),
-    (
-        "app",
-        &[
-            "config",
-            "doctor",
-            "domain",
-            "exchange",
-            "feed",
-            "network",
-            "paper",
-            "pipeline",
-            "repair",
-            "rest",
-            "simulator",
-            "store",
-            "telemetry",
-            "verify",
-        ],
-        "builds the stages and joins them: it sees all",
-    ),
-    (
-        "main",
-        &[
-            "app",
-            "config",
-            "doctor",
-            "domain",
-            "exchange",
-            "feed",
-            "network",
-            "paper",
-            "pipeline",
-            "repair",
-            "rest",
-            "simulator",
-            "store",
-            "telemetry",
-            "verify",
-        ],
-        "the program and its command line: arguments to settings to app to exit code",
-    ),
+    ("app", ALL, "builds the stages and joins them: it sees all"),
+    ("main", ALL, "the program and its command line: arguments to settings to app to exit code"),
 ];
+/// Every room above it.
+const ALL: &[&str] = &["*"];
 /// What every room may import.
 const BASE: &[&str] = &["config", "domain", "telemetry"];
 /// Files of the command line, which is one room with `main.rs`.
@@ -128,7 +91,7 @@ fn rooms_import_only_what_the_table_allows() {
 fn each_room_imports_only_rooms_above_it_in_the_table() {
     let mut above = BTreeSet::new();
     for (room, allowed, _) in ROOMS {
-        for other in *allowed {
+        for other in allowed.iter().filter(|_| *allowed != ALL) {
             assert!(above.contains(other), "{room} imports {other}, which is not above it");
         }
         above.insert(*room);
@@ -153,8 +116,9 @@ fn the_import_rule_finds_what_it_forbids() {
         "use super::exchange::of_ours;",
         "// as crate::exchange does",
         "/// See [`crate::exchange`].\nfn documented() {}",
-        "const TEXT: &str = \"crate::exchange\"; const QUOTE: char = '\"';",
+        "let it = 1; // as crate::exchange does",
         "#[cfg(test)]\nmod tests {\n    use crate::exchange::Binance;\n    fn braces() { \"}\"; }\n}",
+        "    #[cfg(test)]\n    fn over_lines(\n        it: &crate::exchange::Binance,\n    ) -> usize {\n        1\n    }",
         "#[cfg(test)]\nuse crate::exchange::Binance;",
     ] {
         assert_eq!(find(simulator, allowed), 0, "{allowed}");
@@ -337,7 +301,7 @@ fn every_test_file_is_run() {
         let shown = file.display();
         let folder = file.parent().unwrap_or(tests);
         let stem = file.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
-        // The chaos harness kills what it tests and runs as long as it is told to: it has the machine to itself.
+        // The chaos harness kills what it tests and runs as long as it is asked to: it has the machine to itself.
         let is_apart = file.starts_with(tests.join("chaos"));
         if !is_apart && !file.starts_with(tests.join("it")) {
             problems.push(format!(
@@ -373,10 +337,13 @@ fn import_problems(file: &Path, text: &str) -> Vec<String> {
     let first = parts.first().map_or("", |first| first.strip_suffix(".rs").unwrap_or(first));
     let room = room_of(first);
     // The map names every room, and imports none.
-    let known = ROOMS.iter().find(|(name, ..)| *name == room);
-    let (allowed, why) = match known {
-        Some((_, allowed, why)) => (*allowed, *why),
-        None if room == "lib" => (&[] as &[&str], "the map of the rooms"),
+    let known = ROOMS.iter().position(|(name, ..)| *name == room);
+    let (allowed, why) = match known.map(|at| (at, ROOMS[at])) {
+        Some((at, (_, allowed, why))) if allowed == ALL => {
+            (ROOMS[..at].iter().map(|(name, ..)| *name).collect(), why)
+        }
+        Some((_, (_, allowed, why))) => (allowed.to_vec(), why),
+        None if room == "lib" => (Vec::new(), "the map of the rooms"),
         None => {
             return vec![format!(
                 "{}:1: the room `{room}` is not in the table of tests/it/tidy.rs: add it, with what it imports and why",
@@ -454,79 +421,34 @@ fn words(text: &str) -> impl Iterator<Item = &str> {
     text.split(|c: char| !c.is_alphanumeric() && c != '_').filter(|word| !word.is_empty())
 }
 
-/// Code alone: comments and what stands in quotation marks become spaces, lines stay lines.
+/// Code alone: comments become blank, lines stay lines.
 fn code_of(text: &str) -> String {
-    let mut code = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(letter) = rest.chars().next() {
-        let len = match letter {
-            '/' if rest.starts_with("//") => rest.find('\n').unwrap_or(rest.len()),
-            '/' if rest.starts_with("/*") => rest.find("*/").map_or(rest.len(), |end| end + 2),
-            '"' => quoted_len(rest),
-            'r' if !code.ends_with(|c: char| c.is_alphanumeric() || c == '_') => raw_len(rest),
-            '\'' => char_len(rest),
-            _ => 0,
-        };
-        let (skipped, after) = rest.split_at(len);
-        code.extend(skipped.chars().map(|c| if c == '\n' { '\n' } else { ' ' }));
-        rest = after;
-        if len == 0 {
-            code.push(letter);
-            rest = rest.strip_prefix(letter).unwrap_or_default();
-        }
-    }
-    code
+    let code = text.lines().map(|line| match line.trim_start().starts_with("//") {
+        true => "",
+        false => line.split(" // ").next().unwrap_or_default(),
+    });
+    code.collect::<Vec<_>>().join("\n")
 }
 
-/// Length of the string literal that the text begins with.
-fn quoted_len(text: &str) -> usize {
-    let mut escaped = false;
-    for (at, letter) in text.char_indices().skip(1) {
-        match letter {
-            '"' if !escaped => return at + 1,
-            _ => escaped = letter == '\\' && !escaped,
-        }
-    }
-    text.len()
-}
-
-/// Length of the raw string literal that the text begins with; 0 for any other word with an `r`.
-fn raw_len(text: &str) -> usize {
-    let hashes: String = text.chars().skip(1).take_while(|c| *c == '#').collect();
-    let open = format!("r{hashes}\"");
-    let Some(inside) = text.strip_prefix(open.as_str()) else { return 0 };
-    let close = format!("\"{hashes}");
-    inside.find(&close).map_or(text.len(), |end| open.len() + end + close.len())
-}
-
-/// Length of the character literal that the text begins with; 0 for a lifetime.
-fn char_len(text: &str) -> usize {
-    let mut letters = text.char_indices().skip(1);
-    let end = match letters.next() {
-        Some((_, '\\')) => letters.skip(1).find(|(_, c)| *c == '\''),
-        _ => letters.next().filter(|(_, c)| *c == '\''),
-    };
-    end.map_or(0, |(at, _)| at + 1)
-}
-
-/// Blanks each item under `#[cfg(test)]`: up to its closing brace, or to its semicolon if that comes first.
+/// Blanks each item under `#[cfg(test)]`. The code is formatted: an item ends in the first line that is indented as it is
+/// itself, and ends as items do.
 fn without_tests(code: &str) -> String {
-    let mark = "#[cfg(test)]";
-    let mut kept = String::with_capacity(code.len());
-    let mut rest = code;
-    while let Some((before, item)) = rest.split_once(mark) {
-        kept.push_str(before);
-        let mut depth = 0_i32;
-        let end = item.char_indices().find(|(_, letter)| {
-            depth += i32::from(*letter == '{') - i32::from(*letter == '}');
-            depth == 0 && matches!(letter, '}' | ';')
-        });
-        let (skipped, after) = item.split_at(end.map_or(item.len(), |(at, _)| at + 1));
-        kept.extend(skipped.chars().filter(|c| *c == '\n'));
-        rest = after;
-    }
-    kept.push_str(rest);
-    kept
+    let indent = |line: &str| line.len() - line.trim_start().len();
+    let mut item = None;
+    let kept = code.lines().map(|line| match item {
+        Some(its_indent) => {
+            if indent(line) == its_indent && line.ends_with(['}', ';']) {
+                item = None;
+            }
+            ""
+        }
+        None if line.trim() == "#[cfg(test)]" => {
+            item = Some(indent(line));
+            ""
+        }
+        None => line,
+    });
+    kept.collect::<Vec<_>>().join("\n")
 }
 
 /// Whether the file's front page declares it under `#[cfg(test)]`.
