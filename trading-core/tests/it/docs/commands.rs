@@ -6,8 +6,8 @@ use std::path::Path;
 use clap::{Command, CommandFactory as _, Parser as _};
 use trading_core::cli::Cli;
 
-use super::page::Page;
-use super::{pages, report, root};
+use super::report;
+use crate::support::page::{Page, pages, root};
 
 const PROGRAM: &str = "trading-core";
 

@@ -5,15 +5,14 @@
 //! run as they are (tests of the queries run them). Each problem is reported as `file:line: what is wrong`.
 
 mod commands;
-mod page;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use trading_core::config::{DEFAULTS, File, Overrides, load};
 
-use page::Page;
+use crate::support::page::{Page, pages, root, sources};
 
 /// Languages of fenced blocks; a block in another one is checked by nobody.
 const LANGUAGES: [&str; 11] =
@@ -49,16 +48,48 @@ fn every_link_leads_to_a_file_and_a_heading_that_are_there() {
 
 #[test]
 fn every_path_of_the_repository_that_is_named_is_there() {
+    let files = files();
+    let is_there = |path: &str| {
+        let end = format!("/{path}");
+        let is_end = || files.iter().any(|file| file.ends_with(&end));
+        root().join(path).exists()
+            || sources().join(path).exists()
+            || (path.ends_with(".rs") && is_end())
+    };
+    let comments = files.iter().filter(|file| file.ends_with(".rs")).map(|file| {
+        let path = root().join(file);
+        Page::of_comments(&path, &fs::read_to_string(&path).unwrap())
+    });
     let mut problems = Vec::new();
-    for page in pages() {
-        for (line, path) in page.paths(&root()) {
-            let places = [root().join(&path), root().join("trading-core/src").join(&path)];
-            if !places.iter().any(|place| place.exists()) {
-                problems.push(format!("{}: {path} is not there", page.at(line)));
+    for page in pages().into_iter().chain(comments) {
+        let is_rust = page.path.extension().is_some_and(|extension| extension == "rs");
+        for (line, path) in page.paths() {
+            // A page may name a file that its reader is to make.
+            let is_ours = is_rust || path.contains('/');
+            if is_ours && !is_there(&path) {
+                problems.push(format!("{}:{line}: {path} is not there", page.path.display()));
             }
         }
     }
     report(&problems);
+}
+
+/// Every file of the crate, from the clone's folder on.
+fn files() -> Vec<String> {
+    let mut files = Vec::new();
+    let mut folders = vec![PathBuf::from("trading-core")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(root().join(&folder)).unwrap() {
+            let entry = entry.unwrap();
+            let path = folder.join(entry.file_name());
+            if entry.file_type().unwrap().is_dir() {
+                folders.push(path);
+            } else {
+                files.push(path.to_str().unwrap().to_owned());
+            }
+        }
+    }
+    files
 }
 
 #[test]
@@ -173,21 +204,4 @@ fn is_known(keys: &BTreeSet<String>, name: &str) -> bool {
 
 fn is_word(text: &str) -> bool {
     !text.is_empty() && text.chars().all(|letter| letter.is_ascii_lowercase() || letter == '_')
-}
-
-/// The folder of the clone.
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
-}
-
-/// The README and all of docs/, in order.
-fn pages() -> Vec<Page> {
-    let mut files = vec![root().join("README.md"), root().join("CHANGELOG.md")];
-    for entry in fs::read_dir(root().join("docs")).unwrap() {
-        files.push(entry.unwrap().path());
-    }
-    files.retain(|file| file.extension().is_some_and(|extension| extension == "md"));
-    files.sort_unstable();
-    assert!(files.len() > 3, "{files:?}");
-    files.iter().map(|file| Page::read(file)).collect()
 }

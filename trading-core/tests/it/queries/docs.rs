@@ -1,13 +1,12 @@
 //! Every query of README.md and docs/*.md is run as it is written, and reads no day in vain.
 
 use std::fmt::Write as _;
-use std::fs;
-use std::path::{Path, PathBuf};
 
 use chrono::Utc;
 
 use super::text::{filled, queries};
 use super::{history, look};
+use crate::support::page::pages;
 use crate::support::postgres::migrated;
 
 /// Days of history that the documents' queries meet.
@@ -18,24 +17,14 @@ const OLDEST: i32 = -90;
 const READS_EVERYTHING: &str = "reads everything, because ";
 const NOT_RUN: &str = "not run, because ";
 
-fn documents() -> Vec<PathBuf> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let mut found = vec![root.join("README.md")];
-    let folder = fs::read_dir(root.join("docs")).into_iter().flatten();
-    found.extend(folder.map(|entry| entry.unwrap().path()));
-    found.retain(|path| path.extension().is_some_and(|it| it == "md"));
-    found.sort();
-    found
-}
-
 #[tokio::test]
 async fn every_query_of_the_documents_runs_and_reads_no_day_in_vain() {
     let database = migrated().await;
     history(&database.pool, DAYS).await;
     let (mut problems, mut number) = (String::new(), 0);
-    for document in documents() {
-        for query in queries(&fs::read_to_string(&document).unwrap()) {
-            let place = format!("{}:{}", document.file_name().unwrap().display(), query.line);
+    for page in pages() {
+        for query in queries(&page) {
+            let place = page.at(query.line);
             let reason = query.exempt.as_deref();
             if let Some(reason) = reason {
                 eprintln!("{place}: {reason}: {}", query.sql);

@@ -1,8 +1,11 @@
 //! Finds the SQL in Markdown.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use chrono::{Days, NaiveDate};
+
+use crate::support::page::Page;
 
 /// A statement of the docs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,44 +19,24 @@ pub(super) struct Query {
 }
 
 /// Every statement of the `sql` blocks, and of psql's `-c` in the `sh` blocks.
-pub(super) fn queries(markdown: &str) -> Vec<Query> {
+pub(super) fn queries(page: &Page) -> Vec<Query> {
     let mut found = Vec::new();
-    let mut block: Option<(usize, String, String)> = None;
-    let (mut exempt, mut last) = (None, "");
-    for (number, line) in markdown.lines().enumerate() {
-        if let Some(fence) = line.trim_start().strip_prefix("```") {
-            match block.take() {
-                Some((line, language, text)) => {
-                    let statements = match &*language {
-                        "sql" => statements(&text),
-                        "sh" | "bash" | "console" => {
-                            commands(&text).iter().flat_map(|sql| statements(sql)).collect()
-                        }
-                        _ => Vec::new(),
-                    };
-                    let query = |sql| Query { line, sql, exempt: exempt.clone() };
-                    found.extend(statements.into_iter().map(query));
-                }
-                None => {
-                    exempt = last
-                        .trim()
-                        .strip_prefix("<!-- query: ")
-                        .and_then(|it| it.strip_suffix(" -->"))
-                        .map(str::to_owned);
-                    block = Some((number + 1, fence.trim().to_owned(), String::new()));
-                }
+    for block in page.blocks() {
+        let statements = match block.language.as_str() {
+            "sql" => statements(&block.text()),
+            "sh" | "bash" | "console" => {
+                commands(&block.text()).iter().flat_map(|sql| statements(sql)).collect()
             }
-        } else if let Some((_, _, text)) = &mut block {
-            text.push_str(line);
-            text.push('\n');
-        } else if !line.trim().is_empty() {
-            last = line;
-        }
-        if line.trim_start().starts_with("```") {
-            last = "";
-        }
+            _ => Vec::new(),
+        };
+        let exempt =
+            block.before.strip_prefix("<!-- query: ").and_then(|it| it.strip_suffix(" -->"));
+        found.extend(statements.into_iter().map(|sql| Query {
+            line: block.line,
+            sql,
+            exempt: exempt.map(str::to_owned),
+        }));
     }
-    assert!(block.is_none(), "a block has no end");
     found
 }
 
@@ -175,7 +158,7 @@ fn queries_are_found_in_every_kind_of_block() {
     };
     let reason = Some("reads everything, because it counts");
     assert_eq!(
-        queries(markdown),
+        queries(&Page::of(Path::new("page.md"), markdown)),
         [
             query(3, "SELECT 1", None),
             query(3, "SELECT ';', \"a;b\"\n FROM x", None),

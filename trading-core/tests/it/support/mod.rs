@@ -1,6 +1,7 @@
 //! What the tests share.
 
 pub(crate) mod exchanges;
+pub(crate) mod page;
 pub(crate) mod place;
 pub(crate) mod pooler;
 pub(crate) mod postgres;

@@ -1,41 +1,78 @@
-//! A page of Markdown, taken apart as far as the checks need it.
+//! Markdown, in pages and in the comments of Rust, taken apart as far as the checks need it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
+/// The folder of the clone.
+pub(crate) fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// The folder of the sources, below which the pages name files.
+pub(crate) fn sources() -> PathBuf {
+    root().join("trading-core/src")
+}
+
+/// The README, the changelog and all of docs/, in order.
+pub(crate) fn pages() -> Vec<Page> {
+    let mut files = vec![root().join("README.md"), root().join("CHANGELOG.md")];
+    for entry in fs::read_dir(root().join("docs")).unwrap() {
+        files.push(entry.unwrap().path());
+    }
+    files.retain(|file| file.extension().is_some_and(|extension| extension == "md"));
+    files.sort_unstable();
+    assert!(files.len() > 3, "{files:?}");
+    files.iter().map(|file| Page::read(file)).collect()
+}
+
 /// A page.
 #[derive(Debug)]
-pub(super) struct Page {
-    pub(super) path: PathBuf,
+pub(crate) struct Page {
+    pub(crate) path: PathBuf,
     lines: Vec<String>,
 }
 
 /// A fenced block.
 #[derive(Debug)]
-pub(super) struct Block {
+pub(crate) struct Block {
     /// What stands behind the fence.
-    pub(super) language: String,
+    pub(crate) language: String,
     /// The number of the line with the opening fence; the first line of the page is 1.
-    pub(super) line: usize,
+    pub(crate) line: usize,
+    /// The line before it, blank ones left out, where that is of no other block.
+    pub(crate) before: String,
     /// What is inside, each with its number.
-    pub(super) lines: Vec<(usize, String)>,
+    pub(crate) lines: Vec<(usize, String)>,
 }
 
 impl Block {
-    pub(super) fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         self.lines.iter().map(|(_, line)| format!("{line}\n")).collect()
     }
 }
 
 impl Page {
-    pub(super) fn read(path: &Path) -> Self {
-        let text = fs::read_to_string(path).unwrap_or_default();
+    pub(crate) fn read(path: &Path) -> Self {
+        Self::of(path, &fs::read_to_string(path).unwrap_or_default())
+    }
+
+    /// This text, as if it were in this file.
+    pub(crate) fn of(path: &Path, text: &str) -> Self {
         Self { path: path.to_owned(), lines: text.lines().map(str::to_owned).collect() }
     }
 
+    /// The comments of this Rust, each in its line.
+    pub(crate) fn of_comments(path: &Path, rust: &str) -> Self {
+        let comment = |line: &str| {
+            let text = line.trim_start().strip_prefix("//").unwrap_or_default();
+            text.trim_start_matches(['/', '!']).to_owned()
+        };
+        Self { path: path.to_owned(), lines: rust.lines().map(comment).collect() }
+    }
+
     /// `README.md:12`, as editors take it.
-    pub(super) fn at(&self, line: usize) -> String {
+    pub(crate) fn at(&self, line: usize) -> String {
         let names: Vec<_> =
             self.path.iter().rev().take(2).filter_map(|part| part.to_str()).collect();
         match names.as_slice() {
@@ -45,29 +82,36 @@ impl Page {
         }
     }
 
-    pub(super) fn blocks(&self) -> Vec<Block> {
+    pub(crate) fn blocks(&self) -> Vec<Block> {
         let mut blocks: Vec<Block> = Vec::new();
         let mut is_inside = false;
+        let mut before = String::new();
         for (number, line) in (1..).zip(&self.lines) {
             let fence = line.trim_start().strip_prefix("```");
             match (fence, is_inside) {
                 (Some(_), true) => is_inside = false,
                 (Some(language), false) => {
                     is_inside = true;
-                    let (language, lines) = (language.trim().to_owned(), Vec::new());
-                    blocks.push(Block { language, line: number, lines });
+                    blocks.push(Block {
+                        language: language.trim().to_owned(),
+                        line: number,
+                        before: std::mem::take(&mut before),
+                        lines: Vec::new(),
+                    });
                 }
                 (None, true) => {
                     blocks.last_mut().unwrap().lines.push((number, line.clone()));
                 }
-                (None, false) => {}
+                (None, false) if line.trim().is_empty() => {}
+                (None, false) => line.trim().clone_into(&mut before),
             }
         }
+        assert!(!is_inside, "{}: the last block has no end", self.path.display());
         blocks
     }
 
     /// Lines outside of the fenced blocks.
-    pub(super) fn prose(&self) -> Vec<(usize, &str)> {
+    pub(crate) fn prose(&self) -> Vec<(usize, &str)> {
         let mut is_inside = false;
         let mut prose = Vec::new();
         for (number, line) in (1..).zip(&self.lines) {
@@ -81,7 +125,7 @@ impl Page {
     }
 
     /// What stands between backquotes in the prose, each with its line.
-    pub(super) fn spans(&self) -> Vec<(usize, String)> {
+    pub(crate) fn spans(&self) -> Vec<(usize, String)> {
         let mut spans = Vec::new();
         for (number, line) in self.prose() {
             // Every second piece is inside.
@@ -92,7 +136,7 @@ impl Page {
     }
 
     /// The targets of the links in the prose.
-    pub(super) fn links(&self) -> Vec<(usize, String)> {
+    pub(crate) fn links(&self) -> Vec<(usize, String)> {
         let mut links = Vec::new();
         for (number, line) in self.prose() {
             for after in line.split("](").skip(1) {
@@ -104,7 +148,7 @@ impl Page {
     }
 
     /// The names by which links find the headings, as code hosts make them: lower case, no punctuation, hyphens for spaces.
-    pub(super) fn anchors(&self) -> BTreeSet<String> {
+    pub(crate) fn anchors(&self) -> BTreeSet<String> {
         let mut seen: BTreeMap<String, usize> = BTreeMap::new();
         let mut anchors = BTreeSet::new();
         for (_, line) in self.prose() {
@@ -123,32 +167,32 @@ impl Page {
         anchors
     }
 
-    /// Paths that begin with a folder of the repository or of its sources: in the prose, and in what shells are given.
-    /// `<venue>` is any venue.
-    pub(super) fn paths(&self, root: &Path) -> Vec<(usize, String)> {
+    /// Paths that begin with a folder of the repository or of its sources, and names of Rust files: in the prose, in
+    /// drawings, and in what shells are given. `<venue>` is any venue.
+    pub(crate) fn paths(&self) -> Vec<(usize, String)> {
         let mut names = self.spans();
-        for block in self.blocks().into_iter().filter(|block| block.language == "sh") {
-            for (number, line) in block.lines {
-                names.extend(line.split_whitespace().map(|word| (number, word.to_owned())));
+        let drawn = ["sh", "text"];
+        for block in self.blocks().iter().filter(|block| drawn.contains(&block.language.as_str())) {
+            for (number, line) in &block.lines {
+                names.extend(line.split_whitespace().map(|word| (*number, word.to_owned())));
             }
         }
         let is_path = |text: &str| {
             let letters = |it: char| it.is_ascii_alphanumeric() || "/._-<>".contains(it);
-            text.contains('/') && text.chars().all(letters)
+            text.chars().all(letters)
         };
         let is_ours = |text: &str| {
-            let first = text.split('/').next().unwrap_or_default();
+            let Some((first, _)) = text.split_once('/') else { return text.ends_with(".rs") };
             // What is built and made is there on no fresh clone.
             let is_made = first == "target" || first.is_empty() || first == "..";
-            !is_made
-                && (root.join(first).is_dir() || root.join("trading-core/src").join(first).is_dir())
+            !is_made && (root().join(first).is_dir() || sources().join(first).is_dir())
         };
         names.retain(|(_, name)| is_path(name) && is_ours(name));
         names.into_iter().map(|(line, name)| (line, name.replace("<venue>", "binance"))).collect()
     }
 
     /// Names such as `batch.max_size` between backquotes; what is set or listed behind them is cut off.
-    pub(super) fn dotted_names(&self) -> Vec<(usize, String)> {
+    pub(crate) fn dotted_names(&self) -> Vec<(usize, String)> {
         let letters =
             |it: char| it.is_ascii_lowercase() || it.is_ascii_digit() || "._<>*".contains(it);
         let mut names = Vec::new();
@@ -165,7 +209,7 @@ impl Page {
     }
 
     /// What follows `TRADING_CORE__` in the names of variables, wherever they stand.
-    pub(super) fn variables(&self) -> Vec<(usize, String)> {
+    pub(crate) fn variables(&self) -> Vec<(usize, String)> {
         let mut variables = Vec::new();
         for (number, line) in (1..).zip(&self.lines) {
             for piece in line.split("TRADING_CORE__").skip(1) {
