@@ -1,6 +1,7 @@
 //! Records every public trade of crypto exchanges into PostgreSQL, exactly once.
 //!
-//! The rooms, in the order of a tick's way.
+//! The rooms, in the order of a tick's way. What their words mean, and which file to read for what, is in `docs/guide.md`
+//! ("Words", "Where to find what in the code").
 
 // The words of the trade; imports nothing of ours.
 pub mod domain;

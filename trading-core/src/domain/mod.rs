@@ -1,7 +1,7 @@
 //! The words of the trade: tick, instrument, side, exact decimals, time, ranges of ids and of time.
 //!
-//! No I/O and no clock but [`Timestamp::now`] and [`RecorderClock::now`], which only the edges call. Imports nothing else of ours, so
-//! every room may use it.
+//! No I/O and no clock but [`Timestamp::now`] and [`RecorderClock::now`], which only the edges call. Imports nothing else
+//! of ours, so every room may use it.
 
 mod backoff;
 pub mod bounds;

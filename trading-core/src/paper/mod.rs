@@ -24,7 +24,6 @@ mod engine;
 mod error;
 mod fills;
 mod money;
-
 mod replay;
 mod resume;
 mod run;

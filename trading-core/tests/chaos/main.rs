@@ -6,9 +6,9 @@
 //! cargo test --test chaos -- --seed 7 --round 12              that round alone, on a database of its own
 //! ```
 //!
-//! A run is a row of rounds ([`plan`]), each a pure function of the seed and its number. At the end of each database it is damaged on purpose: the checks
-//! must find it. What is found wrong is told with the
-//! ends of the logs; then the folder with all logs is kept.
+//! A run is a row of rounds ([`plan`]), each a pure function of the seed and its number. At the end of each database it is
+//! damaged on purpose: the checks must find it. What is found wrong is printed with the ends of the logs; then the folder
+//! with all logs is kept.
 #![expect(
     clippy::expect_used,
     clippy::indexing_slicing,
