@@ -23,7 +23,7 @@ fn run() -> ExitCode {
         Err(code) => return code,
     };
     let environment = config::environment();
-    // Nothing may be said beside the answer to a completion: the line under the cursor would be torn.
+    // Nothing may be printed beside the answer to a completion: the line under the cursor would be torn.
     let is_logged = !matches!(cli.command, Command::Complete { .. });
     if is_logged && let Err(error) = telemetry::start_logs(&cli.log_options(&environment)) {
         output::complain(&error);

@@ -52,7 +52,7 @@ pub struct Printing {
 }
 
 impl Printing {
-    /// Prints the next part; `false` when nobody reads on.
+    /// Prints the next part; `false` when the reader has gone.
     #[must_use]
     pub fn part(&mut self, text: &str) -> bool {
         if self.ended.is_none()
@@ -84,11 +84,11 @@ impl Printing {
 pub fn complain(error: &(dyn std::error::Error + 'static)) {
     let text = complaint(error).on(Screen::of_errors());
     if aside(|| std::io::stderr().lock().write_all(text.as_bytes())).is_err() {
-        // Nobody is there to be told; the exit code still is.
+        // The reader has gone; the exit code still counts.
     }
 }
 
-/// The error and its causes, where nothing that a database or a venue said begins a line or moves a cursor. Causes are
+/// The error and its causes, where no text of a database or a venue begins a line or moves a cursor. Causes are
 /// words of others, on one line. Our own text may have several, of which only the first begins at the left; those that
 /// are commands to be copied are not folded.
 fn complaint(error: &(dyn std::error::Error + 'static)) -> Page {

@@ -98,7 +98,7 @@ impl Store for ReadyStore {
 pub(super) struct Arrival {
     pub(super) registration: Registration,
     pub(super) opening: Opening,
-    /// What the spool's new batches are written for; `None`: a database that nobody has seen yet.
+    /// What the spool's new batches are written for; `None`: a database that was never reached at this address.
     pub(super) spooled_for: Option<String>,
     /// Why it was not there at the start.
     pub(super) first: StartError,
@@ -146,8 +146,8 @@ impl Arrival {
     }
 
     async fn wait(&self, pool: &PgPool, began: Instant) -> Result<Vec<LastStored>, StartError> {
-        let mut said = RepeatLimiter::default();
-        tell_away(&self.first, None, &mut said);
+        let mut limiter = RepeatLimiter::default();
+        log_away(&self.first, None, &mut limiter);
         loop {
             sleep(RETRY_DELAY).await;
             match self.registration.register(pool).await {
@@ -161,7 +161,7 @@ impl Arrival {
                     self.opening.0.send_replace(true);
                     return Ok(stored);
                 }
-                Err(error) if error.is_passing() => tell_away(&error, Some(began), &mut said),
+                Err(error) if error.is_passing() => log_away(&error, Some(began), &mut limiter),
                 Err(error) => return Err(error),
             }
         }
@@ -251,8 +251,8 @@ const fn cause(last: &LastStored) -> GapCause {
     }
 }
 
-fn tell_away(error: &StartError, since: Option<Instant>, said: &mut RepeatLimiter) {
-    let Some(unsaid) = said.admit(Instant::now()) else { return };
+fn log_away(error: &StartError, since: Option<Instant>, limiter: &mut RepeatLimiter) {
+    let Some(unsaid) = limiter.admit(Instant::now()) else { return };
     let cause = cause_of(error);
     let since = since.map(|began| Lasting(began.elapsed()));
     match since {

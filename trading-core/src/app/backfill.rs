@@ -16,9 +16,9 @@ use super::recorded::{must_be_meant, must_be_there};
 use super::signals::StopSignals;
 use super::stand_in::{StandIn, StandInError};
 use super::start_error::StartError;
-use super::venues::{Reach, Venue, venues};
+use super::venues::{Venue, VenueKind, venues};
 use crate::config::{Settings, SimulateSettings};
-use crate::domain::{Instrument, RecorderClock, Timestamp};
+use crate::domain::{Instrument, RecorderClock, Timestamp, count};
 use crate::pipeline::{Ledger, LedgerReading, Pipeline, PipelineParts, channel};
 use crate::repair::{self, LoadError, RepairContext, RepairVenue, Reread};
 use crate::simulator::MARKET_VERSION;
@@ -52,7 +52,7 @@ pub struct BackfillReport {
     pub exchanges: Vec<ExchangeReport>,
     /// Where each tick is.
     pub ledger: LedgerReading,
-    /// Told to stop before the end.
+    /// Stopped by a signal before the end.
     pub is_stopped: bool,
 }
 
@@ -63,12 +63,23 @@ pub struct ExchangeReport {
     pub exchange: &'static str,
     /// Of the range: each symbol.
     pub range: Vec<RangeReport>,
-    /// Quarantined frames: those that could be read, those that still cannot, and what is wrong with the first of them.
-    pub frames: Option<(usize, u64, Option<String>)>,
+    /// Of the quarantined frames, where they were read again.
+    pub frames: Option<FramesReport>,
     /// The gaps that were closed, and those that are open still, up to a thousand of them.
     pub gaps: Vec<ListedGap>,
     /// How many of them there are, by status.
     pub counts: Vec<(String, i64)>,
+}
+
+/// What came of the quarantined frames of one exchange.
+#[derive(Debug)]
+pub struct FramesReport {
+    /// Frames that could be read.
+    pub read: u64,
+    /// Frames that still cannot.
+    pub unreadable: u64,
+    /// What is wrong with the first of those.
+    pub reason: Option<String>,
 }
 
 /// What came of a range of one symbol.
@@ -95,7 +106,7 @@ impl BackfillReport {
     pub fn is_complete(&self) -> bool {
         let is_whole = |it: &ExchangeReport| {
             it.range.iter().all(|symbol| symbol.error.is_none())
-                && it.frames.as_ref().is_none_or(|(_, unreadable, _)| *unreadable == 0)
+                && it.frames.as_ref().is_none_or(|frames| frames.unreadable == 0)
                 && it.counts.iter().all(|(status, _)| status != "open" && status != "unrecoverable")
         };
         !self.is_stopped && self.exchanges.iter().all(is_whole)
@@ -105,9 +116,9 @@ impl BackfillReport {
 /// Why nothing could be backfilled.
 #[derive(Debug, thiserror::Error)]
 pub enum BackfillError {
-    /// What `live` needs is not there either.
+    /// The database or the exchanges cannot be used.
     #[error(transparent)]
-    Live(#[from] StartError),
+    Start(#[from] StartError),
     /// The exchanges of this database cannot be asked.
     #[error(transparent)]
     StandIn(#[from] StandInError),
@@ -130,22 +141,21 @@ pub async fn backfill(
 ) -> Result<BackfillReport, BackfillError> {
     let pg_bin = options.pg_bin.clone();
     // A past range may be loaded into a new database; where there is none, nothing else is to be done.
-    let is_there = match options.range {
-        Some(_) => must_be_meant(settings, pg_bin.clone(), "backfill").await,
-        None => must_be_there(settings, pg_bin.clone(), "backfill").await,
-    };
-    is_there.map_err(StartError::from)?;
+    match options.range {
+        Some(_) => must_be_meant(settings, pg_bin.clone(), "backfill").await?,
+        None => must_be_there(settings, pg_bin.clone(), "backfill").await?,
+    }
     let mut signals = StopSignals::listen().map_err(StartError::Signals)?;
     let database = Database::open(settings, pg_bin).await?;
     let stop = CancellationToken::new();
     let report =
-        told_to_stop(fill(settings, &options, &database, &stop), &mut signals, &stop).await;
+        until_stopped(fill(settings, &options, &database, &stop), &mut signals, &stop).await;
     database.close().await;
     report
 }
 
 /// The first signal stops the work in order, the second one ends it where it is.
-async fn told_to_stop(
+async fn until_stopped(
     filling: impl Future<Output = Result<BackfillReport, BackfillError>>,
     signals: &mut StopSignals,
     stop: &CancellationToken,
@@ -194,16 +204,16 @@ async fn fill_from(
     stop: &CancellationToken,
 ) -> Result<BackfillReport, BackfillError> {
     let reach = match origin(&pool).await.map_err(StartError::from)? {
-        Some(Origin::Simulated(_)) => Reach::Any,
-        Some(Origin::Exchanges) => Reach::Real,
+        Some(Origin::Simulated(_)) => VenueKind::Any,
+        Some(Origin::Exchanges) => VenueKind::Real,
         None => {
             let SimulateSettings { seed, rate, .. } = settings.simulate;
             let (own, reach) = match settings.database.simulated {
                 true => (
                     Origin::Simulated(format!("seed {seed}, rate {rate}, market {MARKET_VERSION}")),
-                    Reach::Any,
+                    VenueKind::Any,
                 ),
-                false => (Origin::Exchanges, Reach::Real),
+                false => (Origin::Exchanges, VenueKind::Real),
             };
             claim(&pool, &own).await.map_err(StartError::from)?;
             reach
@@ -257,7 +267,7 @@ async fn fill_from(
     for (venue, done) in asked.iter().zip(done) {
         let done = done?;
         let is_stored = reading.in_flight + reading.dropped == 0;
-        report.exchanges.push(done.told(&pool, venue, options, started_at, is_stored).await?);
+        report.exchanges.push(done.report(&pool, venue, options, started_at, is_stored).await?);
     }
     pool.close().await;
     Ok(report)
@@ -325,8 +335,8 @@ impl Work<'_> {
 }
 
 impl Done {
-    /// What the database says of it, now that everything is stored.
-    async fn told(
+    /// What became of it in the database, now that everything is stored.
+    async fn report(
         self,
         pool: &PgPool,
         venue: &RepairVenue,
@@ -339,7 +349,8 @@ impl Done {
         if let Some(reread) = self.reread {
             let read = if is_stored { reread.read } else { Vec::new() };
             remove_quarantined(pool, exchange, &read).await?;
-            frames = Some((read.len(), reread.unreadable, reread.reason));
+            let (unreadable, reason) = (reread.unreadable, reread.reason);
+            frames = Some(FramesReport { read: count(read.len()), unreadable, reason });
         }
         if let Some(times) = options.range
             && let Some(apart) = venue.exchange.history().rules().times_apart

@@ -16,7 +16,7 @@ use crate::store::embedded::{Cluster, Options, command};
 use crate::store::postgres::{PostgresStore, Server, Session, migrate, pooler};
 use crate::store::with_causes;
 
-/// The server's time for one statement of a recorder beside its writes; longer than any of them takes that is well.
+/// The server's time for one statement of a recorder beside its writes; far longer than any of them takes on a healthy server.
 const STATEMENT_MAX: Duration = Duration::from_secs(120);
 
 /// The sessions of a recorder beside its writes.
@@ -105,8 +105,8 @@ impl Database {
         }
     }
 
-    /// Cleans up after an [`open`](Self::open) that was given up midway: the embedded server is stopped, where nobody
-    /// else uses it.
+    /// Cleans up after an [`open`](Self::open) that was given up midway: the embedded server is stopped, unless another
+    /// process uses it.
     pub async fn leave(settings: &Settings, pg_bin: Option<PathBuf>) {
         if settings.database.url != DatabaseUrl::Embedded {
             return;
@@ -135,7 +135,7 @@ impl Database {
     /// When the server does not answer, or a pooler that keeps no sessions is in between.
     pub async fn pool(&self, connections: u32) -> Result<PgPool, StartError> {
         let session = Session { name: "trading-core", statement_max: None };
-        self.address.look(session).await?;
+        self.address.probe(session).await?;
         Ok(self.address.server.pool(connections, session))
     }
 
@@ -205,8 +205,8 @@ impl Address {
     }
 
     /// Whether a recorder can work with this server now.
-    pub(super) async fn look_as_recorder(&self) -> Result<(), StartError> {
-        self.look(RECORDER).await
+    pub(super) async fn probe_as_recorder(&self) -> Result<(), StartError> {
+        self.probe(RECORDER).await
     }
 
     pub(super) fn store(&self) -> PostgresStore {
@@ -223,8 +223,8 @@ impl Address {
         self.server.address()
     }
 
-    /// Asked without the pool, which would try for long and then say no more than that it did.
-    async fn look(&self, session: Session) -> Result<(), StartError> {
+    /// Connects without the pool, which would retry for long and then report no more than that it timed out.
+    async fn probe(&self, session: Session) -> Result<(), StartError> {
         let unreachable = |error| StartError::Database { url: self.shown.clone(), error };
         match pooler(&self.server, session).await.map_err(unreachable)? {
             None => Ok(()),

@@ -20,7 +20,7 @@ use crate::telemetry::{Progress, Total, Unit};
 /// What became of the ticks in the spool.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Drained {
-    /// What the store said of those that were written.
+    /// What became of those that were written.
     pub written: Written,
     /// What could not be read, and what was left alone.
     pub losses: Losses,
@@ -62,7 +62,7 @@ pub enum DrainError {
         left: u64,
         /// Where.
         dir: PathBuf,
-        /// What the store said.
+        /// The failure.
         #[source]
         error: StoreError<Tick>,
     },
@@ -95,8 +95,8 @@ impl fmt::Display for Drained {
 
 /// What is stored beside what waits for the database of the settings.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Wanted<'a> {
-    /// What can be read of the files that were set aside, and of those that no longer say for which database they wait.
+pub struct DrainOptions<'a> {
+    /// What can be read of the files that are damaged, and of those that no longer say for which database they wait.
     pub damaged: bool,
     /// What waits for the database of this id, which is gone for good or was restored as this one.
     pub adopted: Option<&'a str>,
@@ -110,7 +110,7 @@ pub struct Wanted<'a> {
 pub async fn drain_spool(
     settings: &Settings,
     pg_bin: Option<PathBuf>,
-    wanted: Wanted<'_>,
+    wanted: DrainOptions<'_>,
 ) -> Result<Drained, DrainError> {
     let mut signals = StopSignals::listen().map_err(StartError::Signals)?;
     let dir = spool::folder(&settings.spool, &settings.database).map_err(StartError::from)?;
@@ -147,7 +147,7 @@ fn waiting(dir: &std::path::Path, settings: &Settings) -> Result<u64, SpoolError
 async fn with_database(
     settings: &Settings,
     database: &Database,
-    wanted: Wanted<'_>,
+    wanted: DrainOptions<'_>,
     drained: &mut Drained,
 ) -> Result<(), DrainError> {
     let pool = database.migrated_pool(1).await?;

@@ -1,5 +1,5 @@
 //! `trading-core live`: the world around the recorder. The database is up before the first feed connects, and goes
-//! after the last tick is stored; the same holds for the simulated exchanges, where they stand for the real ones.
+//! after the last tick is stored; the same holds for the simulated exchanges, which replace the real ones in a demonstration.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use super::recorder::{Outcome, Recorder, RecorderParts};
 use super::signals::StopSignals;
 use super::start_error::StartError;
 use super::tasks::Tasks;
-use super::venues::{Reach, Venue, venues};
+use super::venues::{Venue, VenueKind, venues};
 use super::world::{Exchanges, World};
 use crate::config::{DatabaseUrl, Settings};
 use crate::store::embedded::{Options, command};
@@ -33,7 +33,7 @@ pub struct LiveOptions {
     pub pg_bin: Option<PathBuf>,
 }
 
-/// Records until it is told to stop. The last line it logs is the ledger.
+/// Records until a signal asks for a stop. The last line it logs is the ledger.
 ///
 /// # Errors
 ///
@@ -73,9 +73,9 @@ pub async fn live(settings: &Settings, options: LiveOptions) -> Result<Outcome, 
     Ok(outcome)
 }
 
-/// Says once, when the simulated market gets its own database, what becomes of the other one: an older version kept simulated
+/// Logs once, when the simulated market gets its own database, what becomes of the other one: an older version kept simulated
 /// trades there.
-async fn tell_places(settings: &Settings) {
+async fn log_other_place(settings: &Settings) {
     let options = Options::new(&settings.database, None);
     if !options.simulated || settings.database.url != DatabaseUrl::Embedded {
         return;
@@ -103,9 +103,9 @@ struct Started {
 }
 
 async fn start(settings: &Settings, options: &LiveOptions) -> Result<Started, StartError> {
-    tell_places(settings).await;
-    // What cannot be recorded at all is said before anything is started.
-    venues(settings, Reach::Real)?;
+    log_other_place(settings).await;
+    // What cannot be recorded at all is refused before anything is started.
+    venues(settings, VenueKind::Real)?;
     let database = Database::open(settings, options.pg_bin.clone()).await?;
     let world = match World::build(settings, &options.exchanges).await {
         Ok(world) => world,
@@ -144,7 +144,7 @@ async fn start_recorder(
     Ok((pool, Recorder::start(tasks, parts)))
 }
 
-/// Tells a newcomer what runs, where the data is and how to look at it.
+/// Logs what runs, where the data is and how to query it.
 fn introduce(venues: &[Venue], database: &Database) {
     for venue in venues {
         info!("Recording {venue}");

@@ -9,33 +9,33 @@ use crate::store::postgres::Origin;
 
 /// A database that holds trades of the other kind than those that were to be recorded.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Mixed {
+pub struct MixedTrades {
     held: String,
     wanted: String,
-    place: Place,
+    location: Location,
 }
 
 /// Where it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Place {
+enum Location {
     /// The embedded one, in this directory, and what of it is there to be moved.
     Embedded(PathBuf, Vec<&'static str>),
     /// Another server's, by its URL without a password.
     Server(String),
 }
 
-impl Mixed {
+impl MixedTrades {
     pub(super) fn new(settings: &Settings, held: String, wanted: String) -> Self {
         let options = Options::new(&settings.database, None);
-        let place = match (&settings.database.url, options.folder()) {
+        let location = match (&settings.database.url, options.folder()) {
             (DatabaseUrl::Embedded, Ok(folder)) => {
                 let is_there = |name: &&str| folder.join(name).exists();
                 let there = of_the_trades().filter(is_there).collect();
-                Place::Embedded(folder, there)
+                Location::Embedded(folder, there)
             }
-            (url, _) => Place::Server(url.to_string().replace(":***@", "@")),
+            (url, _) => Location::Server(url.to_string().replace(":***@", "@")),
         };
-        Self { held, wanted, place }
+        Self { held, wanted, location }
     }
 
     fn is_simulated_held(&self) -> bool {
@@ -48,7 +48,7 @@ impl Mixed {
         // What is of the wrong kind lies in the other one's directory.
         let flag = flag(!self.is_simulated_held());
         let keep = match (self.is_simulated_held(), inside.exists()) {
-            // Where a database of the simulated market is looked for from now on.
+            // Where a database of the simulated market belongs from now on.
             (true, false) => inside,
             _ => beside(folder),
         };
@@ -69,11 +69,11 @@ impl Mixed {
     }
 }
 
-impl fmt::Display for Mixed {
+impl fmt::Display for MixedTrades {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let url = match &self.place {
-            Place::Embedded(folder, there) => return self.embedded(f, folder, there),
-            Place::Server(url) => url,
+        let url = match &self.location {
+            Location::Embedded(folder, there) => return self.embedded(f, folder, there),
+            Location::Server(url) => url,
         };
         let Self { held, wanted, .. } = self;
         write!(
@@ -126,7 +126,7 @@ mod tests {
         overrides.set("database.url", "--database-url", url);
         overrides.set("database.data_dir", "-", data_dir.display().to_string());
         let settings = load(None, &BTreeMap::new(), &overrides).unwrap().settings;
-        Mixed::new(&settings, held.to_owned(), wanted.to_owned()).to_string()
+        MixedTrades::new(&settings, held.to_owned(), wanted.to_owned()).to_string()
     }
 
     #[test]

@@ -31,21 +31,17 @@ mod venues;
 mod verify;
 mod world;
 
-pub use backfill::{
-    BackfillError, BackfillOptions, BackfillReport, ExchangeReport, RangeReport, backfill,
-};
+pub use backfill::{BackfillError, BackfillOptions, BackfillReport, FramesReport, backfill};
 pub use database::{Database, migrate_database};
 pub use doctor::doctor;
-pub use drain::{DrainError, Drained, Wanted, drain_spool};
+pub use drain::{DrainError, DrainOptions, Drained, drain_spool};
 pub use live::{LiveOptions, live};
-pub use reader::{NoReader, ReaderOptions, reader};
-pub use recorded::{NotThere, NothingRecorded, must_be_there};
+pub use reader::{ReaderOptions, reader};
+pub use recorded::must_be_there;
 pub use recorder::Outcome;
 pub use recording::{Recording, RecordingStatus, recording};
-pub use replay::{ReplayError, ReplayOptions, replay};
+pub use replay::{ReplayOptions, replay};
 pub use signals::{Interrupted, StopSignals};
-pub use stand_in::StandInError;
-pub use start_error::StartError;
 pub use status::{Status, StatusReader};
-pub use verify::{VerifyFailure, VerifyOptions, verify};
+pub use verify::{VerifyOptions, verify};
 pub use world::Exchanges;

@@ -43,7 +43,7 @@ pub async fn reader(
     password: &ReaderPassword,
 ) -> Result<(Reader, String), NoReader> {
     let ReaderOptions { name, new_password, pg_bin } = options;
-    must_be_meant(settings, pg_bin.clone(), "db reader NAME").await.map_err(StartError::from)?;
+    must_be_meant(settings, pg_bin.clone(), "db reader NAME").await?;
     let database = Database::open(settings, pg_bin.clone()).await?;
     let made = async {
         database.migrated_pool(1).await?.close().await;

@@ -31,18 +31,18 @@ use crate::store::spool::{Losses, Spool};
 const NOTE_MAX: Duration = Duration::from_secs(2);
 
 /// After this time without a tick, everything that a simulated exchange has sent is received.
-const QUIET_LOOK: Duration = Duration::from_millis(50);
-/// How often that is looked at.
-const QUIET_LOOKS: usize = 10;
+const QUIET_INTERVAL: Duration = Duration::from_millis(50);
+/// How many such times are waited for at most.
+const QUIET_INTERVALS_MAX: usize = 10;
 
 /// Why a run ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     /// Asked to, and everything accepted is stored.
     Clean,
-    /// A stage ended unasked.
+    /// A stage ended before the stop.
     StageEnded(String),
-    /// Asked to, and so many ticks are not stored: they wait in the spool, or were in memory.
+    /// This many ticks are not stored: they wait in the spool, or were in memory.
     NotStored(u64),
 }
 
@@ -122,8 +122,8 @@ impl Recorder {
                 tasks.spawn(Phase::Sources, name, feed::run(feed, stop.clone()));
             }
         }
-        let questions = venues.iter().filter_map(Venue::question).collect();
-        tasks.spawn(Phase::Sources, "symbols", symbols::run(questions, stop.clone()));
+        let checks = venues.iter().filter_map(Venue::symbol_check).collect();
+        tasks.spawn(Phase::Sources, "symbols", symbols::run(checks, stop.clone()));
         let upkeep =
             upkeep::run(pool.clone(), settings.database.retention, clock.clone(), stop.clone());
         tasks.spawn(Phase::Sources, "upkeep", ready.clone().then(stop.clone(), upkeep));
@@ -183,7 +183,7 @@ impl Recorder {
         } else if !in_time && reading.spooled == 0 {
             warn!("Every tick is stored all the same");
         }
-        let losses = self.tell_losses();
+        let losses = self.log_losses();
         if lost + losses.uncounted() == 0 {
             let (pool, recorder) = &self.noted;
             match tokio::time::timeout(NOTE_MAX, note_all_stored(pool, recorder)).await {
@@ -201,8 +201,8 @@ impl Recorder {
         }
     }
 
-    /// What of the spool could not be stored; what was damaged when it was opened was never counted as received.
-    fn tell_losses(&self) -> Losses {
+    /// Logs what of the spool could not be stored; what was damaged when it was opened was never counted as received.
+    fn log_losses(&self) -> Losses {
         let losses = self.spool.losses();
         if !losses.is_none() {
             let dir = self.spool.dir().display();
@@ -217,12 +217,12 @@ impl Recorder {
     /// Waits until nothing more comes, for half a second at the most.
     async fn until_quiet(&self) {
         let mut received = None;
-        for _ in 0..QUIET_LOOKS {
+        for _ in 0..QUIET_INTERVALS_MAX {
             let before = received.replace(self.status.read().pipeline.ledger.received);
             if before == received {
                 return;
             }
-            tokio::time::sleep(QUIET_LOOK).await;
+            tokio::time::sleep(QUIET_INTERVAL).await;
         }
     }
 }

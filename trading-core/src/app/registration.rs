@@ -1,5 +1,5 @@
 //! What a recorder asks of a database, and leaves in it, before the first tick: the schema is brought up to date, the
-//! database is claimed for this kind of trades, the instruments are noted, and it says where recording goes on.
+//! database is claimed for this kind of trades, the instruments are noted, and it answers where recording goes on.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -19,7 +19,7 @@ use crate::store::postgres::{
 };
 use crate::store::spool;
 
-/// A trade is stamped by its exchange no longer before it is received, but for one that hangs.
+/// Upper bound on the time from an exchange's stamp of a trade to its receipt, unless the exchange or the way hangs.
 const LAG_MAX: Duration = Duration::from_secs(5);
 
 /// What a recorder brings to a database.
@@ -63,19 +63,19 @@ impl Registration {
 
     /// Registers this recorder; safe to repeat.
     pub(super) async fn register(&self, pool: &PgPool) -> Result<Registered, StartError> {
-        self.address.look_as_recorder().await?;
+        self.address.probe_as_recorder().await?;
         migrate(pool).await?;
         let name = claim(pool, &self.origin).await?;
         let spellings: Vec<_> = self.instruments.iter().map(|it| (it.0, it.1.clone())).collect();
         if let Err(error) = upsert_instruments(pool, &spellings).await {
-            tell_skipped("The instruments are not noted", error)?;
+            log_skipped("The instruments are not noted", error)?;
         }
-        self.tell_days(pool).await.map_err(MaintenanceError::from)?;
+        self.log_days_problems(pool).await.map_err(MaintenanceError::from)?;
         let recorded: Vec<_> = self.instruments.iter().map(|it| it.0).collect();
         let mut stored = match last_stored(pool, &recorded).await {
             Ok(stored) => stored,
             Err(error) => {
-                tell_skipped("Where recording goes on is not known", error.into())?;
+                log_skipped("Where recording goes on is not known", error.into())?;
                 Vec::new()
             }
         };
@@ -112,7 +112,7 @@ impl Registration {
     }
 
     /// A user with plain rights cannot make the days' partitions.
-    async fn tell_days(&self, pool: &PgPool) -> Result<(), sqlx::Error> {
+    async fn log_days_problems(&self, pool: &PgPool) -> Result<(), sqlx::Error> {
         let mut connection = pool.acquire().await?;
         let days = days(&mut connection).await?;
         if let Some(problem) = days.problem() {
@@ -128,9 +128,9 @@ impl Registration {
     }
 }
 
-/// A server that has no room for so many locks answers that every time: recording starts without what it would not do, and
-/// what that misses is found by the audit of the stored ids.
-fn tell_skipped(what: &str, error: MaintenanceError) -> Result<(), MaintenanceError> {
+/// A server with too few locks refuses this every time: recording starts without it, and the audit of the stored ids finds
+/// what that misses.
+fn log_skipped(what: &str, error: MaintenanceError) -> Result<(), MaintenanceError> {
     let MaintenanceError::Database(sqlx::Error::Database(refusal)) = &error else {
         return Err(error);
     };

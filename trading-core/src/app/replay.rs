@@ -59,8 +59,7 @@ pub async fn replay(
     on_fill: impl FnMut(&str, &Fill) -> bool + Send,
 ) -> Result<Replayed, ReplayError> {
     let pg_bin = options.pg_bin.clone();
-    let there = must_be_there(settings, pg_bin.clone(), "replay --paper-trading").await;
-    there.map_err(StartError::from)?;
+    must_be_there(settings, pg_bin.clone(), "replay --paper-trading").await?;
     let mut signals = StopSignals::listen().map_err(StartError::Signals)?;
     let database = tokio::select! {
         database = Database::open(settings, pg_bin.clone()) => database?,

@@ -5,7 +5,7 @@
 //! - SIGINT, SIGTERM, SIGHUP (a closed terminal), SIGQUIT, SIGXCPU (the limit of processor time comes near) and SIGPWR
 //!   ask for a stop.
 //! - SIGUSR1, SIGUSR2, SIGALRM, SIGVTALRM, SIGPROF, SIGIO, SIGSTKFLT and the real-time signals mean nothing here. They
-//!   are said, and recording goes on.
+//!   are logged, and recording goes on.
 //! - SIGXFSZ (a file would pass the limit of the size of files) is heard and means nothing: the write itself then
 //!   fails, as on a full disk. SIGPIPE is ignored by Rust's runtime to the same effect.
 //!
@@ -47,7 +47,7 @@ enum Heard {
     Once(&'static str),
     /// One that has no meaning here.
     Meaningless(&'static str),
-    /// One whose cause is told by the call that it interrupts.
+    /// One whose cause the interrupted call itself reports.
     Silent,
 }
 
@@ -56,15 +56,15 @@ enum Heard {
 enum Reaction {
     /// Stop in order; when a stop is under way: at once.
     Tell,
-    /// Nothing: it repeats what was said.
+    /// Nothing: it repeats the wish.
     Same,
     /// Say that it was heard and means nothing.
     Say,
-    /// Nothing, and nothing is said.
+    /// Nothing, and nothing is logged.
     Nothing,
 }
 
-/// The wish to stop: when it was first said, and when it was last said with SIGINT.
+/// The wish to stop: when it was first heard, and when it was last heard as SIGINT.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Wish {
     first: Option<Duration>,
@@ -194,7 +194,7 @@ impl StopSignals {
 
 /// Whether whoever started us wants the end of the terminal to mean nothing (`nohup`).
 fn ignores_hangup() -> bool {
-    // Where there is no such file, nobody can say without unsafe code, and a stop in order is the safe answer.
+    // Where there is no such file, it cannot be known without unsafe code, and a stop in order is the safe answer.
     std::fs::read_to_string("/proc/self/status")
         .is_ok_and(|status| is_ignored(&status, libc::SIGHUP))
 }

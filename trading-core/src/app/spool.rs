@@ -7,8 +7,8 @@ use crate::config::Settings;
 use crate::domain::Tick;
 use crate::store::spool::{self, Found, Spool, SpoolNames};
 
-/// Opens the spool for the batches of these names, and says what earlier runs left in it. With `salvage` what was set
-/// aside is drained too.
+/// Opens the spool for the batches of these names, and logs what earlier runs left in it. With
+/// `salvage` what can be read of damaged files is drained too.
 pub(super) async fn open_spool(
     settings: &Settings,
     names: SpoolNames,

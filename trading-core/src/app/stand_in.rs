@@ -64,7 +64,7 @@ impl StandIn {
                     DatabaseUrl::Embedded => {
                         let folder = Options::new(&settings.database, None).folder();
                         let folder = folder.map_err(StartError::from)?;
-                        MarketHours::look(&folder).map_err(StartError::from)?
+                        MarketHours::read(&folder).map_err(StartError::from)?
                     }
                     DatabaseUrl::Server(_) => None,
                 };

@@ -1,10 +1,11 @@
 //! Why a command cannot start: the settings, the database, the spool or the exchanges are not as it needs them.
 
+use std::path::PathBuf;
+
 use sqlx::migrate::MigrateError;
 
 use super::market_hours::HoursError;
-use super::mixed::Mixed;
-use super::recorded::NotThere;
+use super::mixed::MixedTrades;
 use super::venues::VenueError;
 use crate::config::{ServerUrlError, Settings};
 use crate::simulator::SimulatorError;
@@ -12,7 +13,50 @@ use crate::store::embedded::EmbeddedError;
 use crate::store::postgres::{MaintenanceError, OriginError, Pooler, is_away, refusal};
 use crate::store::spool::SpoolError;
 
-/// Why recording could not start.
+/// There is no database yet.
+#[derive(Debug, thiserror::Error)]
+pub enum NothingRecorded {
+    /// Neither of the two, or not the one that was asked for and the other cannot be read.
+    #[error("nothing is recorded in {} yet: `trading-core {}` begins", folder.display(), begins(*simulated))]
+    Here {
+        /// Where it would be.
+        folder: PathBuf,
+        /// Which of the two.
+        simulated: bool,
+    },
+    /// Only that of the simulated market.
+    #[error(
+        "nothing of real exchanges is recorded in {} yet: `trading-core live` begins. There is the database of the \
+         simulated market:\n  trading-core {command} --simulated",
+        folder.display()
+    )]
+    OnlySimulated {
+        /// Where the other one would be.
+        folder: PathBuf,
+        /// As it is typed.
+        command: &'static str,
+    },
+    /// Only that of the real exchanges.
+    #[error(
+        "nothing of a simulated market is recorded in {} yet: `trading-core live --simulate` begins. There is the other \
+         database, in {}:\n  trading-core {command}",
+        folder.display(), other.display()
+    )]
+    OnlyReal {
+        /// Where that of the simulated market would be.
+        folder: PathBuf,
+        /// Where this one is.
+        other: PathBuf,
+        /// As it is typed.
+        command: &'static str,
+    },
+}
+
+const fn begins(simulated: bool) -> &'static str {
+    if simulated { "live --simulate" } else { "live" }
+}
+
+/// Why a command cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// No signals can be listened for.
@@ -46,7 +90,7 @@ pub enum StartError {
     OtherHours(String),
     /// There is no database yet.
     #[error(transparent)]
-    NotThere(#[from] NotThere),
+    NothingRecorded(#[from] NothingRecorded),
     /// The embedded database does not run.
     #[error(transparent)]
     Embedded(#[from] EmbeddedError),
@@ -76,13 +120,13 @@ pub enum StartError {
     Database {
         /// The URL, without its password.
         url: String,
-        /// What it said.
+        /// Its answer.
         #[source]
         error: sqlx::Error,
     },
     /// The database holds trades of another kind, and what to type.
     #[error("{0}")]
-    Mixed(Box<Mixed>),
+    Mixed(Box<MixedTrades>),
     /// The database holds trades of another kind, or whose trades it holds cannot be asked.
     #[error(transparent)]
     Origin(#[from] OriginError),
@@ -99,7 +143,7 @@ impl StartError {
     pub(super) fn with_commands(self, settings: &Settings) -> Self {
         match self {
             Self::Origin(OriginError::Mixed { held, wanted }) => {
-                Self::Mixed(Box::new(Mixed::new(settings, held, wanted)))
+                Self::Mixed(Box::new(MixedTrades::new(settings, held, wanted)))
             }
             other => other,
         }

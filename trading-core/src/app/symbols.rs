@@ -1,8 +1,8 @@
-//! Asks each exchange at the start whether it trades what is to be recorded: some acknowledge any name, and then say
+//! Asks each exchange at the start whether it trades what is to be recorded: some acknowledge any name, and then send
 //! nothing for ever.
 //!
 //! Recording neither waits for it nor depends on it: it asks beside the feeds, little, within the exchange's limits and
-//! not while it sends this address away. Where an exchange cannot be asked, nothing is said: `doctor` says that.
+//! not while it sends this address away. Where an exchange cannot be asked, nothing is logged: `doctor` reports that.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,7 +23,7 @@ const ONE_BY_ONE_MAX: usize = 40;
 
 /// What is asked of one exchange.
 #[derive(Debug)]
-pub(super) struct Question {
+pub(super) struct SymbolCheck {
     pub(super) exchange: &'static dyn Exchange,
     pub(super) rest_url: String,
     /// Shared with repair: both keep one pace.
@@ -31,15 +31,15 @@ pub(super) struct Question {
     pub(super) symbols: Vec<Symbol>,
 }
 
-/// Asks all of them beside each other, says what they do not trade, and waits for the stop.
-pub(super) async fn run(questions: Vec<Question>, stop: CancellationToken) {
-    let asked = join_all(questions.iter().map(Question::ask));
+/// Asks all of them beside each other, logs what they do not trade, and waits for the stop.
+pub(super) async fn run(checks: Vec<SymbolCheck>, stop: CancellationToken) {
+    let asked = join_all(checks.iter().map(SymbolCheck::ask));
     if stop.run_until_cancelled(asked).await.is_some() {
         stop.cancelled().await;
     }
 }
 
-impl Question {
+impl SymbolCheck {
     async fn ask(&self) {
         let asking = Asking {
             exchange: self.exchange,
@@ -50,11 +50,11 @@ impl Question {
         };
         let listings = asking.listings(&self.symbols, || {}).await;
         for (symbol, listing) in self.symbols.iter().zip(listings) {
-            self.tell(symbol, listing);
+            self.log(symbol, listing);
         }
     }
 
-    fn tell(&self, symbol: &Symbol, listing: Listing) {
+    fn log(&self, symbol: &Symbol, listing: Listing) {
         let name = self.exchange.name();
         match listing {
             Listing::Traded => {}

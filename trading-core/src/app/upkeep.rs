@@ -1,7 +1,7 @@
 //! What is done to the tables beside recording: days are made ahead, old ones dropped, and ticks stored that were refused
 //! only because a clock was wrong.
 //!
-//! None of it is needed for a write, so none of its failures is one: each is said, and tried again.
+//! None of it is needed for a write, so none of its failures is one: each is logged, and tried again.
 
 use std::time::Duration;
 
@@ -60,7 +60,7 @@ async fn make_ahead(pool: &PgPool) -> bool {
             warn!("No partition made ahead for {why}. Recording goes on, and it is tried again");
             false
         }
-        Err(error) => told("No partitions made ahead", &error),
+        Err(error) => failed("No partitions made ahead", &error),
     }
 }
 
@@ -69,17 +69,17 @@ async fn keep(pool: &PgPool, retention: Option<Duration>) -> bool {
     let Some(retention) = retention else { return true };
     let dropped = match drop_old_partitions(pool, retention, Timestamp::now()).await {
         Ok(dropped) => dropped,
-        Err(MaintenanceError::Database(error)) => return told("Old days not dropped", &error),
+        Err(MaintenanceError::Database(error)) => return failed("Old days not dropped", &error),
         Err(error) => {
             warn!(cause = cause_of(&error), "Old days not dropped: {error}");
             return false;
         }
     };
-    tell_dropped(&dropped, retention);
+    log_dropped(&dropped, retention);
     dropped.refused.is_empty()
 }
 
-fn tell_dropped(dropped: &Dropped, retention: Duration) {
+fn log_dropped(dropped: &Dropped, retention: Duration) {
     let retention = Lasting(retention);
     if let Some((ours, database)) = dropped.clocks_differ {
         error!(
@@ -113,13 +113,13 @@ async fn restore(pool: &PgPool, clock: &RecorderClock) {
             restored.stored, restored.already_there, restored.reopened
         ),
         Err(error) => {
-            told("Ticks that were refused for their time are not looked through", &error);
+            failed("Ticks that were refused for their time are not looked through", &error);
         }
     }
 }
 
-/// A database that is away is told of by who writes to it.
-fn told(what: &str, error: &sqlx::Error) -> bool {
+/// Logs it; a database that is away is reported by the writers already. Returns `false`, as the work is not done.
+fn failed(what: &str, error: &sqlx::Error) -> bool {
     if remedy(error) == Remedy::Retry && error.as_database_error().is_none() {
         debug!(error = %said(error), "{what}");
     } else {

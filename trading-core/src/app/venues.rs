@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rustc_hash::FxBuildHasher;
 use tracing::warn;
 
-use super::symbols::Question;
+use super::symbols::SymbolCheck;
 use crate::config::{ExchangeSettings, Settings};
 use crate::domain::{ExchangeStamps, Instrument, RecorderClock, Symbol, Timestamp};
 use crate::exchange::{self, Exchange, IdRule};
@@ -25,10 +25,10 @@ pub(super) struct Venue {
     settings: ExchangeSettings,
     instruments: Vec<Instrument>,
     ws_url: String,
-    /// `None`: nobody says where the REST side of that WebSocket is.
+    /// `None`: the settings do not say where the REST side of that WebSocket is.
     rest_url: Option<String>,
     client: Arc<RestClient>,
-    /// What its trades say of the time.
+    /// Its clock, by the stamps of its trades.
     stamps: ExchangeStamps,
     network: Network,
     /// How long the venue sends this address away, from both of its sides.
@@ -54,7 +54,7 @@ pub enum VenueError {
 
 /// Which exchanges are recorded: real or simulated ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Reach<'a> {
+pub(super) enum VenueKind<'a> {
     /// The real ones, at the URLs of the settings: simulated ones are refused there.
     Real,
     /// Whoever answers at the URLs of the settings.
@@ -68,13 +68,13 @@ pub(super) enum Reach<'a> {
 /// # Errors
 ///
 /// When an exchange is not known, or HTTP cannot be used.
-pub(super) fn venues(settings: &Settings, reach: Reach<'_>) -> Result<Vec<Venue>, VenueError> {
+pub(super) fn venues(settings: &Settings, reach: VenueKind<'_>) -> Result<Vec<Venue>, VenueError> {
     let mut venues = Vec::new();
     let network = Network::new(&settings.network)?;
     let (network, simulated) = match reach {
-        Reach::Real => (network.without_simulators(), None),
-        Reach::Any => (network, None),
-        Reach::Simulated(address) => (network, Some(address)),
+        VenueKind::Real => (network.without_simulators(), None),
+        VenueKind::Any => (network, None),
+        VenueKind::Simulated(address) => (network, Some(address)),
     };
     for settings in settings.exchanges.iter().filter(|exchange| exchange.enabled) {
         let exchange =
@@ -136,7 +136,7 @@ impl Venue {
             && self.instruments.iter().any(|item| item.symbol() == symbol)
     }
 
-    /// What repair needs of it; `None`: it cannot be repaired, and that is said.
+    /// What repair needs of it; `None`: it cannot be repaired, which is logged.
     pub(super) fn repair(&self) -> Option<RepairVenue> {
         let Some(rest_url) = self.rest_url.clone() else {
             let name = self.exchange.name();
@@ -153,9 +153,9 @@ impl Venue {
         })
     }
 
-    /// What is asked of it about its symbols; `None` where nobody says whom to ask.
-    pub(super) fn question(&self) -> Option<Question> {
-        Some(Question {
+    /// What is asked of it about its symbols; `None` where its REST side is not known.
+    pub(super) fn symbol_check(&self) -> Option<SymbolCheck> {
+        Some(SymbolCheck {
             exchange: self.exchange,
             rest_url: self.rest_url.clone()?,
             client: Arc::clone(&self.client),
@@ -163,12 +163,12 @@ impl Venue {
         })
     }
 
-    /// What its trades say of the time.
+    /// Its clock, by the stamps of its trades.
     pub(super) fn stamps(&self) -> ExchangeStamps {
         self.stamps.clone()
     }
 
-    /// What its clock says, where it can be asked.
+    /// Its time, where it can be asked.
     pub(super) async fn time(&self) -> Option<Timestamp> {
         let history = self.exchange.history();
         let body = self.client.get(&history.clock_url(self.rest_url.as_deref()?)).await.ok()?;

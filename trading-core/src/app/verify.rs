@@ -61,8 +61,7 @@ pub enum VerifyFailure {
 ///
 /// When it cannot be judged; what is missing is in the report.
 pub async fn verify(settings: &Settings, options: VerifyOptions) -> Result<Report, VerifyFailure> {
-    let there = must_be_there(settings, options.pg_bin.clone(), "verify").await;
-    there.map_err(StartError::from)?;
+    must_be_there(settings, options.pg_bin.clone(), "verify").await?;
     let database = Database::open(settings, options.pg_bin.clone()).await?;
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
     let readers = cores.min(READERS_MAX);

@@ -9,7 +9,7 @@ use super::identity::identity;
 use super::market_hours::MarketHours;
 use super::served::ServedExchanges;
 use super::start_error::StartError;
-use super::venues::{Reach, Venue, VenueError, venues};
+use super::venues::{Venue, VenueError, VenueKind, venues};
 use crate::config::{DatabaseUrl, Settings};
 use crate::domain::Timestamp;
 use crate::network::Network;
@@ -49,7 +49,7 @@ impl World {
     ) -> Result<Self, StartError> {
         match exchanges {
             Exchanges::Real => Ok(Self {
-                venues: venues(settings, Reach::Real)?,
+                venues: venues(settings, VenueKind::Real)?,
                 origin: Origin::Exchanges,
                 served: None,
                 close: None,
@@ -68,7 +68,7 @@ impl World {
         info!(
             "Simulated exchanges at ws://{address}/<exchange> (seed {seed}, {rate} trades/s a symbol)"
         );
-        let venues = venues(settings, Reach::Simulated(&address.to_string()))?;
+        let venues = venues(settings, VenueKind::Simulated(&address.to_string()))?;
         let close = hours.map(|hours| served.keep_hours(hours));
         let origin =
             Origin::Simulated(format!("seed {seed}, rate {rate}, market {MARKET_VERSION}"));
@@ -79,7 +79,7 @@ impl World {
     async fn elsewhere(settings: &Settings, address: &str) -> Result<Self, StartError> {
         if settings.database.url == DatabaseUrl::Embedded {
             let folder = Options::new(&settings.database, None).folder()?;
-            if MarketHours::look(&folder)?.is_some() {
+            if MarketHours::read(&folder)?.is_some() {
                 return Err(StartError::OtherHours(address.to_owned()));
             }
         }
@@ -94,7 +94,7 @@ impl World {
             Err(_elapsed) => return Err(nobody("no answer in time".to_owned())),
         };
         info!("Simulated exchanges at ws://{address}/<exchange> ({market})");
-        let venues = venues(settings, Reach::Simulated(address))?;
+        let venues = venues(settings, VenueKind::Simulated(address))?;
         Ok(Self { venues, origin: Origin::Simulated(market), served: None, close: None })
     }
 

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::PlaceArgs;
+use super::DatabaseArgs;
 use crate::domain::When;
 
 /// `backfill`
@@ -10,7 +10,7 @@ use crate::domain::When;
 pub struct BackfillArgs {
     /// Which database and spool.
     #[command(flatten)]
-    pub place: PlaceArgs,
+    pub database: DatabaseArgs,
     /// Only these exchanges
     #[arg(help = super::exchanges_help("Only these exchanges"), long, value_name = "NAME", num_args = 1.., value_delimiter = ',')]
     #[arg(value_parser = super::exchange_name(), ignore_case = true, hide_possible_values = true)]

@@ -2,14 +2,14 @@
 
 use clap::Args;
 
-use super::PlaceArgs;
+use super::DatabaseArgs;
 
 /// `doctor`
 #[derive(Debug, Clone, Args)]
 pub struct DoctorArgs {
     /// Which database and spool.
     #[command(flatten)]
-    pub place: PlaceArgs,
+    pub database: DatabaseArgs,
     /// Look at these exchanges and no others
     #[arg(help = super::exchanges_help("Look at these exchanges and no others"), long, value_name = "NAME", num_args = 1.., value_delimiter = ',')]
     #[arg(value_parser = super::exchange_name(), ignore_case = true, hide_possible_values = true)]

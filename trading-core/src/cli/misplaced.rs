@@ -16,7 +16,7 @@ pub struct Misplaced {
 /// # Errors
 ///
 /// With the first such symbol.
-pub fn check_places(exchanges: &[String], symbols: &[SymbolRef]) -> Result<(), Misplaced> {
+pub fn check_symbols(exchanges: &[String], symbols: &[SymbolRef]) -> Result<(), Misplaced> {
     let misplaced = symbols.iter().find_map(|symbol| {
         let why = misplaced(symbol.exchange.as_deref()?, exchanges)?;
         Some(Misplaced { symbol: symbol.clone(), why })
@@ -33,7 +33,7 @@ mod tests {
      {
         let said = |exchanges: &[&str], symbol: &str| {
             let exchanges: Vec<String> = exchanges.iter().map(|it| (*it).to_owned()).collect();
-            check_places(&exchanges, &[symbol.parse().unwrap()]).map_err(|error| error.to_string())
+            check_symbols(&exchanges, &[symbol.parse().unwrap()]).map_err(|error| error.to_string())
         };
         assert_eq!(said(&[], "okx:BTC-USDT"), Ok(()));
         assert_eq!(said(&["okx"], "BTC-USDT"), Ok(()));

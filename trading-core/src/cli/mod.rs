@@ -6,9 +6,9 @@
 mod backfill;
 pub mod complete;
 mod config;
+mod database;
 mod doctor;
 mod misplaced;
-mod place;
 mod replay;
 mod spool;
 mod verify;
@@ -25,9 +25,9 @@ use rust_decimal::Decimal;
 pub use backfill::BackfillArgs;
 pub use complete::Shell;
 pub use config::ConfigCommand;
+pub use database::DatabaseArgs;
 pub use doctor::DoctorArgs;
-pub use misplaced::{Misplaced, check_places};
-pub use place::PlaceArgs;
+pub use misplaced::{Misplaced, check_symbols};
 pub use replay::ReplayArgs;
 pub use spool::{SpoolArgs, SpoolCommand};
 pub use verify::VerifyArgs;
@@ -264,7 +264,7 @@ fn share_of_ids(text: &str) -> Result<Decimal, &'static str> {
 pub struct DbArgs {
     /// Which database.
     #[command(flatten)]
-    pub place: PlaceArgs,
+    pub database: DatabaseArgs,
     /// What to do with it.
     #[command(subcommand)]
     pub command: DbCommand,
@@ -289,7 +289,7 @@ pub enum DbCommand {
     },
     /// Say whether somebody records into it now, for health checks: exit code 0, or 2 if not
     ///
-    /// Also on a database that is not the embedded one. Somebody records when connections to exchanges stand and what
+    /// Also on a database that is not the embedded one. Somebody records when connections to exchanges are open and what
     /// came over them is stored, or when the spool of these settings grows, because the database is away.
     Recording(RecordingArgs),
     /// Open psql on it
@@ -356,14 +356,14 @@ impl Command {
     }
 
     /// Which database and spool are meant, by a command that opens one that is there.
-    const fn place(&self) -> Option<&PlaceArgs> {
+    const fn database(&self) -> Option<&DatabaseArgs> {
         match self {
-            Self::Verify(VerifyArgs { place, .. })
-            | Self::Backfill(BackfillArgs { place, .. })
-            | Self::Doctor(DoctorArgs { place, .. })
-            | Self::Replay(ReplayArgs { place, .. })
-            | Self::Db(DbArgs { place, .. })
-            | Self::Spool(SpoolArgs { place, .. }) => Some(place),
+            Self::Verify(VerifyArgs { database, .. })
+            | Self::Backfill(BackfillArgs { database, .. })
+            | Self::Doctor(DoctorArgs { database, .. })
+            | Self::Replay(ReplayArgs { database, .. })
+            | Self::Db(DbArgs { database, .. })
+            | Self::Spool(SpoolArgs { database, .. }) => Some(database),
             Self::Live(_)
             | Self::Simulate(_)
             | Self::Config(_)
@@ -402,7 +402,7 @@ impl Cli {
     pub fn is_simulated(&self) -> bool {
         match &self.command {
             Command::Live(live) => live.simulate.is_some(),
-            command => command.place().is_some_and(|place| place.simulated),
+            command => command.database().is_some_and(|it| it.simulated),
         }
     }
 
@@ -412,7 +412,7 @@ impl Cli {
         let mut overrides = Overrides::default();
         let url = match &self.command {
             Command::Live(live) => live.database_url.as_deref(),
-            command => command.place().and_then(|place| place.database_url.as_deref()),
+            command => command.database().and_then(|it| it.database_url.as_deref()),
         };
         if let Some(url) = url {
             overrides.set("database.url", "--database-url", url);

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::PlaceArgs;
+use super::DatabaseArgs;
 use crate::domain::{SymbolRef, When};
 use crate::paper::Speed;
 
@@ -11,7 +11,7 @@ use crate::paper::Speed;
 pub struct ReplayArgs {
     /// Which database and spool.
     #[command(flatten)]
-    pub place: PlaceArgs,
+    pub database: DatabaseArgs,
     /// Run the strategies of the settings, each with a fresh account
     ///
     /// Nothing of the accounts of `live --paper-trading` is read or changed.

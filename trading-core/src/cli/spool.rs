@@ -2,14 +2,14 @@
 
 use clap::{Args, Subcommand};
 
-use super::PlaceArgs;
+use super::DatabaseArgs;
 
 /// `spool`
 #[derive(Debug, Clone, Args)]
 pub struct SpoolArgs {
     /// Which spool.
     #[command(flatten)]
-    pub place: PlaceArgs,
+    pub database: DatabaseArgs,
     /// What to do with it.
     #[command(subcommand)]
     pub command: SpoolCommand,

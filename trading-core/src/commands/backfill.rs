@@ -1,7 +1,7 @@
 //! `backfill`: what is asked for, and what came of it as a table or as JSON.
 
 use serde_json::json;
-use trading_core::app::{BackfillError, BackfillOptions, BackfillReport, backfill as run_backfill};
+use trading_core::app::{self, BackfillError, BackfillOptions, BackfillReport, FramesReport};
 use trading_core::cli::{BackfillArgs, Cli, ExitCode};
 use trading_core::domain::Timestamp;
 use trading_core::output;
@@ -35,7 +35,7 @@ pub(crate) fn backfill(cli: &Cli, arguments: &BackfillArgs, environment: &Enviro
         pg_bin: pg_bin(environment),
     };
     with_settings(cli, environment, async |settings| {
-        answer(run_backfill(&settings, options).await, arguments)
+        answer(app::backfill(&settings, options).await, arguments)
     })
 }
 
@@ -84,7 +84,7 @@ fn as_json(report: &BackfillReport) -> String {
         .exchanges
         .iter()
         .filter_map(|it| {
-            let (read, unreadable, reason) = it.frames.as_ref()?;
+            let FramesReport { read, unreadable, reason } = it.frames.as_ref()?;
             Some(json!({"exchange": it.exchange, "read": read, "unreadable": unreadable, "reason": reason}))
         })
         .collect();
@@ -117,10 +117,9 @@ fn page(report: &BackfillReport) -> Page {
             };
             ranges.row([symbol.instrument.to_string().into(), ticks.into(), what]);
         }
-        if let Some((read, unreadable, reason)) = &exchange.frames {
-            let read = u64::try_from(*read).unwrap_or(u64::MAX);
+        if let Some(FramesReport { read, unreadable, reason }) = &exchange.frames {
             let what = format!("frames read, {} still cannot be", Grouped(*unreadable));
-            let cells = [exchange.exchange.to_owned(), Grouped(read).to_string(), what];
+            let cells = [exchange.exchange.to_owned(), Grouped(*read).to_string(), what];
             ranges.row(cells.map(Text::from));
             if let Some(reason) = reason {
                 ranges.row(["".into(), "".into(), format!("the first: {reason}").into()]);

@@ -51,7 +51,7 @@ fn examine(cli: &Cli, environment: &Environment) -> Examined {
     examined
 }
 
-/// What to say of the symbols of a list that are one pair at their exchange.
+/// What is wrong with the symbols of a list that are one pair at their exchange.
 fn twice(exchange: &str, symbols: &[Symbol]) -> Vec<String> {
     let Some(venue) = exchange::by_name(exchange) else { return Vec::new() };
     let same = exchange::same_pairs(venue, symbols).into_iter();
@@ -61,9 +61,9 @@ fn twice(exchange: &str, symbols: &[Symbol]) -> Vec<String> {
     each.collect()
 }
 
-/// Says which settings apply: in the log of what records, changes or takes long; elsewhere only to who asks for more.
+/// Logs which settings apply, where a command records, changes something or takes long; elsewhere only at level debug.
 pub(super) fn announce(cli: &Cli, loaded: &Loaded) {
-    let is_look = matches!(
+    let is_query = matches!(
         &cli.command,
         Command::Db(DbArgs {
             command: DbCommand::Status { .. }
@@ -76,13 +76,13 @@ pub(super) fn announce(cli: &Cli, loaded: &Loaded) {
             ..
         })
     );
-    if is_look {
+    if is_query {
         debug!("Settings: {}", loaded.sources());
     } else {
         info!("Settings: {}", loaded.sources());
     }
     for warning in &loaded.warnings {
-        if is_look {
+        if is_query {
             debug!("Settings: {warning}");
         } else {
             warn!("Settings: {warning}");

@@ -18,8 +18,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 use trading_core::app::{
-    Database, Exchanges, Interrupted, LiveOptions, Outcome, StopSignals, live as run_live,
-    migrate_database,
+    self, Database, Exchanges, Interrupted, LiveOptions, Outcome, StopSignals, migrate_database,
 };
 use trading_core::cli::{Cli, DbArgs, DbCommand, ExitCode, LiveArgs, SimulateArgs};
 use trading_core::config::{DatabaseUrl, Settings, SimulateSettings};
@@ -60,7 +59,7 @@ pub(super) fn live(cli: &Cli, arguments: &LiveArgs, environment: &Environment) -
             paper_trading: arguments.paper_trading,
             pg_bin: pg_bin(environment),
         };
-        match run_live(&settings, options).await {
+        match app::live(&settings, options).await {
             Ok(Outcome::Clean) => ExitCode::Clean,
             Ok(Outcome::StageEnded(_)) => ExitCode::Failed,
             Ok(Outcome::NotStored(_)) => ExitCode::Loss,
@@ -107,7 +106,7 @@ pub(super) fn db(cli: &Cli, arguments: &DbArgs, environment: &Environment) -> Ex
     let run = async |settings: Settings| {
         let options = Options::new(&settings.database, pg_bin(environment));
         let db_command = &arguments.command;
-        // What works with other servers, or says itself why not.
+        // These work with other servers, or explain themselves why not.
         let is_for_all = matches!(
             db_command,
             DbCommand::Migrate
@@ -119,12 +118,12 @@ pub(super) fn db(cli: &Cli, arguments: &DbArgs, environment: &Environment) -> Ex
             return usage(&elsewhere);
         }
         match db_command {
-            DbCommand::Start => told(command::start(&options).await),
+            DbCommand::Start => answer(command::start(&options).await),
             DbCommand::Stop { if_unused: false } => stop(&options).await,
             DbCommand::Stop { if_unused: true } => {
-                told(command::stop_unused(&options, LAST_USER_MAX).await)
+                answer(command::stop_unused(&options, LAST_USER_MAX).await)
             }
-            DbCommand::Status { json: false } => told(command::status(&options).await),
+            DbCommand::Status { json: false } => answer(command::status(&options).await),
             DbCommand::Status { json: true } => match command::status(&options).await {
                 Ok(status) => output::result(&format!("{:#}", serde_json::json!(status))),
                 Err(error) => failed(&error),
@@ -190,7 +189,7 @@ fn usage(error: &(dyn std::error::Error + 'static)) -> ExitCode {
     ExitCode::Usage
 }
 
-/// Runs a command with the checked settings, or tells what is wrong with them.
+/// Runs a command with the checked settings, or reports what is wrong with them.
 fn with_settings(
     cli: &Cli,
     environment: &Environment,
@@ -248,7 +247,7 @@ fn pg_bin(environment: &Environment) -> Option<PathBuf> {
     environment.get("PG_BIN").filter(|folder| !folder.is_empty()).map(PathBuf::from)
 }
 
-fn told(result: Result<impl std::fmt::Display, impl std::error::Error + 'static>) -> ExitCode {
+fn answer(result: Result<impl std::fmt::Display, impl std::error::Error + 'static>) -> ExitCode {
     match result {
         Ok(answer) => output::text(&answer.to_string()),
         Err(error) => failed(&error),

@@ -1,5 +1,5 @@
-//! `db psql`: in the place of this process where the server runs. Else the server runs for as long as psql does, so that a
-//! look at the data needs no recorder.
+//! `db psql`: in the place of this process where the server runs. Else the server runs for as long as psql does, so that
+//! reading the data needs no recorder.
 
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::process::{Command, ExitStatus};
@@ -89,7 +89,7 @@ async fn run(psql: Command) -> std::io::Result<ExitStatus> {
         if let Some(pid) = pid
             && let Err(error) = kill(Pid::from_raw(pid), Signal::SIGTERM)
         {
-            tracing::debug!(%error, "psql was not told to end");
+            tracing::debug!(%error, "psql could not be sent a signal");
         }
     }
 }

@@ -56,7 +56,7 @@ pub(super) async fn reader(
     }
     match made {
         Ok((reader, url)) => {
-            output::result(&told(settings, wanted, &reader, &url, password.reveal()))
+            output::result(&described(settings, wanted, &reader, &url, password.reveal()))
         }
         Err(error) => failed(&error),
     }
@@ -72,7 +72,7 @@ fn write(path: &Path, name: &str, password: &ReaderPassword) -> io::Result<()> {
     written.inspect_err(|_error| drop(std::fs::remove_file(path)))
 }
 
-fn told(
+fn described(
     settings: &Settings,
     wanted: &ReaderArgs,
     reader: &Reader,

@@ -1,4 +1,4 @@
-//! `db remove`: says what would go, asks, and throws it away.
+//! `db remove`: prints what would be removed, asks, and removes it.
 
 use std::io::{BufRead as _, IsTerminal as _, Write as _, stderr, stdin};
 use std::path::Path;

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use trading_core::app::{self, ReplayOptions};
-use trading_core::cli::{Cli, ExitCode, ReplayArgs, check_places};
+use trading_core::cli::{Cli, ExitCode, ReplayArgs, check_symbols};
 use trading_core::config::PaperSettings;
 use trading_core::domain::Timestamp;
 use trading_core::output::{self, Printing};
@@ -26,7 +26,7 @@ pub(in super::super) fn replay(
     arguments: &ReplayArgs,
     environment: &Environment,
 ) -> ExitCode {
-    if let Err(error) = check_places(&arguments.exchange, &arguments.symbol) {
+    if let Err(error) = check_symbols(&arguments.exchange, &arguments.symbol) {
         output::complain(&error);
         return ExitCode::Usage;
     }
@@ -74,13 +74,13 @@ struct Answer {
     printing: Printing,
     json: bool,
     fills: bool,
-    told: u64,
+    fills_printed: u64,
 }
 
 impl Answer {
     fn new(arguments: &ReplayArgs) -> Self {
         let ReplayArgs { json, fills, .. } = *arguments;
-        Self { printing: Printing::default(), json, fills, told: 0 }
+        Self { printing: Printing::default(), json, fills, fills_printed: 0 }
     }
 
     /// Prints a fill, if fills are wanted; whether the reader is still there.
@@ -90,25 +90,26 @@ impl Answer {
         }
         let line = if self.json {
             // A fill a line: there may be very many.
-            let before = if self.told == 0 { "{\n  \"fills\": [\n    " } else { ",\n    " };
+            let before =
+                if self.fills_printed == 0 { "{\n  \"fills\": [\n    " } else { ",\n    " };
             format!("{before}{}", fill_json(account, fill))
         } else {
-            let head = if self.told == 0 { FILL_COLUMNS } else { "" };
+            let head = if self.fills_printed == 0 { FILL_COLUMNS } else { "" };
             format!("{head}{}", fill_csv(account, fill))
         };
-        self.told = self.told.saturating_add(1);
+        self.fills_printed = self.fills_printed.saturating_add(1);
         self.printing.part(&line)
     }
 
     fn end(self, replayed: &Replayed) -> ExitCode {
         if !self.json {
             // What follows the fills is a table of its own.
-            let page = page(replayed, self.told > 0);
+            let page = page(replayed, self.fills_printed > 0);
             return self.printing.page(&page);
         }
         let rest = json(replayed);
         let rest = format!("{rest:#}");
-        let text = match (self.fills, self.told) {
+        let text = match (self.fills, self.fills_printed) {
             (false, _) => rest,
             (true, 0) => format!("{{\n  \"fills\": [],{}", rest.trim_start_matches('{')),
             (true, _) => format!("\n  ],{}", rest.trim_start_matches('{')),
@@ -199,7 +200,7 @@ fn page(replayed: &Replayed, is_apart: bool) -> Page {
     if is_apart {
         page.line("");
     }
-    // One currency is said once, so that the table fits more terminals.
+    // One currency is printed once, so that the table fits more terminals.
     let strategies = &replayed.summary.strategies;
     let quote = strategies.first().map_or("", |first| first.quote.as_str());
     let is_one = strategies.iter().all(|it| it.quote == quote);
@@ -240,7 +241,7 @@ fn page(replayed: &Replayed, is_apart: bool) -> Page {
     page
 }
 
-/// What somebody should know who believes the table.
+/// What limits how far the table can be believed.
 fn remarks(replayed: &Replayed, page: &mut Page) {
     if !replayed.is_complete {
         page.line(Text::of(Tone::Notice, "stopped before the end"));

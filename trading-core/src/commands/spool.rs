@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 use tracing::{info, warn};
-use trading_core::app::{DrainError, Drained, Wanted, drain_spool};
+use trading_core::app::{DrainError, DrainOptions, Drained, drain_spool};
 use trading_core::cli::{Cli, ExitCode, SpoolArgs, SpoolCommand};
 use trading_core::config::Settings;
 use trading_core::domain::{Tick, count};
@@ -43,21 +43,21 @@ pub(crate) fn spool(cli: &Cli, arguments: &SpoolArgs, environment: &Environment)
                             true => output::result(&json_lines(&ticks)),
                             false => output::page(&listed(&ticks)),
                         };
-                        tell_others(&dir, ticks.len(), *damaged);
+                        log_others(&dir, ticks.len(), *damaged);
                         code
                     }
                     Err(error) => failed(&error),
                 }
             }
             SpoolCommand::Drain { damaged, adopt, json } => {
-                let wanted = Wanted { damaged: *damaged, adopted: adopt.as_deref() };
-                told(drain_spool(&settings, pg_bin(environment), wanted).await, *json)
+                let wanted = DrainOptions { damaged: *damaged, adopted: adopt.as_deref() };
+                answer(drain_spool(&settings, pg_bin(environment), wanted).await, *json)
             }
         }
     })
 }
 
-fn told(drained: Result<Drained, DrainError>, as_json: bool) -> ExitCode {
+fn answer(drained: Result<Drained, DrainError>, as_json: bool) -> ExitCode {
     match drained {
         Ok(drained) => {
             let printed = if as_json {
@@ -105,7 +105,7 @@ fn elsewhere(settings: &Settings) -> Option<String> {
 }
 
 /// Says on standard error how many more there are: standard output has ticks only.
-fn tell_others(dir: &Path, printed: usize, damaged: bool) {
+fn log_others(dir: &Path, printed: usize, damaged: bool) {
     let printed = count(printed);
     match spool::inspectable(dir, damaged) {
         Ok(all) if all > printed => info!(

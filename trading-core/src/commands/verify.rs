@@ -1,14 +1,14 @@
 //! `verify`: the report as text or JSON.
 
 use trading_core::app::{self, VerifyOptions};
-use trading_core::cli::{Cli, ExitCode, VerifyArgs, check_places};
+use trading_core::cli::{Cli, ExitCode, VerifyArgs, check_symbols};
 use trading_core::output;
 
 use super::{Environment, failed, interruptible, pg_bin};
 
 /// `verify`
 pub(crate) fn verify(cli: &Cli, arguments: &VerifyArgs, environment: &Environment) -> ExitCode {
-    if let Err(error) = check_places(&arguments.exchange, &arguments.symbol) {
+    if let Err(error) = check_symbols(&arguments.exchange, &arguments.symbol) {
         output::complain(&error);
         return ExitCode::Usage;
     }

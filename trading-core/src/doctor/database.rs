@@ -27,17 +27,17 @@ const VERSION_LEAST: i32 = 140_000;
 
 /// What was found.
 #[derive(Debug)]
-pub(super) struct Database {
+pub(super) struct DatabaseFindings {
     pub(super) checks: Vec<Check>,
-    /// What the newest hour of recording tells.
+    /// By the newest hour of recording.
     pub(super) load: Option<Load>,
     /// Its folder, where it lies on this machine.
     pub(super) on_this_machine: Option<PathBuf>,
-    /// What its clock says.
+    /// Its time.
     pub(super) clock: Option<Witness>,
 }
 
-impl Database {
+impl DatabaseFindings {
     /// It did not answer in time.
     pub(super) fn silent(within: Duration) -> Self {
         let found = format!("no answer within {} s", within.as_secs());
@@ -47,12 +47,16 @@ impl Database {
 }
 
 /// Looks at the database of the settings.
-pub(super) async fn examine(settings: &Settings, pg_bin: Option<PathBuf>) -> Database {
+pub(super) async fn examine(settings: &Settings, pg_bin: Option<PathBuf>) -> DatabaseFindings {
     match &settings.database.url {
         DatabaseUrl::Embedded => embedded(settings, pg_bin).await,
         url @ DatabaseUrl::Server(text) => {
-            let mut found =
-                Database { checks: Vec::new(), load: None, on_this_machine: None, clock: None };
+            let mut found = DatabaseFindings {
+                checks: Vec::new(),
+                load: None,
+                on_this_machine: None,
+                clock: None,
+            };
             match Server::from_url(text) {
                 Ok(reached) => server(&mut found, settings, &reached, &url.to_string()).await,
                 Err(error) => {
@@ -69,9 +73,10 @@ pub(super) async fn examine(settings: &Settings, pg_bin: Option<PathBuf>) -> Dat
     }
 }
 
-async fn embedded(settings: &Settings, pg_bin: Option<PathBuf>) -> Database {
+async fn embedded(settings: &Settings, pg_bin: Option<PathBuf>) -> DatabaseFindings {
     let options = Options::new(&settings.database, pg_bin);
-    let mut found = Database { checks: Vec::new(), load: None, on_this_machine: None, clock: None };
+    let mut found =
+        DatabaseFindings { checks: Vec::new(), load: None, on_this_machine: None, clock: None };
     let status = match command::status(&options).await {
         Ok(status) => status,
         Err(error) => {
@@ -129,7 +134,7 @@ async fn embedded(settings: &Settings, pg_bin: Option<PathBuf>) -> Database {
     found
 }
 
-async fn server(found: &mut Database, settings: &Settings, reached: &Server, shown: &str) {
+async fn server(found: &mut DatabaseFindings, settings: &Settings, reached: &Server, shown: &str) {
     let is_here = reached.is_on_this_machine();
     // As the writers connect, and twice.
     let session = Session { name: "trading-core doctor", statement_max: Some(STATEMENT_MAX) };
@@ -137,7 +142,7 @@ async fn server(found: &mut Database, settings: &Settings, reached: &Server, sho
     let connected = match kept {
         Ok(None) => reached.connect(session).await,
         Ok(Some(pooler)) => {
-            let (found_text, remedy) = told(pooler);
+            let (found_text, remedy) = about(pooler);
             found.checks.push(Check::fail(AREA, format!("{shown}: {found_text}"), remedy));
             return;
         }
@@ -153,7 +158,7 @@ async fn server(found: &mut Database, settings: &Settings, reached: &Server, sho
         }
     };
     found.clock = clock(&mut connection, is_here).await.ok();
-    match look(&mut connection, settings).await {
+    match describe(&mut connection, settings).await {
         Ok((checks, load)) => {
             found.checks.push(Check::ok(AREA, format!("reached at {shown}")));
             found.checks.extend(checks);
@@ -166,11 +171,11 @@ async fn server(found: &mut Database, settings: &Settings, reached: &Server, sho
             found.checks.push(Check::fail(AREA, text, remedy));
         }
     }
-    // What was asked is answered; how the server takes the farewell changes nothing.
+    // What was asked is answered; how the connection closes changes nothing.
     drop(connection.close().await);
 }
 
-/// What its clock says, half of the way taken off.
+/// Its time, half of the way taken off.
 async fn clock(connection: &mut PgConnection, is_here: bool) -> Result<Witness, sqlx::Error> {
     let before = Timestamp::now();
     let time: DateTime<Utc> =
@@ -223,7 +228,7 @@ fn grant(schema: &str, user: &str) -> String {
     format!("GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {schema} TO {user}")
 }
 
-fn told(pooler: Pooler) -> (&'static str, &'static str) {
+fn about(pooler: Pooler) -> (&'static str, &'static str) {
     let found = match pooler {
         Pooler::Transaction => {
             "a pooler in transaction mode is in between, which keeps no sessions"
@@ -235,7 +240,7 @@ fn told(pooler: Pooler) -> (&'static str, &'static str) {
     (found, "use the pooler's session mode, or connect to the server itself")
 }
 
-/// What the server says of itself.
+/// The server, as it describes itself.
 #[derive(Debug, sqlx::FromRow)]
 struct About {
     version: String,
@@ -250,7 +255,7 @@ struct About {
     connections_used: i64,
 }
 
-/// What it says of the tables.
+/// The tables, as it describes them.
 #[derive(Debug, sqlx::FromRow)]
 struct Tables {
     /// The first of the tables that the user lacks a right to.
@@ -261,7 +266,7 @@ struct Tables {
     open_gaps: i64,
 }
 
-async fn look(
+async fn describe(
     connection: &mut PgConnection,
     settings: &Settings,
 ) -> Result<(Vec<Check>, Option<Load>), sqlx::Error> {

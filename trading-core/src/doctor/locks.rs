@@ -9,7 +9,7 @@ const AREA: &str = "database";
 const LOCKS_PER_DAY: i64 = 2;
 /// What `live` and a few other sessions lock beside it.
 const OTHER_LOCKS: i64 = 500;
-/// With fewer days nobody need be told yet.
+/// With fewer days nothing is reported yet.
 const DAYS_TELLING: i64 = 100;
 /// What the embedded server is given, and is enough for decades of days.
 const ENOUGH: i64 = 1_024;

@@ -1,7 +1,7 @@
 //! The preflight: what would go wrong if `live` were started now, and what to do about it.
 //!
 //! Promised: nothing is changed, nothing is asked for longer than its deadline, and one thing that is broken does not
-//! keep the others from being looked at. Exchanges are asked beside each other, within their limits.
+//! keep the others from being examined. Exchanges are asked beside each other, within their limits.
 //!
 //! Not promised: what only time shows, such as a disk that is slow under load.
 
@@ -40,13 +40,13 @@ const LEVEL_WIDTH: usize = 4;
 pub enum Level {
     /// As it should be.
     Ok,
-    /// It will run, and somebody should know this.
+    /// It will run, and this should be known.
     Warn,
     /// It would fail.
     Fail,
 }
 
-/// One thing that was looked at.
+/// One thing that was examined.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Check {
     /// What it belongs to: `database`, `disk`, an exchange's name.
@@ -73,7 +73,7 @@ impl Check {
     }
 }
 
-/// Everything that was looked at.
+/// Everything that was examined.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Diagnosis {
     /// Whether something would fail.
@@ -155,10 +155,11 @@ pub async fn examine(settings: &Settings, sources: &str, pg_bin: Option<PathBuf>
     let mut checks = vec![Check::ok("settings", format!("valid: {sources}"))];
     checks.push(machine::files(settings));
     let database = tokio::time::timeout(DATABASE_MAX, database::examine(settings, pg_bin)).await;
-    let database = database.unwrap_or_else(|_elapsed| database::Database::silent(DATABASE_MAX));
+    let database =
+        database.unwrap_or_else(|_elapsed| database::DatabaseFindings::silent(DATABASE_MAX));
     checks.extend(database.checks);
 
-    // How much will come is asked of the exchanges only where the database cannot tell.
+    // How much will come is asked of the exchanges only where the database does not show it.
     let is_stored = database.load.is_some();
     let venues = settings.exchanges.iter().filter(|venue| venue.enabled);
     let venues: Vec<_> = venues.collect();

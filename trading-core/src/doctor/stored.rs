@@ -5,9 +5,9 @@ use rust_decimal::prelude::ToPrimitive as _;
 use sqlx::postgres::PgConnection;
 use sqlx::types::chrono::{DateTime, Utc};
 
-/// Bytes of a row with its index, as measured over 20 million rows; what is stored tells better.
+/// Bytes of a row with its index, as measured over 20 million rows; where enough is stored, that is measured.
 const ROW_BYTES: i64 = 190;
-/// So many rows make a mean that tells more than that.
+/// From this many rows on their mean is used instead.
 const ROWS_TELLING: i64 = 100_000;
 const DAY_SECONDS: i64 = 86_400;
 /// Over less time nothing is a rate.
@@ -45,9 +45,9 @@ impl Load {
     }
 }
 
-/// What the newest hour of recording tells; `None` where next to nothing is stored.
+/// By the newest hour of recording; `None` where next to nothing is stored.
 pub(super) async fn load(connection: &mut PgConnection) -> Result<Option<Load>, sqlx::Error> {
-    // What is older tells nothing of today; and without a bound each day that was ever recorded is locked.
+    // What is older shows nothing of today; and without a bound each day that was ever recorded is locked.
     let week: DateTime<Utc> =
         sqlx::query_scalar("SELECT now() - interval '7 days'").fetch_one(&mut *connection).await?;
     // One range of the primary key for each symbol: fast however much is stored.

@@ -22,7 +22,7 @@ const SOCKET_MAX: Duration = Duration::from_secs(10);
 const RECENT: Duration = Duration::from_mins(10);
 /// Pages of them, of one symbol.
 const PAGES_MAX: usize = 3;
-/// A clock that is further off makes times that are told hard to compare.
+/// A clock that is further off makes its times hard to compare with ours.
 const CLOCK_TOLD: Duration = Duration::from_secs(1);
 /// One that is further off than that lets a venue or a certificate refuse us.
 const CLOCK_FAILS: Duration = Duration::from_secs(30);
@@ -30,24 +30,24 @@ const SECOND_MICROS: i64 = 1_000_000;
 
 /// What was found.
 #[derive(Debug)]
-pub(super) struct Venue {
+pub(super) struct VenueFindings {
     pub(super) checks: Vec<Check>,
     /// What its symbols bring, where it was asked.
     pub(super) load: Option<Load>,
-    /// What its clock says.
+    /// Its time.
     pub(super) clock: Option<Witness>,
 }
 
-/// Asks one exchange, for so long at most.
+/// Asks one exchange, for `within` at most.
 pub(super) async fn examine(
     settings: &ExchangeSettings,
     network: &Network,
     asks_load: bool,
     within: Duration,
     progress: &Progress,
-) -> Venue {
+) -> VenueFindings {
     let area = settings.name;
-    let mut venue = Venue { checks: Vec::new(), load: None, clock: None };
+    let mut venue = VenueFindings { checks: Vec::new(), load: None, clock: None };
     let Some(exchange) = exchange::by_name(area) else {
         let found = "no exchange of this name is known";
         venue.checks.push(Check::fail(area, found, "take it out of the settings"));
@@ -98,13 +98,13 @@ const REACH: &str = "look at the network; where a proxy or a company's authority
 async fn socket(area: &str, url: &str, network: &Network) -> Check {
     match timeout(SOCKET_MAX, network.open(area, url)).await {
         Ok(Ok(mut socket)) => {
-            // That it opened is what was asked; a venue may take its time to say farewell.
+            // That it opened is what was asked; a venue may take its time to close.
             drop(timeout(SOCKET_MAX, socket.close(None)).await);
             let way = url.parse().ok().and_then(|url| network.proxy_to(&url));
             let way = way.map(|proxy| format!(" through {proxy}")).unwrap_or_default();
             Check::ok(area, format!("WebSocket reached at {url}{way}"))
         }
-        // What can be done about a refusal is said with it.
+        // The error of a refusal has its remedy.
         Ok(Err(error)) => Check::fail(area, format!("WebSocket {url} not reached: {error}"), REACH),
         Err(_elapsed) => {
             let found = format!("WebSocket {url} not open within {} s", SOCKET_MAX.as_secs());
@@ -258,7 +258,7 @@ fn judge_clock(
     let blur = if theirs.as_micros() % SECOND_MICROS == 0 { SECOND_MICROS } else { 0 };
     let (earliest, latest) =
         (theirs.as_micros() - after.as_micros(), theirs.as_micros() + blur - before.as_micros());
-    // Where between the two it lies is not known: only what is certain is told.
+    // Where between the two it lies is not known: only what is certain is reported.
     let off = if earliest > 0 { earliest } else { latest.min(0) };
     let apart = Duration::from_micros(off.unsigned_abs());
     if off.abs() <= micros(CLOCK_TOLD) {

@@ -73,7 +73,7 @@ pub(super) struct MarketHours {
     _held: File,
 }
 
-/// What the file says.
+/// What the file holds.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Hours {
     closures: Vec<Closure>,
@@ -124,12 +124,12 @@ impl MarketHours {
         opened().map_err(|source| HoursError { path, source })
     }
 
-    /// The market's clock and when it was closed, for who only looks at it; `None`: its hours are not kept.
+    /// The market's clock and when it was closed, for a command that only reads it; `None`: its hours are not kept.
     ///
     /// # Errors
     ///
     /// When the hours cannot be read.
-    pub(super) fn look(folder: &Path) -> Result<Option<(Clock, Vec<Closure>)>, HoursError> {
+    pub(super) fn read(folder: &Path) -> Result<Option<(Clock, Vec<Closure>)>, HoursError> {
         let path = folder.join(FILE);
         let hours = match Folder::open(folder).and_then(|folder| folder.read(FILE)) {
             Ok(file) => Hours::read(file).map_err(|source| HoursError { path, source })?,

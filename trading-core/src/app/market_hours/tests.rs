@@ -64,7 +64,7 @@ fn hours_that_an_older_version_left_are_healed() {
     let line = |Closure { from, to }: Closure| format!("closed {from} {to}\n");
     let text = [line(closed(1, 100)), line(closed(101, 200)), line(closed(300, 400))].concat();
     std::fs::write(folder.path().join(FILE), text).unwrap();
-    let (_clock, closures) = MarketHours::look(folder.path()).unwrap().unwrap();
+    let (_clock, closures) = MarketHours::read(folder.path()).unwrap().unwrap();
     assert_eq!(closures, [closed(1, 200), closed(300, 400)]);
     market(&closures);
 }
@@ -94,7 +94,7 @@ fn a_recorder_that_stands_still_keeps_the_market_open_and_goes_on_with_the_same(
     let (second, closures) = opened(folder.path(), "second", 60);
     assert_eq!(closures, []);
     stalled.renew(at(61)).unwrap();
-    let (_clock, closures) = MarketHours::look(folder.path()).unwrap().unwrap();
+    let (_clock, closures) = MarketHours::read(folder.path()).unwrap().unwrap();
     assert_eq!(closures, []);
     drop((stalled, second));
     assert_eq!(opened(folder.path(), "third", 100).1, [closed(66, 100)]);
@@ -206,7 +206,7 @@ fn a_start_beyond_the_files_bound_is_refused_with_the_reason_and_nothing_is_lost
     // Longer than it is ever written: not cut, and not called damaged.
     runs(&mut hours, fits + 2..fits + 2_000);
     std::fs::write(&path, hours.write()).unwrap();
-    let error = MarketHours::look(folder.path()).unwrap_err();
+    let error = MarketHours::read(folder.path()).unwrap_err();
     let why = std::error::Error::source(&error).unwrap().to_string();
     assert!(why.starts_with("it is full"), "{why}");
 }
@@ -241,7 +241,7 @@ proptest! {
         let mut newest: Option<(u64, Timestamp)> = None;
         for (run, (event, step)) in events.into_iter().enumerate() {
             now = now.plus_micros(step * 1_000);
-            let (_, closures) = MarketHours::look(folder.path()).unwrap().unwrap_or_default();
+            let (_, closures) = MarketHours::read(folder.path()).unwrap().unwrap_or_default();
             let before = market(&closures);
             let traded = running.iter().map(|it: &MarketHours| shown(&it.open_until, &it.traded_until, now)).max();
             let traded = traded.and_then(|traded| before.latest("okx", &symbol, traded));
@@ -256,14 +256,14 @@ proptest! {
                 Event::Stop => running.pop().iter().for_each(|it| it.close(now).unwrap()),
                 Event::Kill => drop(running.pop()),
             }
-            if let Some((_, closures)) = MarketHours::look(folder.path()).unwrap()
+            if let Some((_, closures)) = MarketHours::read(folder.path()).unwrap()
                 && let Some((id, time)) = newest
             {
                 let trade = market(&closures).trade("okx", &symbol, id).unwrap();
                 prop_assert_eq!(trade.at, time);
             }
         }
-        let (_, closures) = MarketHours::look(folder.path()).unwrap().unwrap_or_default();
+        let (_, closures) = MarketHours::read(folder.path()).unwrap().unwrap_or_default();
         market(&closures);
     }
 }

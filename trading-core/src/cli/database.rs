@@ -4,7 +4,7 @@ use clap::Args;
 
 /// Which database and spool a command means.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
-pub struct PlaceArgs {
+pub struct DatabaseArgs {
     /// On the database and spool of the simulated market, which `live --simulate` records into
     #[arg(long, alias = "simulate", global = true)]
     pub simulated: bool,
