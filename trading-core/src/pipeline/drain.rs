@@ -14,7 +14,7 @@ use tracing::{debug, error, info, warn};
 use super::Spooling;
 use super::ledger::Ledger;
 use super::store_access::StoreAccess;
-use crate::domain::{Backoff, Tick, count};
+use crate::domain::{Backoff, count};
 use crate::store::spool::{Backlog, Oldest, Spool};
 use crate::store::{DaysLeft, Remedy, Store, StoreError, cause_of};
 use crate::telemetry::{Lasting, RepeatLimiter};
@@ -28,10 +28,10 @@ const AWAY_INTERVAL: Duration = Duration::from_secs(60);
 
 /// What empties the spool.
 #[derive(Debug)]
-pub(super) struct Drain<S> {
+pub(super) struct Drain<S: Store> {
     access: Arc<StoreAccess<S>>,
     ledger: Arc<Ledger>,
-    spool: Spool<Tick>,
+    spool: Spool<S::Record>,
     /// Cancelled near a stop's deadline: what waits stays in the spool.
     spool_now: CancellationToken,
     /// Ticks that one write carries at most, unless one batch has more.
@@ -46,11 +46,11 @@ pub(super) struct Drain<S> {
     away: RepeatLimiter,
 }
 
-impl<S: Store<Record = Tick>> Drain<S> {
+impl<S: Store> Drain<S> {
     pub(super) fn new(
         access: Arc<StoreAccess<S>>,
         ledger: Arc<Ledger>,
-        spooling: Spooling,
+        spooling: Spooling<S::Record>,
         ticks_max: usize,
     ) -> Self {
         let Spooling { spool, spool_now, seed } = spooling;
@@ -137,7 +137,7 @@ impl<S: Store<Record = Tick>> Drain<S> {
 
     /// The store is there and has taken all but the ticks of some days: those go to the end of the spool, so that what
     /// waits behind them is stored.
-    async fn put_back(&mut self, oldest: Oldest<Tick>, days: DaysLeft<Tick>) {
+    async fn put_back(&mut self, oldest: Oldest<S::Record>, days: DaysLeft<S::Record>) {
         if days.goes_on {
             self.succeed();
         } else {
@@ -179,7 +179,7 @@ impl<S: Store<Record = Tick>> Drain<S> {
         self.backoff.reset();
     }
 
-    async fn remove(&mut self, oldest: Oldest<Tick>) {
+    async fn remove(&mut self, oldest: Oldest<S::Record>) {
         if oldest.unreadable > 0 {
             error!(
                 ticks = oldest.unreadable,
@@ -204,7 +204,7 @@ impl<S: Store<Record = Tick>> Drain<S> {
         }
     }
 
-    fn log_failure(&mut self, error: &StoreError<Tick>) {
+    fn log_failure(&mut self, error: &StoreError<S::Record>) {
         let now = Instant::now();
         let cause = cause_of(error);
         let Backlog { batches, ticks, .. } = self.spool.backlog();

@@ -24,6 +24,8 @@ mod probe;
 mod receipt;
 #[cfg(test)]
 mod receipt_tests;
+#[cfg(test)]
+mod record_tests;
 mod store_access;
 mod store_circuit;
 mod tap;
@@ -61,9 +63,9 @@ use writer::Writer;
 
 /// Where batches go that the store cannot take.
 #[derive(Debug)]
-pub struct Spooling {
+pub struct Spooling<R = Tick> {
     /// The spool; what it holds already is written first.
-    pub spool: Spool<Tick>,
+    pub spool: Spool<R>,
     /// When this is cancelled, what is not written yet goes to the spool at once.
     pub spool_now: CancellationToken,
     /// Decides when exactly a store that is away is tried again.
@@ -72,27 +74,27 @@ pub struct Spooling {
 
 /// What a pipeline is made of.
 #[derive(Debug)]
-pub struct PipelineParts<S> {
+pub struct PipelineParts<S: Store> {
     /// Where its records come from.
-    pub records: TickReceiver,
+    pub records: RecordReceiver<S::Record>,
     /// Where they go.
     pub store: Arc<S>,
     /// What is given every record beside the store.
-    pub observers: Vec<Observer>,
+    pub observers: Vec<Observer<S::Record>>,
     /// Where batches go that the store cannot take; without it they are kept in memory.
-    pub spooling: Option<Spooling>,
+    pub spooling: Option<Spooling<S::Record>>,
 }
 
 /// The batcher, its writers and taps, between the channel and the store.
 #[derive(Debug)]
-pub struct Pipeline<S> {
-    records: TickReceiver,
+pub struct Pipeline<S: Store> {
+    records: RecordReceiver<S::Record>,
     /// Records that were received and not yet given to the batcher; empty between two turns.
-    incoming: Vec<Tick>,
-    batcher: Batcher<Tick>,
-    observers: Vec<Observer>,
+    incoming: Vec<S::Record>,
+    batcher: Batcher<S::Record>,
+    observers: Vec<Observer<S::Record>>,
     writer: Arc<Writer<S>>,
-    writes: JoinSet<(u64, Vec<Tick>, Outcome)>,
+    writes: JoinSet<(u64, Vec<S::Record>, Outcome)>,
     durable: Durable,
     /// When the channel was last seen empty: what waits in it was received later.
     emptied_at: i64,
@@ -102,14 +104,14 @@ pub struct Pipeline<S> {
     drain: Option<Drain<S>>,
     draining: JoinSet<()>,
     /// Buffers of batches that are written, for the next ones.
-    spares: Vec<Vec<Tick>>,
-    probe: PipelineProbe,
+    spares: Vec<Vec<S::Record>>,
+    probe: PipelineProbe<S::Record>,
     health_interval: std::time::Duration,
     reported: LedgerReading,
     input_ended: bool,
 }
 
-impl<S: Store<Record = Tick>> Pipeline<S> {
+impl<S: Store> Pipeline<S> {
     /// A pipeline of these parts, which does nothing before it runs.
     #[must_use]
     pub fn new(
@@ -161,7 +163,7 @@ impl<S: Store<Record = Tick>> Pipeline<S> {
 
     /// What reads its state while it runs.
     #[must_use]
-    pub fn probe(&self) -> PipelineProbe {
+    pub fn probe(&self) -> PipelineProbe<S::Record> {
         self.probe.clone()
     }
 
@@ -228,7 +230,7 @@ impl<S: Store<Record = Tick>> Pipeline<S> {
             return;
         }
         if !self.observers.is_empty() {
-            let chunk: Chunk = self.incoming.as_slice().into();
+            let chunk: Chunk<S::Record> = self.incoming.as_slice().into();
             self.observers.iter_mut().for_each(|observer| observer.tap.offer(&chunk));
         }
         self.batched_since.get_or_insert(self.emptied_at);
@@ -262,7 +264,10 @@ impl<S: Store<Record = Tick>> Pipeline<S> {
     }
 
     /// A write has ended: its records are stored or spooled, its buffer is free.
-    fn conclude(&mut self, written: Result<(u64, Vec<Tick>, Outcome), tokio::task::JoinError>) {
+    fn conclude(
+        &mut self,
+        written: Result<(u64, Vec<S::Record>, Outcome), tokio::task::JoinError>,
+    ) {
         log_panic(&written);
         if let Ok((number, buffer, outcome)) = written {
             self.durable.end(number, outcome);

@@ -11,7 +11,7 @@ use super::channel::Utilization;
 use super::ledger::{Ledger, LedgerReading};
 use super::store_circuit::StoreCircuit;
 use crate::domain::{HeldSince, Tick};
-use crate::store::spool::{Backlog, Spool};
+use crate::store::spool::{Backlog, Spool, Spooled};
 
 /// A pipeline at one moment: the health line, the log and whoever asks read this and nothing else.
 #[derive(Debug, Clone, Copy)]
@@ -68,7 +68,7 @@ impl Gauges {
 pub struct PipelineProbe<R = Tick> {
     pub(super) gauges: Arc<Gauges>,
     pub(super) circuit: Arc<StoreCircuit>,
-    pub(super) spool: Option<Spool<Tick>>,
+    pub(super) spool: Option<Spool<R>>,
     pub(super) channel: WeakSender<R>,
     pub(super) channel_capacity: usize,
     pub(super) ledger: Arc<Ledger>,
@@ -77,7 +77,7 @@ pub struct PipelineProbe<R = Tick> {
     pub(super) writers: usize,
 }
 
-impl<R> PipelineProbe<R> {
+impl<R: Spooled> PipelineProbe<R> {
     /// Its state now.
     #[must_use]
     pub fn read(&self) -> PipelineStatus {

@@ -11,7 +11,6 @@ use tokio::time::{Instant, timeout};
 use tracing::{error, info};
 
 use super::store_circuit::{StoreCircuit, Trouble};
-use crate::domain::Tick;
 use crate::store::spool::{Backlog, Spool};
 use crate::store::{DaysLeft, Store, StoreError, Written, cause_of};
 use crate::telemetry::{Lasting, SharedLimiter};
@@ -22,18 +21,18 @@ const ANSWER_SLOW: Duration = Duration::from_secs(10);
 
 /// What the writers and the drain share.
 #[derive(Debug)]
-pub(super) struct StoreAccess<S> {
+pub(super) struct StoreAccess<S: Store> {
     store: Arc<S>,
     circuit: Arc<StoreCircuit>,
     /// Where batches go meanwhile; named in the log.
-    spool: Option<Spool<Tick>>,
+    spool: Option<Spool<S::Record>>,
     /// One for each write at a time.
     turns: Semaphore,
     days_left: SharedLimiter,
 }
 
-impl<S: Store<Record = Tick>> StoreAccess<S> {
-    pub(super) fn new(store: Arc<S>, writes_max: usize, spool: Option<Spool<Tick>>) -> Self {
+impl<S: Store> StoreAccess<S> {
+    pub(super) fn new(store: Arc<S>, writes_max: usize, spool: Option<Spool<S::Record>>) -> Self {
         Self {
             store,
             circuit: Arc::new(StoreCircuit::new()),
@@ -53,7 +52,10 @@ impl<S: Store<Record = Tick>> StoreAccess<S> {
     }
 
     /// Writes a batch when it is its turn.
-    pub(super) async fn write(&self, batch: &[Tick]) -> Result<Written, StoreError<Tick>> {
+    pub(super) async fn write(
+        &self,
+        batch: &[S::Record],
+    ) -> Result<Written, StoreError<S::Record>> {
         let written = {
             // Nobody closes the semaphore; if somebody did, a write out of turn is better than none.
             let _turn = self.turns.acquire().await.ok();
@@ -73,9 +75,9 @@ impl<S: Store<Record = Tick>> StoreAccess<S> {
     /// Writes a batch, and does not wait longer than [`ANSWER_SLOW`] for the answer, unless it is patient.
     pub(super) async fn try_write(
         &self,
-        batch: &[Tick],
+        batch: &[S::Record],
         is_patient: bool,
-    ) -> Result<Written, StoreError<Tick>> {
+    ) -> Result<Written, StoreError<S::Record>> {
         let mut writing = std::pin::pin!(self.write(batch));
         if let Ok(written) = timeout(ANSWER_SLOW, &mut writing).await {
             return written;
@@ -89,7 +91,7 @@ impl<S: Store<Record = Tick>> StoreAccess<S> {
     }
 
     /// Opens the store circuit after this error, the last of several failures of one batch.
-    pub(super) fn open(&self, error: &StoreError<Tick>, failures: u32) {
+    pub(super) fn open(&self, error: &StoreError<S::Record>, failures: u32) {
         let trouble = match error {
             StoreError::Silent(_) => Trouble::Silent,
             _ => Trouble::Refused,
@@ -127,7 +129,7 @@ impl<S: Store<Record = Tick>> StoreAccess<S> {
     }
 
     /// Logs which day has no partition, and what the operator can do about it.
-    fn log_days(&self, days: &DaysLeft<Tick>) {
+    fn log_days(&self, days: &DaysLeft<S::Record>) {
         // Only the first refusal of a day comes with its cause.
         if days.goes_on || days.cause.is_none() {
             return;

@@ -22,7 +22,7 @@ use super::ledger::Ledger;
 use super::receipt::Outcome;
 use super::store_access::StoreAccess;
 use crate::config::BatchSettings;
-use crate::domain::{Backoff, Tick};
+use crate::domain::Backoff;
 use crate::store::spool::{Spool, SpoolError};
 use crate::store::{Remedy, Store, StoreError, cause_of};
 use crate::telemetry::{Lasting, SharedLimiter};
@@ -33,10 +33,10 @@ const AWAY_DELAY_MAX: Duration = Duration::from_secs(5);
 
 /// What every writer shares.
 #[derive(Debug)]
-pub(super) struct Writer<S> {
+pub(super) struct Writer<S: Store> {
     access: Arc<StoreAccess<S>>,
     ledger: Arc<Ledger>,
-    spool: Option<Spool<Tick>>,
+    spool: Option<Spool<S::Record>>,
     /// Cancelled near a stop's deadline: what is not written goes to the spool now.
     spool_now: CancellationToken,
     /// Whether the batcher is full and no writer is free: there is no time for retries.
@@ -49,11 +49,11 @@ pub(super) struct Writer<S> {
     kept: SharedLimiter,
 }
 
-impl<S: Store<Record = Tick>> Writer<S> {
+impl<S: Store> Writer<S> {
     pub(super) fn new(
         access: Arc<StoreAccess<S>>,
         ledger: Arc<Ledger>,
-        spool: Option<Spool<Tick>>,
+        spool: Option<Spool<S::Record>>,
         spool_now: CancellationToken,
         settings: &BatchSettings,
     ) -> Self {
@@ -78,7 +78,7 @@ impl<S: Store<Record = Tick>> Writer<S> {
     }
 
     /// Takes a batch to the store or to the spool; returns its buffer, empty, and where the last of it went.
-    pub(super) async fn write(&self, mut batch: Vec<Tick>) -> (Vec<Tick>, Outcome) {
+    pub(super) async fn write(&self, mut batch: Vec<S::Record>) -> (Vec<S::Record>, Outcome) {
         let seed = self.seed.fetch_add(1, Ordering::Relaxed);
         let mut backoff = Backoff::new(self.retry_delay, AWAY_DELAY_MAX, seed);
         let mut progress = Progress::default();
@@ -114,7 +114,7 @@ impl<S: Store<Record = Tick>> Writer<S> {
             };
         };
         if outcome == Outcome::Stored && progress.failures > 0 {
-            info!(failures = progress.failures, ticks = batch.len(), "Batch written at last");
+            info!(failures = progress.failures, ticks = batch.len(), "Batch written after retries");
         }
         batch.clear();
         (batch, outcome)
@@ -133,9 +133,9 @@ impl<S: Store<Record = Tick>> Writer<S> {
     /// One attempt at the store. What it leaves of the batch stays in it.
     async fn store(
         &self,
-        batch: &mut Vec<Tick>,
+        batch: &mut Vec<S::Record>,
         is_patient: bool,
-        last_error: &mut Option<StoreError<Tick>>,
+        last_error: &mut Option<StoreError<S::Record>>,
     ) -> Event {
         let written = tokio::select! {
             biased;
@@ -161,7 +161,7 @@ impl<S: Store<Record = Tick>> Writer<S> {
         }
     }
 
-    async fn spool(&self, batch: &mut Vec<Tick>) -> Event {
+    async fn spool(&self, batch: &mut Vec<S::Record>) -> Event {
         let Some(spool) = &self.spool else { return Event::SpoolRefused };
         let ticks = batch.len();
         let done;
@@ -181,7 +181,7 @@ impl<S: Store<Record = Tick>> Writer<S> {
     /// After a failure that can pass. No longer than until the batch has another way.
     async fn wait_for_retry(
         &self,
-        error: Option<&StoreError<Tick>>,
+        error: Option<&StoreError<S::Record>>,
         Progress { failures, .. }: Progress,
         ticks: usize,
         delay: Duration,
@@ -212,7 +212,7 @@ impl<S: Store<Record = Tick>> Writer<S> {
         Event::WaitOver
     }
 
-    fn log_kept(&self, error: &SpoolError, spool: &Spool<Tick>) {
+    fn log_kept(&self, error: &SpoolError, spool: &Spool<S::Record>) {
         let Some(unsaid) = self.kept.admit(Instant::now()) else { return };
         let dir = spool.dir().display();
         let then = "batches are kept in memory, and the feeds wait once the channel is full";

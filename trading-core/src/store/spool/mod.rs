@@ -37,7 +37,7 @@ mod segment;
 mod slot;
 mod survey;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod ticks;
 
 use std::path::{Path, PathBuf};

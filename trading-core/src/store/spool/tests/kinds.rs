@@ -29,10 +29,10 @@ pub(super) fn bytes(hex: &str) -> Vec<u8> {
     digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect()
 }
 
-/// A kind that only this test knows.
+/// A kind that only the tests know.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Quote {
-    bid: i64,
+pub(crate) struct Quote {
+    pub(crate) bid: i64,
     at: Timestamp,
 }
 
@@ -76,7 +76,7 @@ impl Spooled for Quote {
     }
 }
 
-fn quotes(bids: std::ops::Range<i64>) -> Vec<Quote> {
+pub(crate) fn quotes(bids: std::ops::Range<i64>) -> Vec<Quote> {
     bids.map(|bid| Quote { bid, at: tick(5).received_at }).collect()
 }
 

@@ -1,7 +1,7 @@
 //! The spool's promises, on a real disk.
 
 mod damage;
-mod kinds;
+pub(crate) mod kinds;
 mod odd;
 mod others;
 mod place;
