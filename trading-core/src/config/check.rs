@@ -1,4 +1,4 @@
-//! Written values to trusted types. Every value is looked at, also behind a wrong one, and each that is
+//! Written values to trusted types. Every value is checked, also after a wrong one, and each that is
 //! wrong becomes a problem.
 
 use std::collections::BTreeMap;

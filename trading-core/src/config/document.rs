@@ -3,8 +3,8 @@
 //!
 //! What a parser guesses behind a fault is not trusted. A fault of one line takes this line out and leaves the rest; one
 //! that has no end (a list or a text that is not closed) takes out the rest of its section, and one in the name of a
-//! section takes out the section. What was taken out is kept as [`Value::Unreadable`]: it was written, so nobody is told
-//! that it is missing.
+//! section takes out the section. What was taken out is kept as [`Value::Unreadable`]: it was written, so it is not
+//! reported as missing.
 
 use std::ops::Range;
 
@@ -17,7 +17,7 @@ use super::value::{Origin, Value, is_secret};
 /// More faults than this in one section are one fault that the parser stumbles over again and again.
 const FAULTS_MAX: usize = 20;
 
-/// Reads TOML, in the order in which it is written. `origin` is told the line of each key, from 1.
+/// Reads TOML, in the order in which it is written. `origin` is given the line of each key, from 1.
 pub(super) fn from_toml(
     text: &str,
     origin: impl Fn(usize) -> Origin,
@@ -297,7 +297,7 @@ fn is_closed(lines: Option<&[&str]>) -> bool {
     is_text_closed("\"\"\"") && is_text_closed("'''") && begun <= ended
 }
 
-/// A line without what stands in quotation marks and behind `#`.
+/// A line without what is in quotation marks and after `#`.
 fn without_texts(line: &str) -> String {
     let mut quote = None;
     let mut code = String::new();

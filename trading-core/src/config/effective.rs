@@ -41,7 +41,7 @@ impl Effective {
         (variables.len(), flags.len())
     }
 
-    /// A problem that another room found with a key, told with the value and origin known here.
+    /// A problem that another room found with a key, with the value and origin known here.
     #[must_use]
     pub fn problem(&self, key: &str, allowed: impl Into<String>) -> Problem {
         let entry = self.entries.iter().find(|entry| entry.key == key);

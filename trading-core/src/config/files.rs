@@ -2,7 +2,7 @@
 //!
 //! Every place is kept with what was found in it, so that the log and `config show` can say which file applies and which
 //! does not. A file that is there and cannot be read is a problem, never passed over; only the system's own, which this
-//! user may not read, is passed over with a warning: who recorded by it names it with `--config`.
+//! user may not read, is passed over with a warning: a user who needs it names it with `--config`.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -48,7 +48,7 @@ pub enum Found {
     Nothing,
 }
 
-/// A place that was looked at.
+/// A place that was searched.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
     /// The path of the file, in full where the working directory is known.
@@ -57,10 +57,10 @@ pub struct Place {
     pub found: Found,
 }
 
-/// All places that were looked at, and the file that applies.
+/// All places that were searched, and the file that applies.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SettingsFiles {
-    /// In the order in which they were looked at.
+    /// In the order in which they were searched.
     pub places: Vec<Place>,
     /// What applies; `None`: the built-in defaults.
     pub file: Option<File>,
@@ -70,7 +70,7 @@ pub struct SettingsFiles {
     pub(super) forbidden: Option<PathBuf>,
 }
 
-/// Where a settings file is looked for.
+/// Where a settings file may be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Search {
     named: Option<(PathBuf, Origin)>,
@@ -156,7 +156,7 @@ impl Search {
     }
 }
 
-/// Where `config init` writes, and a user's own file is looked for.
+/// Where `config init` writes, and a user's own file is expected.
 #[must_use]
 pub fn user_file(environment: &BTreeMap<String, String>) -> Option<PathBuf> {
     let folder = |name: &str| {

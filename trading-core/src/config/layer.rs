@@ -7,7 +7,7 @@ use super::value::{Origin, Value};
 use super::{Problem, symbols};
 use crate::exchange;
 
-/// A key, its value and who gave it.
+/// A key, its value and its origin.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Entry {
     pub(super) key: String,
@@ -68,7 +68,7 @@ impl Overrides {
                 });
             }
         }
-        // Who names one that is not known has not said which are wanted.
+        // With an unknown name it is not known which are wanted.
         if self.exchanges.is_empty() || problems.len() > before {
             return Vec::new();
         }

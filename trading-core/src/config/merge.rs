@@ -12,7 +12,7 @@ use super::{Overrides, Problem};
 pub(super) struct Merged {
     entries: Vec<Entry>,
     index: BTreeMap<String, usize>,
-    /// The names under [`STRATEGIES`], with who named them first.
+    /// The names under [`STRATEGIES`], with the origin that named each first.
     strategies: BTreeMap<String, Origin>,
     /// The strategies of which not everything that was written could be read.
     unreadable: BTreeSet<String>,
@@ -88,7 +88,7 @@ impl Merged {
             if self.schema.contains(&entry.key) || strategy_key(&entry.key).is_some() {
                 self.put(entry);
             } else if entry.value == Value::Unreadable {
-                // Its line was told already.
+                // Its line is a problem already.
                 self.unreadable.extend(strategy_name(&entry.key));
             } else if entry.value == Value::Section && self.is_section(&entry.key) {
                 // A section without keys sets nothing, but names a strategy.

@@ -1,4 +1,4 @@
-//! Settings: defaults, then the file, then the environment, then flags; checked once, all problems told at once.
+//! Settings: defaults, then the file, then the environment, then flags; checked once, all problems reported at once.
 //!
 //! What comes in: the text of a TOML file, a map of environment variables, the flags as [`Overrides`]. What
 //! goes out: [`Settings`] that need no further check, and [`Effective`], which says where each came from.
@@ -59,7 +59,7 @@ pub struct Loaded {
     pub settings: Settings,
     /// The same as written, with origins, secrets masked.
     pub effective: Effective,
-    /// Which files were looked at, and which applies.
+    /// Which places were searched, and which file applies.
     pub files: SettingsFiles,
     /// What does not apply though it was probably meant to: a line each.
     pub warnings: Vec<String>,
@@ -84,17 +84,17 @@ impl Loaded {
     }
 }
 
-/// All layers, looked at: settings, or what is wrong with them.
+/// All layers, checked: settings, or what is wrong with them.
 ///
-/// Rooms that check what this one cannot look at what is readable, also where something else is wrong, and add their
-/// problems with [`Examined::refuse`], so that the user is told everything in one go.
+/// Rooms that check what this one cannot take what is readable, also where something else is wrong, and add their
+/// problems with [`Examined::refuse`], so that the user reads all of them at once.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Examined {
     settings: Option<Settings>,
     problems: Vec<Problem>,
     /// Every key as written, with its origin.
     pub effective: Effective,
-    /// Which files were looked at.
+    /// Which places were searched.
     pub files: SettingsFiles,
     /// What does not apply though it was probably meant to: a line each.
     pub warnings: Vec<String>,
@@ -105,7 +105,7 @@ pub struct Examined {
 }
 
 impl Examined {
-    /// Adds a problem of a key, told with the value and origin known here.
+    /// Adds a problem of a key, with the value and origin known here.
     pub fn refuse(&mut self, key: &str, allowed: impl Into<String>) {
         self.problems.push(self.effective.problem(key, allowed));
     }
@@ -140,7 +140,7 @@ pub fn load(
     examine(files, environment, flags).into_result()
 }
 
-/// As [`load`], with the files that were looked at, and so that other rooms can look too.
+/// As [`load`], with the places that were searched, and so that other rooms can check too.
 #[must_use]
 pub fn examine(
     files: SettingsFiles,

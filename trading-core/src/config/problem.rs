@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::Origin;
 
-/// One thing that is wrong, told so that it can be mended without a look into the code.
+/// One thing that is wrong, in words by which it can be mended without reading the code.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
     /// The key, `batch.max_size`.
@@ -13,7 +13,7 @@ pub struct Problem {
     pub value: Option<String>,
     /// What is allowed there.
     pub allowed: String,
-    /// Who gave the value.
+    /// Where the value comes from.
     pub origin: Origin,
 }
 

@@ -1,7 +1,7 @@
 //! The URL of a server, read before anything connects with it: every option is understood, or refused by its name.
 //!
 //! Settings of a session (`options`) are parted from what is said at the connect, because poolers refuse them there:
-//! they are set once the session stands. A message names options and never shows a value, which may be a secret.
+//! they are set once the session is open. A message names options and never shows a value, which may be a secret.
 
 use std::fmt;
 use std::path::PathBuf;

@@ -84,7 +84,7 @@ pub struct PipelineSettings {
     pub channel_capacity: NonZeroUsize,
     /// How often the health line is logged.
     pub health_interval: Duration,
-    /// How long a stop may take before it names who is late.
+    /// How long a stop may take before it names the tasks that are late.
     pub stop_deadline: Duration,
 }
 
@@ -182,7 +182,7 @@ pub(super) const STRATEGY_KEYS: [&str; 7] =
 
 /// A strategy as far as it could be read: what is wrong or missing is `None`, and is a problem already.
 ///
-/// The room that knows strategies looks at the rest of it in the same go.
+/// The room that knows strategies checks the rest of it, and its problems are reported together with those of here.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StrategyDraft {
     /// As [`StrategySettings::name`].

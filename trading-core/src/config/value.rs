@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde_json::Value as Json;
 use url::Url;
 
-/// Who gave a value.
+/// Where a value comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
     /// The built-in defaults.
@@ -131,7 +131,7 @@ impl fmt::Display for Value {
     }
 }
 
-/// Whether what is written under a key of this name may be a secret, wherever the key stands.
+/// Whether what is written under a key of this name may be a secret, wherever the key is.
 pub(super) fn is_secret(key: &str) -> bool {
     const SECRETS: [&str; 9] =
         ["pass", "pwd", "secret", "token", "credential", "url", "dsn", "api_key", "apikey"];

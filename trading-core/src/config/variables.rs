@@ -15,7 +15,7 @@ use super::value::{Origin, Value};
 /// Names the settings file where no `--config` does.
 pub const CONFIG_FILE: &str = "TRADING_CORE_CONFIG";
 
-/// Variables that begin as ours do and set no key, each with who reads it. A new one is entered here, else it may be
+/// Variables that begin as ours do and set no key, each with its reader. A new one is entered here, else it may be
 /// taken for a slip of the pen.
 pub const OTHER_VARIABLES: [(&str, &str); 9] = [
     (CONFIG_FILE, "the program: which settings file"),

@@ -1,4 +1,4 @@
-//! What an exchange tells of the past, over REST: which page to ask for next, and how to read it.
+//! An exchange's history, over REST: which page to ask for next, and how to read it.
 //!
 //! Pure like the rest of a venue: [`Pages`] says a URL, is given the body, says the next URL. Each venue pages in its
 //! own way (by id, by time, newest first, or only the last few); a [`Span`] and a [`Reach`] hide the difference.
@@ -222,7 +222,7 @@ impl Reading {
         }
     }
 
-    /// A venue that was asked for all from this time on has told that there is nothing before its first trade.
+    /// The venue was asked for all trades from this time on: there is none before the first that it sent.
     pub(super) fn reaches_from(&mut self, time: Timestamp) {
         if let Some(reach) = &mut self.reach {
             reach.times.from = reach.times.from.min(time);

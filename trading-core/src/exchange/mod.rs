@@ -127,7 +127,7 @@ pub trait Exchange: Send + Sync + std::fmt::Debug {
         None
     }
 
-    /// What it tells of the past, over REST.
+    /// Its history, over REST.
     fn history(&self) -> &'static dyn History;
 
     /// Reads one frame. Its trades are appended to `ticks` oldest first, each with `received_at`; what else
