@@ -14,13 +14,13 @@ use tracing::{error, info, warn};
 
 use super::registration::{Registered, Registration};
 use super::start_error::StartError;
-use crate::domain::{Instrument, Tick, Timestamp};
+use crate::domain::{
+    GapCause, GapRecord, IdRange, Instrument, LastStored, Tick, TimeRange, Timestamp,
+};
 use crate::exchange::IdRule;
 use crate::feed::GapLines;
-use crate::store::journal::{GapCause, GapRecord, Journal};
-use crate::store::postgres::{
-    LastStored, PostgresStore, StoredTrade, first_received, last_received,
-};
+use crate::store::journal::Journal;
+use crate::store::postgres::{PostgresStore, StoredTrade, first_received, last_received};
 use crate::store::spool::Spool;
 use crate::store::{Store, StoreError, Written, cause_of, said};
 use crate::telemetry::{Lasting, RepeatLimiter};
@@ -30,7 +30,7 @@ const RETRY_DELAY: Duration = Duration::from_secs(2);
 /// How long a stop waits for the spool to be stored, so that what was missed before the start is listed.
 const LISTED_AT_STOP_MAX: Duration = Duration::from_secs(5);
 /// How long a feed may take to its first trade: up to then trades may be missing.
-const FIRST_TRADE_MAX: i64 = 5_000_000;
+const FIRST_TRADE_MAX: Duration = Duration::from_secs(5);
 
 /// Whether the database has been reached since the start.
 #[derive(Debug, Clone)]
@@ -221,8 +221,8 @@ impl Arrival {
         cause: GapCause,
     ) -> Option<GapRecord> {
         let is_unproved = self.registration.ids_of(instrument) == Some(IdRule::Unique);
-        let (to, seen_at) = (started_at.plus_micros(FIRST_TRADE_MAX), Timestamp::now());
-        let gap = GapRecord { instrument, ids: None, from, to, cause, seen_at };
+        let times = TimeRange::new(from, started_at + FIRST_TRADE_MAX);
+        let gap = GapRecord { instrument, ids: None, times, cause, seen_at: Timestamp::now() };
         (is_unproved && from < started_at).then_some(gap)
     }
 
@@ -237,9 +237,10 @@ impl Arrival {
             Some((last.trade_id.number()?, next.trade_id.number()?, next.exchange_at))
         });
         let (before, after, to) = numbers.filter(|(before, after, _)| before + 1 < *after)?;
-        let (ids, seen_at) = (Some((before + 1, after - 1)), Timestamp::now());
+        let ids = IdRange::new(before + 1, after - 1);
+        let times = TimeRange::new(from, to);
         let is_proved = self.registration.ids_of(instrument) == Some(IdRule::Consecutive);
-        is_proved.then_some(GapRecord { instrument, ids, from, to, cause, seen_at })
+        is_proved.then_some(GapRecord { instrument, ids, times, cause, seen_at: Timestamp::now() })
     }
 }
 

@@ -18,7 +18,7 @@ use super::stand_in::{StandIn, StandInError};
 use super::start_error::StartError;
 use super::venues::{Venue, VenueKind, venues};
 use crate::config::{Settings, SimulateSettings};
-use crate::domain::{Instrument, RecorderClock, Timestamp, count};
+use crate::domain::{GapStatus, Instrument, RecorderClock, TimeRange, Timestamp, count};
 use crate::pipeline::{Ledger, LedgerReading, Pipeline, PipelineParts, channel};
 use crate::repair::{self, LoadError, RepairContext, RepairVenue, Reread};
 use crate::simulator::MARKET_VERSION;
@@ -36,7 +36,7 @@ const LISTED_MAX: i64 = 1_000;
 #[derive(Debug, Clone, Default)]
 pub struct BackfillOptions {
     /// Load everything between these two times, then repair; `None`: only repair.
-    pub range: Option<(Timestamp, Timestamp)>,
+    pub range: Option<TimeRange>,
     /// Only the symbols of the settings; else the gaps of any symbol.
     pub only_symbols: bool,
     /// Read quarantined frames again, and nothing else.
@@ -68,7 +68,7 @@ pub struct ExchangeReport {
     /// The gaps that were closed, and those that are open still, up to a thousand of them.
     pub gaps: Vec<ListedGap>,
     /// How many of them there are, by status.
-    pub counts: Vec<(String, i64)>,
+    pub counts: Vec<(GapStatus, u64)>,
 }
 
 /// What came of the quarantined frames of one exchange.
@@ -96,18 +96,19 @@ pub struct RangeReport {
 impl BackfillReport {
     /// How many gaps have this status now.
     #[must_use]
-    pub fn gaps(&self, status: &str) -> i64 {
+    pub fn gaps(&self, status: GapStatus) -> u64 {
         let counts = self.exchanges.iter().flat_map(|it| &it.counts);
-        counts.filter(|(name, _)| name == status).map(|(_, number)| number).sum()
+        counts.filter(|(known, _)| *known == status).map(|(_, number)| number).sum()
     }
 
     /// Whether all that was asked for is stored.
     #[must_use]
     pub fn is_complete(&self) -> bool {
+        let is_missing = |status| matches!(status, GapStatus::Open | GapStatus::Unrecoverable);
         let is_whole = |it: &ExchangeReport| {
             it.range.iter().all(|symbol| symbol.error.is_none())
                 && it.frames.as_ref().is_none_or(|frames| frames.unreadable == 0)
-                && it.counts.iter().all(|(status, _)| status != "open" && status != "unrecoverable")
+                && !it.counts.iter().any(|(status, _)| is_missing(*status))
         };
         !self.is_stopped && self.exchanges.iter().all(is_whole)
     }
@@ -290,10 +291,9 @@ struct Done {
 impl Work<'_> {
     /// The exchanges beside each other, each within its own limits.
     async fn of_all(&self, venues: &[RepairVenue]) -> Vec<Result<Done, BackfillError>> {
-        let seconds = self.options.range.map(|(from, to)| {
+        let seconds = self.options.range.map(|range| {
             let symbols: usize = venues.iter().map(|venue| venue.instruments.len()).sum();
-            let each = (to.as_micros() - from.as_micros()) / 1_000_000;
-            u64::try_from(each).unwrap_or_default() * u64::try_from(symbols).unwrap_or_default()
+            range.duration().as_secs().saturating_mul(count(symbols))
         });
         let progress =
             seconds.map(|it| Progress::start("Loading", Unit::Seconds("trades"), Total::Known(it)));

@@ -14,8 +14,8 @@ use super::spool::open_spool;
 use super::start_error::StartError;
 use super::venues::Venue;
 use crate::config::Settings;
-use crate::domain::{RecorderClock, Tick};
-use crate::store::postgres::{LastStored, Origin};
+use crate::domain::{LastStored, RecorderClock, Tick};
+use crate::store::postgres::Origin;
 use crate::store::spool::{Spool, SpoolNames};
 
 /// Everything a recorder needs of the database and the disk.

@@ -11,11 +11,11 @@ use super::database::{Address, Database};
 use super::start_error::StartError;
 use super::venues::Venue;
 use crate::config::Settings;
-use crate::domain::{Instrument, TradeId};
+use crate::domain::{Instrument, LastStored, TradeId};
 use crate::exchange::IdRule;
 use crate::store::postgres::{
-    DatabaseName, LastStored, MaintenanceError, Origin, carriers, claim, days, in_doubt_since,
-    last_stored, list_time_until_now, migrate, upsert_instruments,
+    DatabaseName, MaintenanceError, Origin, carriers, claim, days, in_doubt_since, last_stored,
+    list_time_until_now, migrate, upsert_instruments,
 };
 use crate::store::spool;
 

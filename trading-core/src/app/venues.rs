@@ -8,7 +8,7 @@ use tracing::warn;
 
 use super::symbols::SymbolCheck;
 use crate::config::{ExchangeSettings, Settings};
-use crate::domain::{ExchangeStamps, Instrument, RecorderClock, Symbol, Timestamp};
+use crate::domain::{ExchangeStamps, Instrument, LastStored, RecorderClock, Symbol, Timestamp};
 use crate::exchange::{self, Exchange, IdRule};
 use crate::feed::{self, ConnectGate, FeedBoard, FeedContext, LivenessRules};
 use crate::network::{Network, Pause};
@@ -16,7 +16,6 @@ use crate::pipeline::TickSender;
 use crate::repair::RepairVenue;
 use crate::rest::{RestClient, RestError};
 use crate::store::journal::Journal;
-use crate::store::postgres::LastStored;
 
 /// One exchange to record: its protocol, where it is reached, what of it is recorded.
 #[derive(Debug, Clone)]

@@ -3,7 +3,7 @@
 use serde_json::json;
 use trading_core::app::{self, BackfillError, BackfillOptions, BackfillReport, FramesReport};
 use trading_core::cli::{BackfillArgs, Cli, ExitCode};
-use trading_core::domain::Timestamp;
+use trading_core::domain::{GapStatus, TimeRange, Timestamp};
 use trading_core::output;
 use trading_core::store::postgres::ListedGap;
 use trading_core::store::with_causes;
@@ -23,8 +23,8 @@ struct EmptyRange {
 pub(crate) fn backfill(cli: &Cli, arguments: &BackfillArgs, environment: &Environment) -> ExitCode {
     let now = Timestamp::now();
     let to = arguments.to.map_or(now, |to| to.instant(now)).min(now);
-    let range = arguments.from.map(|from| (from.instant(now), to));
-    if let Some((from, to)) = range.filter(|(from, to)| from >= to) {
+    let range = arguments.from.map(|from| TimeRange::new(from.instant(now), to));
+    if let Some(TimeRange { from, to }) = range.filter(|range| range.from >= range.to) {
         output::complain(&EmptyRange { from, to });
         return ExitCode::Usage;
     }
@@ -65,7 +65,7 @@ fn as_json(report: &BackfillReport) -> String {
             "exchange": gap.exchange, "symbol": gap.symbol,
             "first_id": gap.first_id, "last_id": gap.last_id,
             "from": time(&gap.from_time), "to": time(&gap.to_time),
-            "status": gap.status, "note": gap.note,
+            "status": gap.status.as_str(), "note": gap.note,
         })
     };
     let gaps: Vec<_> = report.exchanges.iter().flat_map(|it| it.gaps.iter().map(gap)).collect();
@@ -91,8 +91,8 @@ fn as_json(report: &BackfillReport) -> String {
     let ledger = report.ledger;
     let value = json!({
         "complete": report.is_complete(),
-        "repaired": report.gaps("repaired"), "not_a_loss": report.gaps("not_a_loss"),
-        "unrecoverable": report.gaps("unrecoverable"), "open": report.gaps("open"),
+        "repaired": report.gaps(GapStatus::Repaired), "not_a_loss": report.gaps(GapStatus::NotALoss),
+        "unrecoverable": report.gaps(GapStatus::Unrecoverable), "open": report.gaps(GapStatus::Open),
         "gaps": gaps, "ranges": ranges, "quarantined": frames,
         "ticks": {
             "received": ledger.received, "stored": ledger.stored,
@@ -128,13 +128,13 @@ fn page(report: &BackfillReport) -> Page {
         for gap in &exchange.gaps {
             let name = format!("{}:{}", gap.exchange, gap.symbol);
             let note = gap.note.as_ref().map_or_else(String::new, |note| format!(": {note}"));
-            let tone = match gap.status.as_str() {
-                "unrecoverable" => Tone::Bad,
-                "open" => Tone::Notice,
-                _ => Tone::Good,
+            let tone = match gap.status {
+                GapStatus::Unrecoverable => Tone::Bad,
+                GapStatus::Open => Tone::Notice,
+                GapStatus::Repaired | GapStatus::NotALoss => Tone::Good,
             };
             let what = format!("{}{note}", what(gap));
-            gaps.row([name.into(), Text::of(tone, &gap.status), what.into()]);
+            gaps.row([name.into(), Text::of(tone, gap.status.as_str()), what.into()]);
         }
     }
     let mut page = Page::default();
@@ -143,10 +143,10 @@ fn page(report: &BackfillReport) -> Page {
     let ledger = report.ledger;
     page.line(format!(
         "gaps: {} repaired, {} no loss, {} unrecoverable, {} open; trades: {} stored, {} there already, {} refused",
-        Grouped(report.gaps("repaired").unsigned_abs()),
-        Grouped(report.gaps("not_a_loss").unsigned_abs()),
-        Grouped(report.gaps("unrecoverable").unsigned_abs()),
-        Grouped(report.gaps("open").unsigned_abs()),
+        Grouped(report.gaps(GapStatus::Repaired)),
+        Grouped(report.gaps(GapStatus::NotALoss)),
+        Grouped(report.gaps(GapStatus::Unrecoverable)),
+        Grouped(report.gaps(GapStatus::Open)),
         Grouped(ledger.stored),
         Grouped(ledger.duplicates),
         Grouped(ledger.rejected),

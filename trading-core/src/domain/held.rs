@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
 
 use super::steady_micros;
 
@@ -25,10 +26,11 @@ impl HeldSince {
         self.0.store(steady.unwrap_or(NOTHING), Ordering::Relaxed);
     }
 
-    /// How old the oldest of them is, in microseconds.
+    /// How old the oldest of them is; zero where nothing is held.
     #[must_use]
-    pub fn age_micros(&self) -> i64 {
-        steady_micros().saturating_sub(self.0.load(Ordering::Relaxed)).max(0)
+    pub fn age(&self) -> Duration {
+        let age = steady_micros().saturating_sub(self.0.load(Ordering::Relaxed));
+        Duration::from_micros(age.max(0).unsigned_abs())
     }
 }
 
@@ -39,10 +41,10 @@ mod tests {
     #[test]
     fn what_is_held_grows_older_until_nothing_is() {
         let held = HeldSince::default();
-        assert_eq!(held.age_micros(), 0);
+        assert_eq!(held.age(), Duration::ZERO);
         held.clone().set(Some(steady_micros() - 7_000_000));
-        assert!((7_000_000..60_000_000).contains(&held.age_micros()));
+        assert!((Duration::from_secs(7)..Duration::from_secs(60)).contains(&held.age()));
         held.set(None);
-        assert_eq!(held.age_micros(), 0);
+        assert_eq!(held.age(), Duration::ZERO);
     }
 }

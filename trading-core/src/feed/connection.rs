@@ -15,10 +15,10 @@ use super::liveness::{Alarm, Liveness};
 use super::sequence::Sequence;
 use super::session::{End, Event, Session, requests, requests_anew};
 use super::{Feed, FeedContext};
-use crate::domain::{Instrument, Stamp, Tick, Timestamp, count, lock};
+use crate::domain::{Instrument, SessionEnd, SessionStart, Stamp, Tick, Timestamp, count, lock};
 use crate::exchange::{Message, Subscribed, reason_text};
 use crate::network::{DialError, WebSocket};
-use crate::store::journal::{OpenSession, QuarantinedFrame, SessionEnd, SessionStart};
+use crate::store::journal::{OpenSession, QuarantinedFrame};
 use crate::telemetry::RepeatLimiter;
 
 /// From the first packet to the WebSocket handshake's end.
@@ -381,7 +381,7 @@ impl<'a> Connection<'a> {
                 if let Message::Heartbeat(Some((instrument, id))) = message {
                     let mut sequence = self.sequence().await;
                     let found = sequence.record_named(instrument, id, now, received_at);
-                    self.feed.report_findings(found);
+                    self.feed.report_noticed(found);
                 }
                 events = self.session.on_message(message, now);
             }
@@ -414,12 +414,12 @@ impl<'a> Connection<'a> {
         let context = self.context();
         // Held while sending, so that two connections of this feed keep the order of each symbol.
         let mut sequence = self.feed.sequence.lock().await;
-        let findings = sequence.admit(&mut self.ticks, now);
-        let (counters, duplicates) = (&self.feed.entry.counters, findings.duplicates);
+        let noticed = sequence.admit(&mut self.ticks, now);
+        let (counters, duplicates) = (&self.feed.entry.counters, noticed.duplicates);
         counters.record_ticks(received, duplicates);
         self.counts.ticks += count(received);
         self.counts.duplicates += count(duplicates);
-        self.feed.report_findings(findings);
+        self.feed.report_noticed(noticed);
         for tick in self.ticks.iter().filter(|tick| !context.clock.is_far(tick)) {
             self.liveness.record_new(tick.instrument, now);
             self.entry.record_tick(tick.instrument, tick.received_at);

@@ -7,8 +7,7 @@ use rustc_hash::FxHashSet;
 use tokio::time::Instant;
 use tracing::warn;
 
-use crate::domain::{Instrument, Timestamp, lock};
-use crate::store::journal::{GapCause, GapRecord};
+use crate::domain::{GapCause, GapRecord, IdRange, Instrument, TimeRange, lock};
 
 /// How long the first gap waits for others: after a start or a cut they show one after the other, symbol by symbol.
 const GATHER: Duration = Duration::from_secs(2);
@@ -32,8 +31,7 @@ struct Group {
     gaps: usize,
     trades: u64,
     symbols: FxHashSet<Instrument>,
-    from: Timestamp,
-    to: Timestamp,
+    times: TimeRange,
 }
 
 impl GapTally {
@@ -49,8 +47,7 @@ impl GapTally {
             group.add(gap);
         } else {
             let symbols = FxHashSet::default();
-            let (first, from, to) = (*gap, gap.from, gap.to);
-            let mut group = Group { first, gaps: 0, trades: 0, symbols, from, to };
+            let mut group = Group { first: *gap, gaps: 0, trades: 0, symbols, times: gap.times };
             group.add(gap);
             self.groups.push(group);
         }
@@ -77,24 +74,22 @@ impl GapTally {
 
 impl Group {
     fn add(&mut self, gap: &GapRecord) {
-        let trades =
-            gap.ids.map_or(0, |(first, last)| last.saturating_sub(first).saturating_add(1));
         self.gaps += 1;
-        self.trades = self.trades.saturating_add(trades);
+        self.trades = self.trades.saturating_add(gap.ids.map_or(0, IdRange::len));
         self.symbols.insert(gap.instrument);
-        self.from = self.from.min(gap.from);
-        self.to = self.to.max(gap.to);
+        self.times = self.times.hull(gap.times);
     }
 
     fn line(&self) -> String {
-        let Self { first, gaps, trades, symbols, from, to } = self;
+        let Self { first, gaps, trades, symbols, times: TimeRange { from, to } } = self;
         let GapRecord { instrument, ids, cause, .. } = *first;
         // Of many small gaps that are listed as one, some of the ids came.
         let some = if cause == GapCause::JumpedOften { "some of " } else { "" };
         let cause = cause.as_str();
         let exchange = instrument.exchange();
         match (ids, *gaps, symbols.len()) {
-            (Some((first, last)), 1, _) => {
+            (Some(ids), 1, _) => {
+                let (first, last) = (ids.first(), ids.last());
                 format!(
                     "Gap: {instrument} is missing {some}{trades} trades, ids {first} to {last}: {cause}"
                 )
@@ -156,6 +151,7 @@ impl GapLines {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::Timestamp;
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_millis(second * 1_000).unwrap()
@@ -164,7 +160,9 @@ mod tests {
     fn gap(symbol: usize, ids: Option<(u64, u64)>, cause: GapCause) -> GapRecord {
         let symbol = format!("COIN{symbol}USDT").parse().unwrap();
         let instrument = Instrument::intern("binance", &symbol).unwrap();
-        GapRecord { instrument, ids, from: at(1), to: at(2), cause, seen_at: at(3) }
+        let ids = ids.map(|(first, last)| IdRange::between(first, last));
+        let times = TimeRange::new(at(1), at(2));
+        GapRecord { instrument, ids, times, cause, seen_at: at(3) }
     }
 
     /// The trades that lines say are missing.
@@ -227,7 +225,10 @@ mod tests {
         let (mut tally, now) = (GapTally::default(), Instant::now());
         tally.add(&gap(1, None, GapCause::NoConnection), now);
         tally.add(&gap(2, Some((5, 6)), GapCause::NoConnection), now);
-        let later = GapRecord { to: at(9), ..gap(3, None, GapCause::NoConnection) };
+        let later = GapRecord {
+            times: TimeRange::new(at(1), at(9)),
+            ..gap(3, None, GapCause::NoConnection)
+        };
         tally.add(&later, now);
         let (from, to) = (at(1), at(9));
         assert_eq!(

@@ -34,14 +34,13 @@ pub use gap_lines::GapLines;
 pub use gate::ConnectGate;
 pub use liveness::LivenessRules;
 use relay::Relay;
-pub use sequence::{Findings, Sequence};
+pub use sequence::{Noticed, Sequence};
 
-use crate::domain::{ExchangeStamps, Instrument, RecorderClock};
+use crate::domain::{ExchangeStamps, GapRecord, Instrument, LastStored, RecorderClock};
 use crate::exchange::{Exchange, Limits};
 use crate::network::Network;
 use crate::pipeline::TickSender;
-use crate::store::journal::{GapRecord, Journal};
-use crate::store::postgres::LastStored;
+use crate::store::journal::Journal;
 use crate::telemetry::{SharedLimiter, Unsaid};
 
 /// How often gaps are checked for the end of their grace.
@@ -152,17 +151,18 @@ impl Feed {
         }
     }
 
-    /// Lists what was found, takes back what was none, and says so.
-    fn report_findings(&self, findings: Findings) {
-        let Findings { gaps, retracted, resets, ahead, only_repeats, .. } = findings;
+    /// Lists the gaps that were noticed, retracts those that were none, and logs the rest.
+    fn report_noticed(&self, noticed: Noticed) {
+        let Noticed { gaps, retracted, resets, ahead, only_repeats, .. } = noticed;
         self.report(gaps);
         let say = |limiter: &SharedLimiter, line: &dyn Fn(Unsaid)| {
             if let Some(unsaid) = limiter.admit(Instant::now()) {
                 line(unsaid);
             }
         };
-        for (instrument, (first, last)) in retracted {
-            self.context.journal.retract(instrument, (first, last));
+        for (instrument, ids) in retracted {
+            self.context.journal.retract(instrument, ids);
+            let (first, last) = (ids.first(), ids.last());
             say(&self.retracted_said, &|more| {
                 info!(
                     "Gap retracted: {instrument} ids {first} to {last} were never traded: the trades go on below them{more}"

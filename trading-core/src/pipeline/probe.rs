@@ -89,7 +89,6 @@ impl<R: Spooled> PipelineProbe<R> {
             || get(&self.gauges.channel_used),
             |channel| capacity.saturating_sub(channel.capacity()),
         );
-        let held = u64::try_from(self.held.age_micros()).unwrap_or_default();
         PipelineStatus {
             ledger: self.ledger.read(),
             buffered: get(&self.gauges.buffered),
@@ -104,7 +103,7 @@ impl<R: Spooled> PipelineProbe<R> {
             },
             outage: self.circuit.open_for(Instant::now()),
             spool: self.spool.as_ref().map(Spool::backlog).unwrap_or_default(),
-            held_for: Duration::from_micros(held),
+            held_for: self.held.age(),
         }
     }
 }

@@ -13,13 +13,12 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::admission::Admission;
-use super::ids::{IdSet, range};
 use super::says::Says;
 use super::{RANGES_MAX, RepairContext, RepairVenue};
-use crate::domain::{Instrument, Timestamp};
+use crate::domain::{IdRange, IdSet, Instrument, TimeRange, Timestamp};
 use crate::exchange::IdRule;
 use crate::store::postgres::{
-    AuditStep, Gaps, Hole, audit_step, checked_until, first_stored, listed, note_audit, remedy,
+    AuditStep, Gaps, Jump, audit_step, checked_until, first_stored, listed, note_audit, remedy,
     remove_doubles,
 };
 use crate::store::{Remedy, said};
@@ -27,9 +26,9 @@ use crate::store::{Remedy, said};
 /// How often the ids are looked through.
 const INTERVAL: Duration = Duration::from_secs(30);
 /// Younger trades may still be on their way, in another recorder: in this one, what the pipeline holds.
-const YOUNG: i64 = 30_000_000;
-/// So much later than it was made a trade may be received.
-const LATE: i64 = 5_000_000;
+const YOUNG: Duration = Duration::from_secs(30);
+/// How much later than it was made a trade may be received.
+const LATE: Duration = Duration::from_secs(5);
 
 /// Looks through what is stored of these venues, now and every half minute, until it is stopped.
 pub async fn audit(
@@ -93,32 +92,28 @@ impl Auditor {
     ) -> Result<(), sqlx::Error> {
         let pool = &self.context.pool;
         // Some writes may end long before others that began earlier.
-        let young = YOUNG.max(self.context.held.age_micros().saturating_add(LATE));
-        let until = now.plus_micros(-young);
+        let until = now - YOUNG.max(self.context.held.age() + LATE);
         let mut mark = match checked_until(pool, instrument).await? {
             Some(mark) => mark,
-            None => {
-                let age = i64::try_from(self.max_age.as_micros()).unwrap_or(i64::MAX);
-                let Some(first) = first_stored(pool, instrument, now.plus_micros(-age)).await?
-                else {
-                    return Ok(());
-                };
-                first
-            }
+            None => match first_stored(pool, instrument, now - self.max_age).await? {
+                Some(first) => first,
+                None => return Ok(()),
+            },
         };
         loop {
             self.admission.wait(&self.context.sender).await;
-            let Some(AuditStep { holes, next }) = audit_step(pool, instrument, mark, until).await?
+            let Some(AuditStep { jumps, next }) = audit_step(pool, instrument, mark, until).await?
             else {
                 return Ok(());
             };
             if let Some(apart) = times_apart {
                 // What was fetched may have come over a socket after all, after its gap was closed.
-                remove_doubles(pool, instrument, (mark.time, next.time), apart).await?;
+                remove_doubles(pool, instrument, TimeRange::new(mark.time, next.time), apart)
+                    .await?;
             }
-            let found = self.missing(pool, instrument, &holes).await?;
+            let found = self.missing(pool, instrument, &jumps).await?;
             note_audit(pool, instrument, &found, next).await?;
-            debug!(%instrument, id = next.id, holes = found.len(), "Looked through");
+            debug!(%instrument, id = next.id, jumps = found.len(), "Looked through");
             mark = next;
         }
     }
@@ -128,41 +123,42 @@ impl Auditor {
         &self,
         pool: &PgPool,
         instrument: Instrument,
-        holes: &[Hole],
-    ) -> Result<Vec<Hole>, sqlx::Error> {
+        jumps: &[Jump],
+    ) -> Result<Vec<Jump>, sqlx::Error> {
         let mut found = Vec::new();
-        for hole in holes {
-            let absent = self.gaps.absent(instrument, hole.ids, hole.times, RANGES_MAX).await?;
+        for jump in jumps {
+            let absent = self.gaps.absent(instrument, jump.ids, jump.times, RANGES_MAX).await?;
             let absent: IdSet = match absent.first() {
                 // Too many to name: whoever works on it looks again.
-                Some((first, _)) if absent.len() == RANGES_MAX => range(*first, hole.ids.1),
+                Some(first) if absent.len() == RANGES_MAX => {
+                    IdSet::span(first.first(), jump.ids.last())
+                }
                 _ => absent.into_iter().collect(),
             };
-            let listed: IdSet = listed(pool, instrument, hole.ids).await?.into_iter().collect();
+            let listed: IdSet = listed(pool, instrument, jump.ids).await?.into_iter().collect();
             let missing = absent.without(&listed);
-            found.extend(missing.runs().map(|ids| Hole { ids, times: hole.times }));
+            found.extend(missing.runs().map(|ids| Jump { ids, times: jump.times }));
         }
         self.without_misdated(instrument, found).await
     }
 
-    /// These holes without the trades that are stored with a time of another step: they are not missing.
+    /// These jumps without the trades that are stored with a time of another step: they are not missing.
     async fn without_misdated(
         &self,
         instrument: Instrument,
-        holes: Vec<Hole>,
-    ) -> Result<Vec<Hole>, sqlx::Error> {
-        let all: IdSet = holes.iter().map(|hole| hole.ids).collect();
-        let times = holes.iter().map(|hole| hole.times);
-        let times = times.reduce(|one, two| (one.0.min(two.0), one.1.max(two.1)));
-        let Some((ids, times)) = all.bounds().zip(times) else { return Ok(holes) };
+        jumps: Vec<Jump>,
+    ) -> Result<Vec<Jump>, sqlx::Error> {
+        let ids = jumps.iter().map(|jump| jump.ids).reduce(IdRange::hull);
+        let times = jumps.iter().map(|jump| jump.times).reduce(TimeRange::hull);
+        let Some((ids, times)) = ids.zip(times) else { return Ok(jumps) };
         let elsewhere = self.gaps.stored_elsewhere(instrument, ids, times, RANGES_MAX).await?;
         let elsewhere: IdSet = elsewhere.into_iter().collect();
         let mut found = Vec::new();
-        for hole in holes {
-            let missing = range(hole.ids.0, hole.ids.1).without(&elsewhere);
-            found.extend(missing.runs().map(|ids| Hole { ids, times: hole.times }));
+        for jump in jumps {
+            let missing = IdSet::from(jump.ids).without(&elsewhere);
+            found.extend(missing.runs().map(|ids| Jump { ids, times: jump.times }));
         }
-        self.says.found(instrument, &found.iter().map(|hole| hole.ids).collect());
+        self.says.found(instrument, &found.iter().map(|jump| jump.ids).collect());
         Ok(found)
     }
 }

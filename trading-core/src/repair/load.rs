@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::admission::Admission;
 use super::{RepairContext, RepairVenue};
-use crate::domain::{Backoff, Instrument, Tick, TimeRange, Timestamp, count};
+use crate::domain::{Backoff, Instrument, Tick, TimeRange, count};
 use crate::exchange::history::{Pages, Span};
 use crate::pipeline::ChannelClosed;
 use crate::rest::RestError;
@@ -53,12 +53,12 @@ pub struct Loaded {
     pub error: Option<LoadError>,
 }
 
-/// Loads everything between two times of one symbol after the other; progress is counted in seconds of the past.
+/// Loads everything of a time, one symbol after the other; progress is counted in seconds of the past.
 pub async fn load(
     context: &RepairContext,
     venue: &RepairVenue,
     instruments: &[Instrument],
-    times: (Timestamp, Timestamp),
+    times: TimeRange,
     progress: &Progress,
     stop: &CancellationToken,
 ) -> Vec<Loaded> {
@@ -85,7 +85,7 @@ struct Loader<'a> {
     venue: &'a RepairVenue,
     admission: Admission,
     gaps: Gaps,
-    times: (Timestamp, Timestamp),
+    times: TimeRange,
     progress: &'a Progress,
 }
 
@@ -101,8 +101,7 @@ impl Loader<'_> {
         if !rules.reaches_back {
             return Err(LoadError::TooShort);
         }
-        let (from, to) = self.times;
-        let span = Span { instrument, ids: None, times: TimeRange::new(from, to) };
+        let span = Span { instrument, ids: None, times: self.times };
         let mut pages = history.pages(&self.venue.rest_url, span);
         let mut ticks = Vec::new();
         let mut covered = 0;
@@ -119,10 +118,11 @@ impl Loader<'_> {
             *loaded += count(ticks.len());
             send(self.context, &self.admission, &mut ticks).await?;
             if let Some(reach) = pages.reach() {
-                cover(seconds(reach.times.from.max(from), reach.times.to.min(to)));
+                let read = self.times.intersect(reach.times);
+                cover(read.map_or(0, |read| read.duration().as_secs()));
             }
         }
-        cover(seconds(from, to));
+        cover(self.times.duration().as_secs());
         Ok(())
     }
 
@@ -146,8 +146,8 @@ pub(super) async fn only_unknown(
     instrument: Instrument,
     ticks: &mut Vec<Tick>,
 ) -> Result<(), sqlx::Error> {
-    let times = ticks.iter().map(|tick| tick.exchange_at);
-    let Some(times) = times.clone().min().zip(times.max()) else { return Ok(()) };
+    let times = TimeRange::around(ticks.iter().map(|tick| tick.exchange_at));
+    let Some(times) = times else { return Ok(()) };
     only_unknown_near(gaps, instrument, times, ticks).await
 }
 
@@ -155,7 +155,7 @@ pub(super) async fn only_unknown(
 pub(super) async fn only_unknown_near(
     gaps: &Gaps,
     instrument: Instrument,
-    times: (Timestamp, Timestamp),
+    times: TimeRange,
     ticks: &mut Vec<Tick>,
 ) -> Result<(), sqlx::Error> {
     let ids: Vec<String> = ticks.iter().map(|tick| tick.trade_id.to_string()).collect();
@@ -177,8 +177,4 @@ pub(super) async fn send(
         drop(context.send_some(ticks).await?);
     }
     Ok(())
-}
-
-fn seconds(from: Timestamp, to: Timestamp) -> u64 {
-    to.since(from).as_secs()
 }

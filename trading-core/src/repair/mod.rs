@@ -14,7 +14,6 @@
 
 mod admission;
 mod audit;
-mod ids;
 mod load;
 mod quarantine;
 mod says;
@@ -47,11 +46,11 @@ use worker::Worker;
 
 /// Gaps of one exchange that are worked on at once: while one waits to be stored, the next is asked for.
 const WORKERS: usize = 4;
-/// How often idle workers look for work.
+/// How often it is asked whether there is work for idle workers.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
-/// How often it is said that the database is away.
+/// How often it is logged that the database is away.
 const AWAY_INTERVAL: Duration = Duration::from_secs(60);
-/// Late ticks fill a gap by themselves: so old it must be, unless the exchange soon forgets.
+/// The age from which on a gap is repaired, so that late ticks can fill it first; zero where the exchange soon forgets.
 const SETTLED: Duration = Duration::from_secs(2);
 /// Ranges of missing ids that are known at once.
 const RANGES_MAX: usize = 5_000;

@@ -9,9 +9,7 @@ use rustc_hash::FxHashSet;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use super::ids::IdSet;
-use crate::domain::{Instrument, lock};
-use crate::store::postgres::{GapStatus, OpenGap, Part};
+use crate::domain::{GapPart, GapStatus, IdSet, Instrument, OpenGap, lock};
 use crate::telemetry::Lasting;
 
 /// While gap follows gap, what came of them is said so often.
@@ -100,7 +98,7 @@ impl Tally {
 
 impl Says {
     /// What came of a gap. It is said when [`Says::tell`] is called, and at last after some seconds.
-    pub(super) fn settled(&self, gap: &OpenGap, parts: &[Part], ticks: usize, took: Duration) {
+    pub(super) fn settled(&self, gap: &OpenGap, parts: &[GapPart], ticks: usize, took: Duration) {
         let now = Instant::now();
         self.lock().note(now, |settled| settled.add(gap, parts, ticks, took));
     }
@@ -151,8 +149,8 @@ impl Says {
 
     /// Gaps that nobody had noticed.
     pub(super) fn found(&self, instrument: Instrument, ids: &IdSet) {
-        let Some((first, last)) = ids.bounds() else { return };
-        let trades: u64 = ids.runs().map(|(first, last)| last - first + 1).sum();
+        let Some((first, last)) = ids.bounds().map(|ids| (ids.first(), ids.last())) else { return };
+        let trades = ids.len();
         let line = format!("{instrument} {trades} trades of ids {first} to {last}");
         let trades = usize::try_from(trades).unwrap_or(usize::MAX);
         let add = |settled: &mut Settled| settled.found.count(instrument, true, trades, line);
@@ -174,7 +172,7 @@ impl Settled {
         }
     }
 
-    fn add(&mut self, gap: &OpenGap, parts: &[Part], ticks: usize, took: Duration) {
+    fn add(&mut self, gap: &OpenGap, parts: &[GapPart], ticks: usize, took: Duration) {
         let instrument = gap.instrument;
         let of = |status: GapStatus| parts.iter().filter(move |part| part.status == status);
         if let Some(all) = hull(of(GapStatus::Repaired)) {
@@ -267,10 +265,10 @@ impl Settled {
 }
 
 /// From the first to the last of these parts.
-fn hull<'a>(parts: impl Iterator<Item = &'a Part>) -> Option<Part> {
+fn hull<'a>(parts: impl Iterator<Item = &'a GapPart>) -> Option<GapPart> {
     parts.cloned().reduce(|mut all, part| {
-        all.ids = all.ids.zip(part.ids).map(|(one, two)| (one.0, two.1));
-        all.times.1 = part.times.1;
+        all.ids = all.ids.zip(part.ids).map(|(one, two)| one.hull(two));
+        all.times.to = part.times.to;
         all
     })
 }
@@ -293,7 +291,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::domain::Timestamp;
+    use crate::domain::{IdRange, TimeRange, Timestamp};
 
     #[derive(Clone, Default)]
     struct Log(Arc<Mutex<Vec<u8>>>);
@@ -330,14 +328,15 @@ mod tests {
     fn gap(symbol: u64) -> OpenGap {
         let name = format!("COIN{symbol}USDT").parse().unwrap();
         let instrument = Instrument::intern("binance", &name).unwrap();
-        let times = (at(1), at(2));
-        OpenGap { id: 1, instrument, ids: Some((5, 7)), times, attempts: 0, age: Duration::ZERO }
+        let (ids, times) = (IdRange::new(5, 7), TimeRange::new(at(1), at(2)));
+        OpenGap { id: 1, instrument, ids, times, attempts: 0, age: Duration::ZERO }
     }
 
-    fn lost() -> Part {
+    fn lost() -> GapPart {
         let note = Some("the exchange no longer has it".to_owned());
         let status = GapStatus::Unrecoverable;
-        Part { ids: Some((5, 7)), times: (at(1), at(2)), status, note, attempts: 0 }
+        let (ids, times) = (IdRange::new(5, 7), TimeRange::new(at(1), at(2)));
+        GapPart { ids, times, status, note, attempts: 0 }
     }
 
     #[tokio::test(start_paused = true)]
@@ -345,7 +344,7 @@ mod tests {
         let says = Says::default();
         let begin = said(|| {
             for symbol in 0..10 {
-                let ids: IdSet = [(5, 5 + symbol)].into_iter().collect();
+                let ids: IdSet = IdRange::between(5, 5 + symbol).into();
                 says.found(gap(symbol).instrument, &ids);
                 says.postponed(&gap(symbol), "it did not answer", Duration::from_secs(2));
             }

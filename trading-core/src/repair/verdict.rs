@@ -8,10 +8,8 @@
 
 use std::time::Duration;
 
-use super::ids::{IdSet, range};
-use crate::domain::{TimeRange, Timestamp};
+use crate::domain::{GapPart, GapStatus, IdRange, IdSet, OpenGap, TimeRange};
 use crate::exchange::history::Reach;
-use crate::store::postgres::{GapStatus, OpenGap, Part};
 
 /// Attempts before an id that is older than all of the history is given up.
 const OLDER_ATTEMPTS: u32 = 1;
@@ -25,14 +23,14 @@ const PATIENT_AGE: Duration = Duration::from_secs(3_600);
 const NOTHING_ATTEMPTS: u32 = 4;
 /// Ids in a row that are taken for never issued when one reading of the history skips them.
 const SKIPPED_AT_ONCE: u64 = 20;
-/// Of the ids that were read over, one in so many may be skipped for that; more are an answer with holes.
+/// Of the ids that were read over, one in this many may be skipped for that; more are an answer with holes.
 const SKIPPED_ONE_IN: u64 = 5;
 /// Ids in a row that are taken for never issued at all: no exchange is known to skip more.
 const SKIPPED_MAX: u64 = 1_000;
 /// Parts that one gap is split into at once; what lies beyond stays open.
 const PARTS_MAX: usize = 1_000;
-/// Trades may be stamped in another order than they are counted in: so much more time is read again.
-const DISORDER: i64 = 1_000_000;
+/// Trades may be stamped in another order than they are counted in: this much more time is read again.
+const DISORDER: Duration = Duration::from_secs(1);
 
 const REFUSED: &str = "refused by the database: see rejected_ticks";
 const FORGOTTEN: &str = "the exchange's history begins after it";
@@ -50,9 +48,9 @@ const PERHAPS_CARRIED: &str = "it is not known yet whether another connection br
 
 /// What is known about the ids of a gap.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Findings {
-    /// The ids up to which the next two are known, the first of the gap included.
-    pub(super) looked_at: u64,
+pub(super) struct KnownIds {
+    /// `absent` and `refused` are known up to this id.
+    pub(super) until: u64,
     /// Neither stored nor refused.
     pub(super) absent: IdSet,
     /// Not stored, because the database refused them.
@@ -60,12 +58,12 @@ pub(super) struct Findings {
     /// Shown by the history with a time that is not believed, and therefore not sent.
     pub(super) misdated: IdSet,
     /// What the history said; `None`: it was not asked.
-    pub(super) reading: Option<Reading>,
+    pub(super) reading: Option<HistoryRead>,
 }
 
 /// How far the history was read.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Reading {
+pub(super) struct HistoryRead {
     /// Without a break from here to there; `None`: it showed nothing.
     pub(super) reach: Option<Reach>,
     /// Whether it has no more of what was asked for; else the reading was stopped to note what was done.
@@ -73,15 +71,15 @@ pub(super) struct Reading {
 }
 
 /// The parts of a gap of these ids, lowest first.
-pub(super) fn of_ids(gap: &OpenGap, ids: (u64, u64), findings: &Findings) -> Vec<Part> {
-    let mut judge = Judge { gap, left: range(ids.0, ids.1), parts: Vec::new() };
-    judge.leave_unread(ids, findings);
-    let reach = findings.reading.and_then(|reading| reading.reach);
+pub(super) fn of_ids(gap: &OpenGap, ids: IdRange, known: &KnownIds) -> Vec<GapPart> {
+    let mut split = Split { gap, left: ids.into(), parts: Vec::new() };
+    split.leave_unread(ids, known);
+    let reach = known.reading.and_then(|reading| reading.reach);
     // A history that shows nothing at all may yet show everything.
     let (low, high) =
         reach.and_then(|reach| reach.ids).map_or((0, 0), |ids| (ids.first(), ids.last()));
-    let older = findings.absent.without(&range(low, u64::MAX));
-    let newer = findings.absent.without(&range(0, high));
+    let older = known.absent.without(&IdSet::span(low, u64::MAX));
+    let newer = known.absent.without(&IdSet::span(0, high));
     let notes = [
         format!("the exchange's history begins at id {low}"),
         reach.map_or_else(
@@ -93,60 +91,59 @@ pub(super) fn of_ids(gap: &OpenGap, ids: (u64, u64), findings: &Findings) -> Vec
     let are_spent = [gap.attempts >= OLDER_ATTEMPTS, is_patient];
     let beyond: Vec<_> = [older, newer].into_iter().zip(notes).zip(are_spent).collect();
     for ((ids, note), _) in beyond.iter().filter(|(_, is_spent)| !is_spent) {
-        judge.leave_for_later(ids, note);
+        split.leave_for_later(ids, note);
     }
-    judge.close(&findings.refused, GapStatus::Unrecoverable, Some(REFUSED));
+    split.close(&known.refused, GapStatus::Unrecoverable, Some(REFUSED));
     for ((ids, note), _) in beyond.iter().filter(|(_, is_spent)| *is_spent) {
-        judge.close(ids, GapStatus::Unrecoverable, Some(note));
+        split.close(ids, GapStatus::Unrecoverable, Some(note));
     }
-    judge.weigh(&findings.misdated, MISDATED, is_patient.then_some(MISDATED));
-    let absent = findings.absent.without(&findings.absent.without(&judge.left));
+    split.weigh(&known.misdated, MISDATED, is_patient.then_some(MISDATED));
+    let absent = known.absent.without(&known.absent.without(&split.left));
     let (few, many, too_many) =
-        weigh_skipped(&absent, range(ids.0.max(low), ids.1.min(high)).len());
-    judge.close(&few, GapStatus::NotALoss, Some(NOT_ISSUED));
+        weigh_skipped(&absent, IdSet::span(ids.first().max(low), ids.last().min(high)).len());
+    split.close(&few, GapStatus::NotALoss, Some(NOT_ISSUED));
     if is_patient {
-        judge.close(&many, GapStatus::NotALoss, Some(NOT_ISSUED));
+        split.close(&many, GapStatus::NotALoss, Some(NOT_ISSUED));
     } else {
-        judge.leave_for_later(&many, SKIPPED);
+        split.leave_for_later(&many, SKIPPED);
     }
-    judge.weigh(&too_many, SKIPPED, is_patient.then_some(SKIPPED_ALWAYS));
-    let stored = judge.left.clone();
-    judge.close(&stored, GapStatus::Repaired, None);
-    judge.into_parts(ids.1)
+    split.weigh(&too_many, SKIPPED, is_patient.then_some(SKIPPED_ALWAYS));
+    let stored = split.left.clone();
+    split.close(&stored, GapStatus::Repaired, None);
+    split.into_parts(ids.last())
 }
 
-/// Sorts the ids that a reading of so many ids skipped: those that are taken for never issued at once, those that are
+/// Sorts the ids that a reading of `read` ids skipped: those that are taken for never issued at once, those that are
 /// only when every reading skips them, and those that never are.
 fn weigh_skipped(skipped: &IdSet, read: u64) -> (IdSet, IdSet, IdSet) {
-    let length = |(first, last): &(u64, u64)| last - first + 1;
     let are_many = skipped.len() > (read / SKIPPED_ONE_IN).max(SKIPPED_AT_ONCE);
-    let few = |run: &(u64, u64)| !are_many && length(run) <= SKIPPED_AT_ONCE;
+    let few = |run: &IdRange| !are_many && run.len() <= SKIPPED_AT_ONCE;
     (
         skipped.runs().filter(few).collect(),
-        skipped.runs().filter(|run| !few(run) && length(run) <= SKIPPED_MAX).collect(),
-        skipped.runs().filter(|run| length(run) > SKIPPED_MAX).collect(),
+        skipped.runs().filter(|run| !few(run) && run.len() <= SKIPPED_MAX).collect(),
+        skipped.runs().filter(|run| run.len() > SKIPPED_MAX).collect(),
     )
 }
 
 /// Hands out the ids of a gap, each once.
-struct Judge<'a> {
+struct Split<'a> {
     gap: &'a OpenGap,
     left: IdSet,
-    parts: Vec<Part>,
+    parts: Vec<GapPart>,
 }
 
-impl Judge<'_> {
+impl Split<'_> {
     /// Of these ids, those that are left become parts.
-    fn take(&mut self, ids: &IdSet, part: &Part) {
+    fn take(&mut self, ids: &IdSet, part: &GapPart) {
         let rest = self.left.without(ids);
         let runs = self.left.without(&rest);
-        self.parts.extend(runs.runs().map(|run| Part { ids: Some(run), ..part.clone() }));
+        self.parts.extend(runs.runs().map(|run| GapPart { ids: Some(run), ..part.clone() }));
         self.left = rest;
     }
 
-    fn part(&self, status: GapStatus, note: Option<&str>) -> Part {
+    fn part(&self, status: GapStatus, note: Option<&str>) -> GapPart {
         let OpenGap { times, attempts, .. } = *self.gap;
-        Part { ids: None, times, status, note: note.map(str::to_owned), attempts }
+        GapPart { ids: None, times, status, note: note.map(str::to_owned), attempts }
     }
 
     fn close(&mut self, ids: &IdSet, status: GapStatus, note: Option<&str>) {
@@ -166,34 +163,34 @@ impl Judge<'_> {
         if let Some(bounds) = ids.bounds() {
             let mut part = self.part(GapStatus::Open, Some(note));
             part.attempts += 1;
-            self.take(&range(bounds.0, bounds.1), &part);
+            self.take(&bounds.into(), &part);
         }
     }
 
     /// To be read at once: what was not looked at, and what lies beyond the reach of a reading that was stopped.
-    fn leave_unread(&mut self, (first, last): (u64, u64), findings: &Findings) {
-        let mut part = Part { attempts: 0, ..self.part(GapStatus::Open, None) };
-        let (from, to) = self.gap.times;
-        let stopped = findings.reading.filter(|reading| !reading.is_complete);
+    fn leave_unread(&mut self, ids: IdRange, known: &KnownIds) {
+        let mut part = GapPart { attempts: 0, ..self.part(GapStatus::Open, None) };
+        let TimeRange { from, to } = self.gap.times;
+        let stopped = known.reading.filter(|reading| !reading.is_complete);
         let reach = stopped.and_then(|reading| reading.reach);
-        let mut looked_at = findings.looked_at;
+        let mut until = known.until;
         let mut rest_from = from;
         if let Some(Reach { ids: Some(read), times: TimeRange { from: oldest, to: newest } }) =
             reach
         {
             let (low, high) = (read.first(), read.last());
-            part.times = (from, oldest.plus_micros(DISORDER).min(to));
-            self.take(&range(first, low.saturating_sub(1)), &part);
-            if high < looked_at {
-                (looked_at, rest_from) = (high, newest.plus_micros(-DISORDER).max(from));
+            part.times = TimeRange::new(from, (oldest + DISORDER).min(to));
+            self.take(&IdSet::span(ids.first(), low.saturating_sub(1)), &part);
+            if high < until {
+                (until, rest_from) = (high, (newest - DISORDER).max(from));
             }
         }
-        part.times = (rest_from, to);
-        self.take(&range(looked_at.saturating_add(1), last), &part);
+        part.times = TimeRange::new(rest_from, to);
+        self.take(&IdSet::span(until.saturating_add(1), ids.last()), &part);
     }
 
     /// In order; not more than one transaction bears, what is beyond stays open.
-    fn into_parts(mut self, last: u64) -> Vec<Part> {
+    fn into_parts(mut self, last: u64) -> Vec<GapPart> {
         self.parts.sort_unstable_by_key(|part| part.ids);
         if self.parts.len() <= PARTS_MAX {
             return self.parts;
@@ -202,9 +199,9 @@ impl Judge<'_> {
         let head = self.parts.get(..PARTS_MAX).unwrap_or_default();
         let cut = head.iter().rposition(|part| part.status == GapStatus::Repaired);
         self.parts.truncate(cut.map_or(PARTS_MAX, |at| at + 1));
-        if let Some((_, end)) = self.parts.last().and_then(|part| part.ids) {
-            let ids = Some((end + 1, last));
-            self.parts.push(Part { ids, attempts: 0, ..self.part(GapStatus::Open, None) });
+        if let Some(end) = self.parts.last().and_then(|part| part.ids).map(IdRange::last) {
+            let ids = IdRange::new(end.saturating_add(1), last);
+            self.parts.push(GapPart { ids, attempts: 0, ..self.part(GapStatus::Open, None) });
         }
         self.parts
     }
@@ -212,69 +209,68 @@ impl Judge<'_> {
 
 /// The one part of a gap in time of which the history, which begins with the newest trade whatever its age, shows no
 /// trade again and again: none was made. `None`: it has to be asked again first.
-pub(super) fn of_nothing(gap: &OpenGap) -> Option<Vec<Part>> {
+pub(super) fn of_nothing(gap: &OpenGap) -> Option<Vec<GapPart>> {
     (gap.attempts >= NOTHING_ATTEMPTS).then(|| {
         let OpenGap { times, attempts, .. } = *gap;
         let (status, note) = (GapStatus::NotALoss, Some(NOT_TRADED.to_owned()));
-        vec![Part { ids: None, times, status, note, attempts }]
+        vec![GapPart { ids: None, times, status, note, attempts }]
     })
 }
 
-/// The parts of a gap in time, oldest first. Given are the stretches of history that were read, oldest first, and
-/// whether the exchange has no more.
+/// The parts of a gap in time, oldest first. `read`: the stretches of history that were read, oldest first;
+/// `is_complete`: the exchange has no more.
 ///
 /// Of the first instant of a stretch not everything may have been read: the history can be cut between two trades of the
 /// same instant.
-pub(super) fn of_time(
-    gap: &OpenGap,
-    read: &[(Timestamp, Timestamp)],
-    is_complete: bool,
-) -> Vec<Part> {
-    let (from, to) = gap.times;
+pub(super) fn of_time(gap: &OpenGap, read: &[TimeRange], is_complete: bool) -> Vec<GapPart> {
+    let TimeRange { from, to } = gap.times;
     let part = |times, is_read: bool| {
         let (status, note, attempts) = match (is_read, is_complete) {
             (true, _) => (GapStatus::Repaired, None, gap.attempts),
             (false, true) => (GapStatus::Unrecoverable, Some(FORGOTTEN), gap.attempts),
             (false, false) => (GapStatus::Open, None, 0),
         };
-        Part { ids: None, times, status, note: note.map(str::to_owned), attempts }
+        GapPart { ids: None, times, status, note: note.map(str::to_owned), attempts }
     };
-    let mut parts: Vec<Part> = Vec::new();
+    let mut parts: Vec<GapPart> = Vec::new();
     let mut at = from;
-    for (oldest, newest) in read.iter().copied().filter(|(oldest, _)| *oldest < to) {
+    for TimeRange { from: oldest, to: newest } in read.iter().copied().filter(|it| it.from < to) {
         if newest <= at {
             continue;
         }
         let newest = newest.min(to);
         match parts.last_mut() {
-            Some(before) if oldest < at => before.times.1 = newest,
-            _ if oldest < at => parts.push(part((at, newest), true)),
-            _ => parts.extend([part((at, oldest), false), part((oldest, newest), true)]),
+            Some(before) if oldest < at => before.times.to = newest,
+            _ if oldest < at => parts.push(part(TimeRange::new(at, newest), true)),
+            _ => parts.extend([
+                part(TimeRange::new(at, oldest), false),
+                part(TimeRange::new(oldest, newest), true),
+            ]),
         }
         at = newest;
     }
     if parts.is_empty() || at < to {
-        let is_read = read.iter().any(|(oldest, newest)| *oldest < at && to <= *newest);
-        parts.push(part((at, to), is_read));
+        let is_read = read.iter().any(|it| it.from < at && to <= it.to);
+        parts.push(part(TimeRange::new(at, to), is_read));
     }
     parts
 }
 
 /// What the history no longer has of a gap in time was brought by another connection.
-pub(super) fn carry(part: &mut Part) {
+pub(super) fn carry(part: &mut GapPart) {
     part.status = GapStatus::Repaired;
     part.note = Some(CARRIED.to_owned());
 }
 
 /// What the history no longer has may have been brought by another connection: it is looked for again later.
-pub(super) fn await_carrier(part: &mut Part) {
+pub(super) fn await_carrier(part: &mut GapPart) {
     part.status = GapStatus::Open;
     part.note = Some(PERHAPS_CARRIED.to_owned());
     part.attempts += 1;
 }
 
 /// Gives nothing up while this machine's clock is off: it is judged anew when that is right.
-pub(super) fn hold(parts: &mut [Part]) {
+pub(super) fn hold(parts: &mut [GapPart]) {
     let is_final = |status| matches!(status, GapStatus::Unrecoverable | GapStatus::NotALoss);
     for part in parts.iter_mut().filter(|part| is_final(part.status)) {
         part.status = GapStatus::Open;
@@ -290,7 +286,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::domain::{IdRange, Instrument};
+    use crate::domain::{Instrument, Timestamp};
 
     fn at(millis: i64) -> Timestamp {
         Timestamp::from_millis(1_700_000_000_000 + millis).unwrap()
@@ -301,7 +297,7 @@ mod tests {
             id: 1,
             instrument: Instrument::intern("kraken", &"BTCUSD".parse().unwrap()).unwrap(),
             ids: None,
-            times: (at(0), at(1_000)),
+            times: TimeRange::new(at(0), at(1_000)),
             attempts,
             age,
         }
@@ -318,18 +314,18 @@ mod tests {
         reach: Option<Reach>,
         is_complete: bool,
     ) -> Vec<(u64, u64, GapStatus, u32)> {
-        let findings = Findings {
-            looked_at: 19,
-            absent: absent.iter().copied().collect(),
-            reading: Some(super::Reading { reach, is_complete }),
-            ..Findings::default()
+        let known = KnownIds {
+            until: 19,
+            absent: absent.iter().map(|(first, last)| IdRange::between(*first, *last)).collect(),
+            reading: Some(HistoryRead { reach, is_complete }),
+            ..KnownIds::default()
         };
-        let told = |part: Part| {
-            let (first, last) = part.ids.unwrap();
-            (first, last, part.status, part.attempts)
+        let told = |part: GapPart| {
+            let ids = part.ids.unwrap();
+            (ids.first(), ids.last(), part.status, part.attempts)
         };
         let gap = gap(attempts, PATIENT_AGE);
-        of_ids(&gap, (10, 19), &findings).into_iter().map(told).collect()
+        of_ids(&gap, IdRange::between(10, 19), &known).into_iter().map(told).collect()
     }
 
     use GapStatus::{NotALoss, Open, Repaired, Unrecoverable};
@@ -377,15 +373,15 @@ mod tests {
 
     #[test]
     fn nothing_is_given_up_while_the_clock_is_off() {
-        let findings = Findings {
-            looked_at: 19,
-            absent: range(12, 13),
-            refused: range(15, 15),
-            reading: Some(super::Reading { reach: Some(reach(9, 20)), is_complete: true }),
-            ..Findings::default()
+        let known = KnownIds {
+            until: 19,
+            absent: IdSet::span(12, 13),
+            refused: IdSet::span(15, 15),
+            reading: Some(HistoryRead { reach: Some(reach(9, 20)), is_complete: true }),
+            ..KnownIds::default()
         };
-        let mut parts = of_ids(&gap(3, PATIENT_AGE), (10, 19), &findings);
-        let statuses = |parts: &[Part]| parts.iter().map(|part| part.status).collect::<Vec<_>>();
+        let mut parts = of_ids(&gap(3, PATIENT_AGE), IdRange::between(10, 19), &known);
+        let statuses = |parts: &[GapPart]| parts.iter().map(|part| part.status).collect::<Vec<_>>();
         assert_eq!(statuses(&parts), [Repaired, NotALoss, Repaired, Unrecoverable, Repaired]);
         hold(&mut parts);
         assert_eq!(statuses(&parts), [Repaired, Open, Repaired, Open, Repaired]);
@@ -395,11 +391,12 @@ mod tests {
 
     #[test]
     fn what_was_not_looked_at_and_what_was_refused_is_told_apart() {
-        let findings = Findings { looked_at: 15, refused: range(11, 12), ..Findings::default() };
-        let parts = of_ids(&gap(0, Duration::ZERO), (10, 19), &findings);
+        let known = KnownIds { until: 15, refused: IdSet::span(11, 12), ..KnownIds::default() };
+        let parts = of_ids(&gap(0, Duration::ZERO), IdRange::between(10, 19), &known);
         let told: Vec<_> = parts
             .iter()
             .map(|part| (part.ids.unwrap(), part.status, part.note.as_deref()))
+            .map(|(ids, status, note)| ((ids.first(), ids.last()), status, note))
             .collect();
         assert_eq!(
             told,
@@ -414,16 +411,17 @@ mod tests {
 
     /// Of the gap 1 to 100,000, all but these ends are skipped by a reading that went over all of it.
     fn skipped(ends: u64, attempts: u32) -> Vec<(u64, u64, GapStatus, Option<String>)> {
-        let findings = Findings {
-            looked_at: 100_000,
-            absent: range(1 + ends, 100_000 - ends),
-            reading: Some(super::Reading { reach: Some(reach(0, 100_001)), is_complete: true }),
-            ..Findings::default()
+        let known = KnownIds {
+            until: 100_000,
+            absent: IdSet::span(1 + ends, 100_000 - ends),
+            reading: Some(HistoryRead { reach: Some(reach(0, 100_001)), is_complete: true }),
+            ..KnownIds::default()
         };
         let gap = gap(attempts, PATIENT_AGE);
-        let parts = of_ids(&gap, (1, 100_000), &findings).into_iter();
+        let parts = of_ids(&gap, IdRange::between(1, 100_000), &known).into_iter();
         parts
-            .map(|part| (part.ids.unwrap().0, part.ids.unwrap().1, part.status, part.note))
+            .map(|part| (part.ids.unwrap(), part.status, part.note))
+            .map(|(ids, status, note)| (ids.first(), ids.last(), status, note))
             .collect()
     }
 
@@ -444,14 +442,14 @@ mod tests {
 
     #[test]
     fn a_history_with_holes_everywhere_proves_nothing_by_itself() {
-        let every_second = Findings {
-            looked_at: 99,
-            absent: (0..50).map(|n| (2 * n, 2 * n)).collect(),
-            reading: Some(super::Reading { reach: Some(reach(0, 100)), is_complete: true }),
-            ..Findings::default()
+        let every_second = KnownIds {
+            until: 99,
+            absent: (0..50_u64).map(|n| 2 * n).collect(),
+            reading: Some(HistoryRead { reach: Some(reach(0, 100)), is_complete: true }),
+            ..KnownIds::default()
         };
         let statuses = |attempts| -> Vec<GapStatus> {
-            let parts = of_ids(&gap(attempts, PATIENT_AGE), (0, 99), &every_second);
+            let parts = of_ids(&gap(attempts, PATIENT_AGE), IdRange::between(0, 99), &every_second);
             parts.into_iter().map(|part| part.status).collect()
         };
         assert_eq!(statuses(0), [Open, Repaired]);
@@ -460,16 +458,16 @@ mod tests {
 
     #[test]
     fn a_trade_that_the_history_dates_elsewhere_is_not_believed_and_not_forgotten() {
-        let findings = Findings {
-            looked_at: 19,
-            absent: range(12, 13),
-            misdated: range(12, 12),
-            reading: Some(super::Reading { reach: Some(reach(9, 20)), is_complete: true }),
-            ..Findings::default()
+        let known = KnownIds {
+            until: 19,
+            absent: IdSet::span(12, 13),
+            misdated: IdSet::span(12, 12),
+            reading: Some(HistoryRead { reach: Some(reach(9, 20)), is_complete: true }),
+            ..KnownIds::default()
         };
         let of = |attempts| -> Vec<(u64, GapStatus)> {
-            let parts = of_ids(&gap(attempts, PATIENT_AGE), (12, 13), &findings);
-            parts.into_iter().map(|part| (part.ids.unwrap().0, part.status)).collect()
+            let parts = of_ids(&gap(attempts, PATIENT_AGE), IdRange::between(12, 13), &known);
+            parts.into_iter().map(|part| (part.ids.unwrap().first(), part.status)).collect()
         };
         assert_eq!(of(0), [(12, Open), (13, NotALoss)]);
         assert_eq!(of(PATIENT_ATTEMPTS), [(12, Unrecoverable), (13, NotALoss)]);
@@ -477,17 +475,17 @@ mod tests {
 
     #[test]
     fn more_parts_than_a_transaction_bears_are_left_open_after_a_stored_id() {
-        let findings = Findings {
-            looked_at: 9_999,
-            absent: (0..1_666).map(|n| (6 * n, 6 * n)).collect(),
-            reading: Some(super::Reading { reach: Some(reach(0, 10_000)), is_complete: true }),
-            ..Findings::default()
+        let known = KnownIds {
+            until: 9_999,
+            absent: (0..1_666_u64).map(|n| 6 * n).collect(),
+            reading: Some(HistoryRead { reach: Some(reach(0, 10_000)), is_complete: true }),
+            ..KnownIds::default()
         };
-        let parts = of_ids(&gap(0, Duration::ZERO), (0, 9_999), &findings);
+        let parts = of_ids(&gap(0, Duration::ZERO), IdRange::between(0, 9_999), &known);
         assert_eq!(parts.len(), PARTS_MAX + 1);
         let [.., before, rest] = parts.as_slice() else { panic!("no parts") };
         assert_eq!((before.status, rest.status), (Repaired, Open));
-        assert_eq!(rest.ids, Some((before.ids.unwrap().1 + 1, 9_999)));
+        assert_eq!(rest.ids, IdRange::new(before.ids.unwrap().last() + 1, 9_999));
     }
 
     #[test]
@@ -501,9 +499,11 @@ mod tests {
     #[test]
     fn of_a_gap_in_time_the_part_that_was_read_is_repaired() {
         let parts = |read: &[(i64, i64)], is_complete| -> Vec<_> {
-            let read: Vec<_> = read.iter().map(|(from, to)| (at(*from), at(*to))).collect();
+            let read: Vec<_> =
+                read.iter().map(|(from, to)| TimeRange::new(at(*from), at(*to))).collect();
             let millis = |time: Timestamp| time.as_millis() - at(0).as_millis();
-            let told = |part: Part| (millis(part.times.0), millis(part.times.1), part.status);
+            let told =
+                |part: GapPart| (millis(part.times.from), millis(part.times.to), part.status);
             of_time(&gap(0, Duration::ZERO), &read, is_complete).into_iter().map(told).collect()
         };
         assert_eq!(parts(&[(-5, 1_000)], true), [(0, 1_000, Repaired)]);
@@ -529,44 +529,44 @@ mod tests {
             ends in prop::option::of((90_u64..150, 0_u64..60)),
             is_complete: bool,
             attempts in 0_u32..12,
-            looked_at in 100_u64..140,
+            until in 100_u64..140,
         ) {
             let set = |runs: Vec<(u64, u64)>| -> IdSet {
-                runs.into_iter().map(|(first, more)| (first, first + more)).collect()
+                runs.into_iter().map(|(first, more)| IdRange::between(first, first + more)).collect()
             };
-            let beyond = range(looked_at + 1, u64::MAX);
+            let beyond = IdSet::span(until + 1, u64::MAX);
             let refused = set(refused).without(&beyond);
             let absent = set(absent).without(&beyond).without(&refused);
             let reach = ends.map(|(low, more)| reach(low, low + more));
-            let reading = super::Reading { reach, is_complete: is_complete || reach.is_none() };
-            let findings = Findings {
-                looked_at,
+            let reading = HistoryRead { reach, is_complete: is_complete || reach.is_none() };
+            let known = KnownIds {
+                until,
                 absent: absent.clone(),
                 refused: refused.clone(),
                 reading: Some(reading),
-                ..Findings::default()
+                ..KnownIds::default()
             };
-            let parts = of_ids(&gap(attempts, PATIENT_AGE), (100, 139), &findings);
+            let parts = of_ids(&gap(attempts, PATIENT_AGE), IdRange::between(100, 139), &known);
             let mut status = BTreeMap::new();
             for part in &parts {
-                let (first, last) = part.ids.unwrap();
-                for id in first..=last {
+                let ids = part.ids.unwrap();
+                for id in ids.first()..=ids.last() {
                     prop_assert!(status.insert(id, part.status).is_none(), "{} twice", id);
                 }
             }
             prop_assert!(status.keys().copied().eq(100..=139), "all of it");
             let is_reached = |id| reach.and_then(|it| it.ids).is_some_and(|ids| ids.contains(id));
             // More than a few were skipped: that is believed only after an hour.
-            let is_doubted = absent.runs().map(|(first, last)| last - first + 1).sum::<u64>() > SKIPPED_AT_ONCE;
+            let is_doubted = absent.len() > SKIPPED_AT_ONCE;
             let is_patient = attempts >= PATIENT_ATTEMPTS;
             for (id, status) in status {
                 let (is_absent, is_refused) = (absent.contains(id), refused.contains(id));
                 match status {
-                    Repaired => prop_assert!(!is_absent && !is_refused && id <= looked_at),
+                    Repaired => prop_assert!(!is_absent && !is_refused && id <= until),
                     NotALoss => prop_assert!(is_absent && is_reached(id) && (!is_doubted || is_patient)),
                     Unrecoverable => prop_assert!(is_refused || is_absent && !is_reached(id) && is_complete | reach.is_none()),
                     Open => prop_assert!(
-                        !is_reached(id) || id > looked_at || !is_absent || is_doubted && !is_patient
+                        !is_reached(id) || id > until || !is_absent || is_doubted && !is_patient
                     ),
                 }
             }

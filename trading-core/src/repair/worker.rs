@@ -12,37 +12,36 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use super::admission::Admission;
-use super::ids::IdSet;
 use super::load::only_unknown_near;
 use super::says::Says;
-use super::verdict::{self, Findings, Reading};
+use super::verdict::{self, HistoryRead, KnownIds};
 use super::{RANGES_MAX, RepairContext, RepairVenue, WORKERS};
-use crate::domain::{IdRange, Tick, TimeRange, Timestamp};
+use crate::domain::{DAY, GapStatus, IdRange, IdSet, OpenGap, Tick, TimeRange};
 use crate::exchange::IdRule;
 use crate::exchange::history::{Pages, Reach, Span};
 use crate::pipeline::{ChannelClosed, Outcome, Receipt};
 use crate::rest::RestError;
 use crate::store::postgres::{
-    Carried, GapScope, GapStatus, Gaps, LEASE, OpenGap, last_stored, look_again, remove_doubles,
-    retry_delay, waiting_gaps,
+    Carried, GapScope, Gaps, LEASE, last_stored, look_again, remove_doubles, retry_delay,
+    waiting_gaps,
 };
 
 /// Pages after which what was done is noted and the rest becomes a gap of its own.
 const PAGES_MAX: usize = 100;
 /// Times that a busy exchange is asked for a page before the gap is postponed.
 const BUSY_MAX: usize = 3;
-/// A trade that an exchange's history dates further than this from its gap, in microseconds, is not believed.
-const MISDATED_MICROS: i64 = 86_400_000_000;
+/// A trade that an exchange's history dates further than this from its gap is not believed.
+const MISDATED: Duration = DAY;
 /// How long ticks that were sent may take to be stored.
 const STORED_MAX: Duration = Duration::from_secs(60);
-/// How long the database may take to let go of a gap at the end.
-const FAREWELL_MAX: Duration = Duration::from_secs(2);
+/// How long the database may take to release a gap at the end.
+const RELEASE_MAX: Duration = Duration::from_secs(2);
 /// What an exchange may need to show a trade in its history that it has sent.
 const HISTORY_DELAY: Duration = Duration::from_secs(2);
-/// One who waits for the gaps to be done waits for those too that are tried again so soon.
+/// [`repair_all`] also waits for the gaps that are due within this time.
 const SOON: Duration = Duration::from_secs(15);
-/// How often that one looks.
-const WAITING_LOOK: Duration = Duration::from_millis(500);
+/// How often it asks whether there are any.
+const WAITING_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Why work on a gap ended without an answer.
 #[derive(Debug)]
@@ -85,7 +84,7 @@ struct Sent {
     /// Of those that are not known to be stored yet.
     receipts: Vec<Receipt>,
     /// Of the first and the last of them.
-    times: Option<(Timestamp, Timestamp)>,
+    times: Option<TimeRange>,
 }
 
 impl Sent {
@@ -94,22 +93,16 @@ impl Sent {
             self.ids.insert(id);
         }
         self.number += 1;
-        let (from, to) = self.times.unwrap_or((tick.exchange_at, tick.exchange_at));
-        self.times = Some((from.min(tick.exchange_at), to.max(tick.exchange_at)));
+        self.times = Some(self.widen(TimeRange::at(tick.exchange_at)));
     }
 
     /// Keeps of a page's ticks those that are absent, each id once, with a time near the gap's.
-    fn choose(
-        &mut self,
-        ticks: &mut Vec<Tick>,
-        absent: &IdSet,
-        (from, to): (Timestamp, Timestamp),
-    ) {
-        let believed = from.plus_micros(-MISDATED_MICROS)..=to.plus_micros(MISDATED_MICROS);
+    fn choose(&mut self, ticks: &mut Vec<Tick>, absent: &IdSet, times: TimeRange) {
+        let believed = times.widened(MISDATED);
         ticks.retain(|tick| {
             let id = tick.trade_id.number().filter(|id| absent.contains(*id));
             let Some(id) = id.filter(|id| !self.ids.contains(*id)) else { return false };
-            let is_believed = believed.contains(&tick.exchange_at);
+            let is_believed = believed.contains(tick.exchange_at);
             if is_believed {
                 self.note(tick);
             } else {
@@ -120,8 +113,8 @@ impl Sent {
     }
 
     /// These times, and those of the ticks: a gap's own may be wrong.
-    fn widen(&self, (from, to): (Timestamp, Timestamp)) -> (Timestamp, Timestamp) {
-        self.times.map_or((from, to), |(first, last)| (from.min(first), to.max(last)))
+    fn widen(&self, times: TimeRange) -> TimeRange {
+        self.times.map_or(times, |own| own.hull(times))
     }
 }
 
@@ -157,7 +150,7 @@ pub async fn repair_all(
             if waiting_gaps(&context.pool, scope, SOON).await? == 0 {
                 break;
             }
-            stop.run_until_cancelled(sleep(WAITING_LOOK)).await;
+            stop.run_until_cancelled(sleep(WAITING_INTERVAL)).await;
         }
         Ok(())
     };
@@ -236,7 +229,7 @@ impl Worker {
             Ok(()) | Err(Setback::Lost) => {}
             Err(Setback::Stopped) => {
                 // Where the database does not answer, the lease runs out by itself.
-                if let Ok(released) = timeout(FAREWELL_MAX, self.gaps.release(&gap)).await {
+                if let Ok(released) = timeout(RELEASE_MAX, self.gaps.release(&gap)).await {
                     released?;
                 }
                 return Ok(false);
@@ -264,36 +257,36 @@ impl Worker {
         }
     }
 
-    async fn fill_ids(&self, gap: &OpenGap, ids: (u64, u64)) -> Result<(), Setback> {
+    async fn fill_ids(&self, gap: &OpenGap, ids: IdRange) -> Result<(), Setback> {
         let started = Instant::now();
-        let mut findings = self.look(gap, ids, gap.times).await?;
+        let mut known = self.look(gap, ids, gap.times).await?;
         let mut sent = Sent::default();
         let mut elsewhere = IdSet::default();
-        if findings.absent.bounds().is_some() {
-            elsewhere = self.stored_elsewhere(gap, &findings.absent).await?;
-            findings.absent = findings.absent.without(&elsewhere);
+        if !known.absent.is_empty() {
+            elsewhere = self.stored_elsewhere(gap, &known.absent).await?;
+            known.absent = known.absent.without(&elsewhere);
         }
-        if let Some(wanted) = findings.absent.bounds() {
-            let reading = self.fetch(gap, wanted, &findings.absent, &mut sent).await?;
+        if let Some(wanted) = known.absent.bounds() {
+            let reading = self.fetch(gap, wanted, &known.absent, &mut sent).await?;
             // The history was read for what was missing then, and proves nothing about anything else.
-            let (asked, known) = (findings.absent, (ids.0, findings.looked_at));
-            findings = self.stored(gap, known, &mut sent).await?;
-            findings.absent = findings.absent.without(&elsewhere);
-            if findings.absent.without(&asked).bounds().is_some() {
+            let (asked, until) = (known.absent, known.until);
+            known = self.stored(gap, IdRange::between(ids.first(), until), &mut sent).await?;
+            known.absent = known.absent.without(&elsewhere);
+            if !known.absent.without(&asked).is_empty() {
                 return Err(Setback::Passing("more went missing meanwhile".to_owned()));
             }
-            findings.reading = Some(reading);
+            known.reading = Some(reading);
         }
         let times = sent.widen(gap.times);
         let refused = self.gaps.refused(gap.instrument, ids, times, RANGES_MAX);
         let refused = self.ask(refused).await?;
-        if let Some((_, last)) = refused.last().filter(|_| refused.len() == RANGES_MAX) {
-            findings.looked_at = findings.looked_at.min(*last);
+        if let Some(ids) = refused.last().filter(|_| refused.len() == RANGES_MAX) {
+            known.until = known.until.min(ids.last());
         }
-        findings.refused = refused.into_iter().collect();
-        findings.misdated = sent.misdated.without(&sent.ids);
+        known.refused = refused.into_iter().collect();
+        known.misdated = sent.misdated.without(&sent.ids);
         self.remove_doubles(gap, times).await?;
-        let mut parts = verdict::of_ids(gap, ids, &findings);
+        let mut parts = verdict::of_ids(gap, ids, &known);
         if self.context.clock.is_off() {
             verdict::hold(&mut parts);
         }
@@ -305,11 +298,7 @@ impl Worker {
     }
 
     /// What came over a socket while it was fetched, and has another time there, is kept once.
-    async fn remove_doubles(
-        &self,
-        gap: &OpenGap,
-        times: (Timestamp, Timestamp),
-    ) -> Result<(), Setback> {
+    async fn remove_doubles(&self, gap: &OpenGap, times: TimeRange) -> Result<(), Setback> {
         if let Some(apart) = self.venue.exchange.history().rules().times_apart {
             self.ask(remove_doubles(&self.context.pool, gap.instrument, times, apart)).await?;
         }
@@ -327,25 +316,25 @@ impl Worker {
     async fn look(
         &self,
         gap: &OpenGap,
-        ids: (u64, u64),
-        times: (Timestamp, Timestamp),
-    ) -> Result<Findings, Setback> {
+        ids: IdRange,
+        times: TimeRange,
+    ) -> Result<KnownIds, Setback> {
         let absent = self.ask(self.gaps.absent(gap.instrument, ids, times, RANGES_MAX)).await?;
-        let looked_at = match absent.last() {
-            Some((_, last)) if absent.len() == RANGES_MAX => *last,
-            _ => ids.1,
+        let until = match absent.last() {
+            Some(run) if absent.len() == RANGES_MAX => run.last(),
+            _ => ids.last(),
         };
-        Ok(Findings { looked_at, absent: absent.into_iter().collect(), ..Findings::default() })
+        Ok(KnownIds { until, absent: absent.into_iter().collect(), ..KnownIds::default() })
     }
 
     /// Reads the history over the wanted ids, and sends on those that are absent.
     async fn fetch(
         &self,
         gap: &OpenGap,
-        wanted: (u64, u64),
+        wanted: IdRange,
         absent: &IdSet,
         sent: &mut Sent,
-    ) -> Result<Reading, Setback> {
+    ) -> Result<HistoryRead, Setback> {
         let mut pages = self.pages(gap, Some(wanted));
         let mut ticks = Vec::new();
         for _ in 0..PAGES_MAX {
@@ -357,19 +346,19 @@ impl Worker {
         }
         let reach = pages.reach();
         let is_complete = pages.next().is_none() || reach.is_none();
-        Ok(Reading { reach, is_complete })
+        Ok(HistoryRead { reach, is_complete })
     }
 
     /// What is missing once everything that was sent is stored, or refused by the database.
     async fn stored(
         &self,
         gap: &OpenGap,
-        ids: (u64, u64),
+        ids: IdRange,
         sent: &mut Sent,
-    ) -> Result<Findings, Setback> {
+    ) -> Result<KnownIds, Setback> {
         let outcome = self.outcome(gap, sent).await?;
-        let findings = self.look(gap, ids, sent.widen(gap.times)).await?;
-        if findings.absent.meets(&sent.ids) { Err(not_stored(outcome)) } else { Ok(findings) }
+        let known = self.look(gap, ids, sent.widen(gap.times)).await?;
+        if known.absent.meets(&sent.ids) { Err(not_stored(outcome)) } else { Ok(known) }
     }
 
     /// Waits until everything that was sent is durable. What is stored, only the table proves.
@@ -395,17 +384,16 @@ impl Worker {
     async fn fill_time(&self, gap: &OpenGap) -> Result<(), Setback> {
         let started = Instant::now();
         let mut sent = Sent::default();
-        let mut read: Vec<(Timestamp, Timestamp)> = Vec::new();
+        let mut read: Vec<TimeRange> = Vec::new();
         let mut is_complete = self.read_time(gap, &mut sent, &mut read).await?;
-        let reaches_end = |read: &[(Timestamp, Timestamp)]| {
-            read.last().is_some_and(|(_, newest)| *newest >= gap.times.1)
-        };
+        let reaches_end =
+            |read: &[TimeRange]| read.last().is_some_and(|last| last.to >= gap.times.to);
         // Either nothing was traded since, or the history is a little behind.
         if is_complete && !reaches_end(&read) {
             self.pause(gap, HISTORY_DELAY).await?;
             is_complete = self.read_time(gap, &mut sent, &mut read).await?;
-            if is_complete && let Some((_, newest)) = read.last_mut() {
-                *newest = (*newest).max(gap.times.1);
+            if is_complete && let Some(last) = read.last_mut() {
+                last.to = last.to.max(gap.times.to);
             }
         }
         self.remove_doubles(gap, sent.widen(gap.times)).await?;
@@ -433,7 +421,7 @@ impl Worker {
         }
         if self.venue.exchange.ids() == IdRule::Consecutive {
             // The ids show whether something is missing between what was fetched and what came since.
-            self.ask(look_again(&self.context.pool, gap.instrument, gap.times.0)).await?;
+            self.ask(look_again(&self.context.pool, gap.instrument, gap.times.from)).await?;
         }
         self.says.settled(gap, &parts, sent.number, started.elapsed());
         Ok(())
@@ -443,7 +431,7 @@ impl Worker {
     async fn has_traded_since(&self, gap: &OpenGap) -> Result<bool, Setback> {
         let stored = last_stored(&self.context.pool, std::slice::from_ref(&gap.instrument));
         let stored = self.ask(stored).await?;
-        Ok(stored.iter().any(|last| last.until > gap.times.1))
+        Ok(stored.iter().any(|last| last.until > gap.times.to))
     }
 
     /// Reads the history over the time of a gap, and sends it on page by page, each stored before the next. Answers
@@ -452,7 +440,7 @@ impl Worker {
         &self,
         gap: &OpenGap,
         sent: &mut Sent,
-        read: &mut Vec<(Timestamp, Timestamp)>,
+        read: &mut Vec<TimeRange>,
     ) -> Result<bool, Setback> {
         let mut pages = self.pages(gap, None);
         let mut ticks = Vec::new();
@@ -470,15 +458,13 @@ impl Worker {
             }
         }
         if let Some(Reach { times, .. }) = pages.reach() {
-            read.push((times.from, times.to));
+            read.push(times);
         }
         Ok(pages.next().is_none())
     }
 
-    fn pages(&self, gap: &OpenGap, ids: Option<(u64, u64)>) -> Box<dyn Pages> {
-        let (from, to) = gap.times;
-        let ids = ids.map(|(first, last)| IdRange::between(first, last));
-        let span = Span { instrument: gap.instrument, ids, times: TimeRange::new(from, to) };
+    fn pages(&self, gap: &OpenGap, ids: Option<IdRange>) -> Box<dyn Pages> {
+        let span = Span { instrument: gap.instrument, ids, times: gap.times };
         self.venue.exchange.history().pages(&self.venue.rest_url, span)
     }
 

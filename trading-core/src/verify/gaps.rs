@@ -2,35 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use crate::domain::Timestamp;
+use crate::domain::{GapStatus, Timestamp};
 
 use super::ids::{IdRange, Span};
-
-/// The status of a row, the one that weighs most last: where rows overlap it is the one that counts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum GapStatus {
-    /// Stored since, it says.
-    Repaired,
-    /// Never issued by the exchange.
-    NotALoss,
-    /// The exchange no longer has it.
-    Unrecoverable,
-    /// Still to be repaired.
-    Open,
-}
-
-impl GapStatus {
-    /// From the text in the table.
-    pub(super) fn from_text(text: &str) -> Option<Self> {
-        match text {
-            "open" => Some(Self::Open),
-            "repaired" => Some(Self::Repaired),
-            "unrecoverable" => Some(Self::Unrecoverable),
-            "not_a_loss" => Some(Self::NotALoss),
-            _ => None,
-        }
-    }
-}
 
 /// One row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -155,7 +129,7 @@ mod tests {
             let rows: Vec<GapRow> = rows
                 .into_iter()
                 .map(|(first, len, status)| {
-                    row((first, first + len), GapStatus::from_text(statuses[status]).unwrap())
+                    row((first, first + len), GapStatus::from_name(statuses[status]).unwrap())
                 })
                 .collect();
             let mut next = hole.0;

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use crate::domain::{Timestamp, count};
+use crate::domain::{GapStatus, Timestamp, count};
 use crate::exchange::IdRule;
 use crate::telemetry::Grouped;
 
 use super::away::Away;
 use super::findings::{Finding, Findings, Kind};
-use super::gaps::{GapRow, GapStatus, Listed, unlisted};
+use super::gaps::{GapRow, Listed, unlisted};
 use super::ids::{IdRange, Ids, Present, Span, hull};
 use super::report::{Missing, SymbolReport};
 use super::sessions::Connected;

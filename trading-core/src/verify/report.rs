@@ -4,10 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::{Serialize, Serializer};
 
-use crate::domain::Timestamp;
+use crate::domain::{GapStatus, Timestamp};
 
 use super::findings::{Finding, Findings, Kind, LISTED_MAX};
-use super::gaps::GapStatus;
 
 /// Trades of one symbol that are not stored, by what `tick_gaps` says of them; before the first stored one and after the
 /// last only those that it lists.

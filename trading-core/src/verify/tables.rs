@@ -8,12 +8,11 @@ use sqlx::AssertSqlSafe;
 use sqlx::postgres::PgConnection;
 use sqlx::types::chrono::{DateTime, Utc};
 
-use crate::domain::{Timestamp, TradeId};
-use crate::store::journal::WITHOUT_A_WORD;
+use crate::domain::{ENDED_WITHOUT_A_WORD, GapStatus, Timestamp, TradeId};
 
 use super::Scope;
 use super::error::VerifyError;
-use super::gaps::{GapRow, GapStatus};
+use super::gaps::GapRow;
 use super::read::{Key, instant};
 use super::sessions::Session;
 
@@ -59,7 +58,7 @@ pub(super) async fn sessions(
          FROM feed_sessions WHERE ($1::text[] IS NULL OR exchange = ANY ($1)) ORDER BY connected_at, id",
     )
     .bind(scope.exchange_names())
-    .bind(WITHOUT_A_WORD)
+    .bind(ENDED_WITHOUT_A_WORD)
     .fetch_all(look)
     .await
     .map_err(VerifyError::of_schema)?;
@@ -104,7 +103,7 @@ pub(super) async fn gaps(
     let mut gaps: BTreeMap<Key, Vec<GapRow>> = BTreeMap::new();
     for (id, exchange, symbol, first, last, from, to, status) in rows {
         // The table's own constraint knows no other status; a row that is not understood excuses nothing.
-        let Some(status) = GapStatus::from_text(&status) else { continue };
+        let Some(status) = GapStatus::from_name(&status) else { continue };
         let number = |id: Option<String>| TradeId::from_text(&id?).number();
         let ids = number(first).zip(number(last)).filter(|(first, last)| first <= last);
         let (from, to) = (instant(from), instant(to));

@@ -9,14 +9,14 @@ use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 use trading_core::domain::testing::{self, instrument};
 use trading_core::domain::{
-    HeldSince, Instrument, Source, Tick, Timestamp, TradeId, steady_micros,
+    GapCause, GapRecord, HeldSince, IdRange, Instrument, LastStored, SessionEnd, SessionStart,
+    Source, Tick, TimeRange, Timestamp, TradeId, steady_micros,
 };
 use trading_core::store::journal::{
-    FRAME_BYTES_MAX, GapCause, GapRecord, Journal, QuarantinedFrame, SessionEnd, SessionStart,
-    journal, note_all_stored,
+    FRAME_BYTES_MAX, Journal, QuarantinedFrame, journal, note_all_stored,
 };
 use trading_core::store::postgres::{
-    LastStored, PostgresStore, in_doubt_since, last_stored, list_time_until_now,
+    PostgresStore, in_doubt_since, last_stored, list_time_until_now,
 };
 use trading_core::store::{Store as _, StoreError};
 
@@ -186,7 +186,9 @@ fn bitcoin() -> Instrument {
 }
 
 fn gap(ids: Option<(u64, u64)>, cause: GapCause) -> GapRecord {
-    GapRecord { instrument: bitcoin(), ids, from: at(1), to: at(5), cause, seen_at: at(6) }
+    let ids = ids.map(|(first, last)| IdRange::between(first, last));
+    let times = TimeRange::new(at(1), at(5));
+    GapRecord { instrument: bitcoin(), ids, times, cause, seen_at: at(6) }
 }
 
 /// Status, first id and cause of each gap.
@@ -303,8 +305,7 @@ async fn a_gap_in_time_that_goes_on_is_one_gap() {
     let database = migrated().await;
     let writing = Writing::start("one", &database.pool);
     let in_time = |from: i64, to: i64| GapRecord {
-        from: at(from),
-        to: at(to),
+        times: TimeRange::new(at(from), at(to)),
         ..gap(None, GapCause::NoConnection)
     };
     for (from, to) in [(10, 20), (10, 30), (30, 45), (12, 14), (50, 60)] {
@@ -343,9 +344,9 @@ async fn what_is_retracted_of_a_gap_is_no_loss_and_what_lies_below_stays_open() 
     let bogus = u64::MAX - 6;
     writing.journal.gap(gap(Some((11, bogus)), GapCause::Jumped));
     writing.journal.gap(gap(Some((5, 6)), GapCause::Jumped));
-    writing.journal.retract(bitcoin(), (19, bogus));
+    writing.journal.retract(bitcoin(), IdRange::between(19, bogus));
     // Once more, as when the answer was lost.
-    writing.journal.retract(bitcoin(), (19, bogus));
+    writing.journal.retract(bitcoin(), IdRange::between(19, bogus));
     writing.end().await;
     let row = |first: u64, last: u64, status: &str| {
         (Some(first.to_string()), Some(last.to_string()), status.to_owned(), 1, 5)
@@ -384,7 +385,7 @@ async fn a_wrong_stamp_or_id_is_not_where_recording_goes_on() {
     assert_eq!(found[0].trade_id, TradeId::Number(1_019));
     assert_eq!(found[0].exchange_at, true_end.exchange_at);
     assert!(found[0].until <= Timestamp::now());
-    assert_eq!(found[0].missing, [(990, 997)]);
+    assert_eq!(found[0].missing, [IdRange::between(990, 997)]);
 }
 
 /// A fetched trade, `second` seconds from now.

@@ -4,17 +4,15 @@
 //! filling a hole, moves nothing by itself: the trade is sent on, and the count goes there when the following ids do. So
 //! one wrong id costs nothing, and an exchange that counts anew, or further on, is followed after a few trades.
 
-use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::Findings;
+use super::Noticed;
 use super::cluster::{Cluster, JUMP_MAX, Place};
 use super::holes::{Hole, Holes};
 use super::stamps::Moment;
-use crate::domain::{Instrument, Tick, Timestamp};
-use crate::store::journal::{GapCause, GapRecord};
+use crate::domain::{GapCause, GapRecord, IdRange, Instrument, Tick, TimeRange, Timestamp};
 
 /// Trades with ids far above the last that show that the count goes on there.
 pub(super) const CONFIRM_AHEAD: usize = 4;
@@ -22,7 +20,7 @@ pub(super) const CONFIRM_AHEAD: usize = 4;
 pub(super) const CONFIRM_BEHIND: usize = 8;
 /// Trades that go on from the last one, after which an id far above is taken for a mistake.
 pub(super) const RETRACT_AFTER: usize = 3;
-/// An id far above that nothing contradicts for so long is a gap, whether others follow it or not.
+/// An id far above that nothing contradicts for this long is a gap, whether others follow it or not.
 pub(super) const UNFOLLOWED_MAX: Duration = Duration::from_secs(30);
 /// Heartbeats in a row that must name ids far above the last before they are believed.
 pub(super) const CONFIRM_NAMED: u32 = 4;
@@ -46,8 +44,8 @@ struct Ahead {
     since: Instant,
     /// Trades that went on from the last one, since an id above came.
     against: usize,
-    /// What was told to be missing below it.
-    told: Option<(u64, u64)>,
+    /// What was listed as missing below it.
+    listed: Option<IdRange>,
 }
 
 /// Ids below the last that may show that the count went back.
@@ -56,8 +54,8 @@ struct Behind {
     cluster: Cluster,
     /// Whether they fill a hole that is larger than trust.
     fills: bool,
-    /// Ids that were taken for repeats just before.
-    dropped: Option<(u64, u64, Timestamp)>,
+    /// Ids that were taken for repeats just before, and when the first of them was made.
+    dropped: Option<(IdRange, Timestamp)>,
 }
 
 impl Behind {
@@ -68,10 +66,10 @@ impl Behind {
 
     fn note_dropped(&mut self, id: u64, at: Timestamp) {
         self.dropped = match self.dropped {
-            Some((first, last, from)) if id > last && id - last <= JUMP_MAX => {
-                Some((first, id, from))
+            Some((ids, from)) if id > ids.last() && id - ids.last() <= JUMP_MAX => {
+                Some((ids.hull(IdRange::one(id)), from))
             }
-            _ => Some((id, id, at)),
+            _ => Some((IdRange::one(id), at)),
         };
     }
 }
@@ -115,15 +113,19 @@ impl Count {
         &mut self,
         id: u64,
         at: Timestamp,
-        missing: impl Iterator<Item = (u64, u64)>,
+        missing: impl Iterator<Item = IdRange>,
         now: Instant,
     ) {
         self.last = Some(Last { id, at });
-        for (first, last) in missing.filter(|(_, last)| *last < id) {
-            let cause = GapCause::NotRunning;
-            let (opened_at, seen_at) = (now, at);
-            let hole =
-                Hole { first, last, from: at, to: at, cause, seen_at, opened_at, is_told: true };
+        for ids in missing.filter(|ids| ids.last() < id) {
+            let hole = Hole {
+                ids,
+                times: TimeRange::at(at),
+                cause: GapCause::NotRunning,
+                seen_at: at,
+                opened_at: now,
+                is_listed: true,
+            };
             self.holes.open(hole, now);
         }
     }
@@ -133,7 +135,7 @@ impl Count {
         &mut self,
         arrival: Arrival<'_>,
         away: &mut Option<GapCause>,
-        findings: &mut Findings,
+        noticed: &mut Noticed,
     ) -> bool {
         let Arrival { id, moment, is_far, .. } = arrival;
         let Some(last) = self.last else {
@@ -144,13 +146,13 @@ impl Count {
             return true;
         };
         if id <= last.id {
-            return self.judge_below(arrival, last, findings);
+            return self.judge_below(arrival, last, noticed);
         }
         if is_far {
             return true;
         }
         if id - last.id > JUMP_MAX {
-            return self.judge_ahead(arrival, last, *away, findings);
+            return self.judge_ahead(arrival, last, *away, noticed);
         }
         if id - last.id > 1 {
             self.open_up_to(arrival, last, away.unwrap_or(GapCause::Jumped));
@@ -158,34 +160,35 @@ impl Count {
         *away = None;
         self.behind.clear();
         self.last = Some(Last { id, at: last.at.max(moment.at) });
-        self.count_against_ahead(arrival.tick.instrument, findings);
+        self.count_against_ahead(arrival.tick.instrument, noticed);
         true
     }
 
     fn open_up_to(&mut self, arrival: Arrival<'_>, last: Last, cause: GapCause) {
         let Arrival { tick, id, moment, now, .. } = arrival;
         let hole = Hole {
-            first: last.id + 1,
-            last: id - 1,
-            from: last.at,
-            to: if moment.at < last.at { moment.latest } else { moment.at },
+            ids: IdRange::between(last.id + 1, id - 1),
+            times: TimeRange::new(
+                last.at,
+                if moment.at < last.at { moment.latest } else { moment.at },
+            ),
             cause,
             seen_at: tick.received_at,
             opened_at: now,
-            is_told: false,
+            is_listed: false,
         };
         self.holes.open(hole, now);
     }
 
-    fn judge_below(&mut self, arrival: Arrival<'_>, last: Last, findings: &mut Findings) -> bool {
+    fn judge_below(&mut self, arrival: Arrival<'_>, last: Last, noticed: &mut Noticed) -> bool {
         let Arrival { id, moment, is_far, now, .. } = arrival;
         if is_far {
             return self.holes.find(id).is_some();
         }
         if let Some(hole) = self.holes.fill(id, moment.at, now) {
             self.last = Some(Last { at: last.at.max(moment.at), ..last });
-            if hole.last - hole.first >= JUMP_MAX {
-                self.note_behind(arrival, true, findings);
+            if hole.ids.len() > JUMP_MAX {
+                self.note_behind(arrival, true, noticed);
             }
             return true;
         }
@@ -194,11 +197,11 @@ impl Count {
             self.behind.note_dropped(id, moment.at);
             return false;
         }
-        self.note_behind(arrival, false, findings)
+        self.note_behind(arrival, false, noticed)
     }
 
     /// Notes an id below the last that is no repeat. Whether its trade is to be sent on.
-    fn note_behind(&mut self, arrival: Arrival<'_>, fills: bool, findings: &mut Findings) -> bool {
+    fn note_behind(&mut self, arrival: Arrival<'_>, fills: bool, noticed: &mut Noticed) -> bool {
         let Arrival { tick, id, moment, .. } = arrival;
         if self.behind.cluster.is_empty() || self.behind.fills != fills {
             self.behind.cluster = Cluster::new(id, moment.at);
@@ -212,40 +215,39 @@ impl Count {
         }
         if self.behind.cluster.len() >= CONFIRM_BEHIND {
             if fills {
-                self.go_back(tick.instrument, findings);
+                self.go_back(tick.instrument, noticed);
             } else {
-                self.begin_anew(arrival, findings);
+                self.begin_anew(arrival, noticed);
             }
         }
         true
     }
 
-    /// The exchange counts anew: what was missing of the old count is told, and the new one begins.
-    fn begin_anew(&mut self, arrival: Arrival<'_>, findings: &mut Findings) {
+    /// The exchange counts anew: what was missing of the old count is listed, and the new one begins.
+    fn begin_anew(&mut self, arrival: Arrival<'_>, noticed: &mut Noticed) {
         let Arrival { tick, now, .. } = arrival;
         let instrument = tick.instrument;
-        self.holes.tell(instrument, None, &mut findings.gaps);
+        self.holes.list(instrument, None, &mut noticed.gaps);
         self.holes.clear();
-        self.take_ahead_back(instrument, findings);
+        self.take_ahead_back(instrument, noticed);
         self.named = Named::default();
         let behind = std::mem::take(&mut self.behind);
         let Some((first, at)) = behind.cluster.first() else { return };
         // Of the new count, the first trades may have been taken for repeats.
         let dropped = behind
             .dropped
-            .filter(|(from, to, _)| *from < first && first.saturating_sub(*to) <= JUMP_MAX);
-        if let Some((from, _, since)) = dropped {
-            findings.gaps.push(GapRecord {
+            .filter(|(ids, _)| ids.first() < first && first.saturating_sub(ids.last()) <= JUMP_MAX);
+        if let Some((ids, since)) = dropped {
+            noticed.gaps.push(GapRecord {
                 instrument,
-                ids: Some((from, first - 1)),
-                from: since.min(at),
-                to: at.max(since),
+                ids: IdRange::new(ids.first(), first - 1),
+                times: TimeRange::between(since, at),
                 cause: GapCause::Jumped,
                 seen_at: tick.received_at,
             });
         }
         self.walk(&behind.cluster, tick.received_at, now, GapCause::Jumped);
-        findings.resets.push(instrument);
+        noticed.resets.push(instrument);
     }
 
     /// Takes over the ids of a cluster as the newest ones.
@@ -253,10 +255,9 @@ impl Count {
         let mut before: Option<Last> = None;
         for (id, at) in cluster.iter() {
             if let Some(last) = before.filter(|last| id - last.id > 1) {
-                let (first, from, to) = (last.id + 1, last.at, at.max(last.at));
-                let last = id - 1;
-                let hole =
-                    Hole { first, last, from, to, cause, seen_at, opened_at: now, is_told: false };
+                let ids = IdRange::between(last.id + 1, id - 1);
+                let times = TimeRange::new(last.at, at.max(last.at));
+                let hole = Hole { ids, times, cause, seen_at, opened_at: now, is_listed: false };
                 self.holes.open(hole, now);
             }
             before = Some(Last { id, at: before.map_or(at, |last| last.at.max(at)) });
@@ -265,13 +266,13 @@ impl Count {
     }
 
     /// The trades go on far below an id that was taken for the last: that was a mistake.
-    fn go_back(&mut self, instrument: Instrument, findings: &mut Findings) {
+    fn go_back(&mut self, instrument: Instrument, noticed: &mut Noticed) {
         let behind = std::mem::take(&mut self.behind);
         let Some((id, at)) = behind.cluster.iter().last() else { return };
-        self.take_ahead_back(instrument, findings);
+        self.take_ahead_back(instrument, noticed);
         self.named = Named::default();
-        let told = self.holes.cut_above(id, |_any| true);
-        retract(instrument, told, findings);
+        let listed = self.holes.cut_above(id);
+        retract(instrument, listed, noticed);
         self.last = Some(Last { id, at });
     }
 
@@ -280,7 +281,7 @@ impl Count {
         arrival: Arrival<'_>,
         last: Last,
         away: Option<GapCause>,
-        findings: &mut Findings,
+        noticed: &mut Noticed,
     ) -> bool {
         let Arrival { tick, id, moment, now, .. } = arrival;
         let place = self.ahead.as_mut().map(|ahead| ahead.cluster.add(id, moment.at));
@@ -288,16 +289,16 @@ impl Count {
             (Some(Place::Known), _) => return false,
             (Some(Place::Joined), Some(ahead)) => ahead.against = 0,
             _ => {
-                self.take_ahead_back(tick.instrument, findings);
+                self.take_ahead_back(tick.instrument, noticed);
                 self.ahead = Some(Ahead {
                     cluster: Cluster::new(id, moment.at),
                     cause: away.unwrap_or(GapCause::Jumped),
                     seen_at: tick.received_at,
                     since: now,
                     against: 0,
-                    told: None,
+                    listed: None,
                 });
-                findings.ahead.push((tick.instrument, last.id, id));
+                noticed.ahead.push((tick.instrument, last.id, id));
             }
         }
         if self.ahead.as_ref().is_some_and(|ahead| ahead.cluster.len() >= CONFIRM_AHEAD) {
@@ -311,14 +312,12 @@ impl Count {
         let Some(ahead) = self.ahead.take() else { return };
         let Some((first, at)) = ahead.cluster.first() else { return };
         let hole = Hole {
-            first: last.id + 1,
-            last: first - 1,
-            from: last.at,
-            to: at.max(last.at),
+            ids: IdRange::between(last.id + 1, first - 1),
+            times: TimeRange::new(last.at, at.max(last.at)),
             cause: ahead.cause,
             seen_at: ahead.seen_at,
             opened_at: now,
-            is_told: ahead.told.is_some(),
+            is_listed: ahead.listed.is_some(),
         };
         self.holes.open(hole, now);
         self.behind.clear();
@@ -326,7 +325,7 @@ impl Count {
     }
 
     /// A trade went on from the last one, and not from the ids far above.
-    fn count_against_ahead(&mut self, instrument: Instrument, findings: &mut Findings) {
+    fn count_against_ahead(&mut self, instrument: Instrument, noticed: &mut Noticed) {
         let Some(ahead) = &mut self.ahead else { return };
         ahead.against += 1;
         // What is not far any more needs no proof.
@@ -336,13 +335,13 @@ impl Count {
             .zip(self.last)
             .is_none_or(|((first, _), last)| first <= last.id.saturating_add(JUMP_MAX));
         if ahead.against >= RETRACT_AFTER || is_near {
-            self.take_ahead_back(instrument, findings);
+            self.take_ahead_back(instrument, noticed);
         }
     }
 
-    fn take_ahead_back(&mut self, instrument: Instrument, findings: &mut Findings) {
-        if let Some((first, last)) = self.ahead.take().and_then(|ahead| ahead.told) {
-            retract(instrument, vec![first..=last], findings);
+    fn take_ahead_back(&mut self, instrument: Instrument, noticed: &mut Noticed) {
+        if let Some(ids) = self.ahead.take().and_then(|ahead| ahead.listed) {
+            retract(instrument, [ids], noticed);
         }
     }
 
@@ -354,11 +353,11 @@ impl Count {
         now: Instant,
         at: Timestamp,
         away: &mut Option<GapCause>,
-        findings: &mut Findings,
+        noticed: &mut Noticed,
     ) {
         let before = self.named.id.replace(id);
         let Some((before, last)) = before.zip(self.last) else { return };
-        self.weigh_less(instrument, id, last, findings);
+        self.weigh_less(instrument, id, last, noticed);
         // A trade may come after the message that names it, and a message may name what never was: only what two in a
         // row agree on is missing.
         let Some(last) = self.last else { return };
@@ -387,24 +386,22 @@ impl Count {
             last
         };
         let hole = Hole {
-            first: last.id + 1,
-            last: agreed,
-            from: last.at,
-            to: at,
+            ids: IdRange::between(last.id + 1, agreed),
+            times: TimeRange::new(last.at, at),
             cause: away.take().unwrap_or(GapCause::NamedLater),
             seen_at: at,
             opened_at: now,
-            is_told: false,
+            is_listed: false,
         };
         self.holes.open(hole, now);
         self.last = Some(Last { id: agreed, ..last });
     }
 
     /// An exchange that names less than before, again and again, takes back what it named.
-    fn weigh_less(&mut self, instrument: Instrument, id: u64, last: Last, findings: &mut Findings) {
+    fn weigh_less(&mut self, instrument: Instrument, id: u64, last: Last, noticed: &mut Noticed) {
         // Whatever was seen itself is not taken back by a heartbeat.
-        let top = self.holes.find(last.id).filter(|hole| hole.last == last.id);
-        let Some(first) = top.filter(|_| id < last.id).map(|hole| hole.first) else {
+        let top = self.holes.find(last.id).filter(|hole| hole.ids.last() == last.id);
+        let Some(first) = top.filter(|_| id < last.id).map(|hole| hole.ids.first()) else {
             self.named.less = 0;
             return;
         };
@@ -412,41 +409,43 @@ impl Count {
         if self.named.less >= RETRACT_NAMED {
             self.named.less = 0;
             let id = id.max(first.saturating_sub(1));
-            let told = self.holes.cut_above(id, |_any| true);
-            retract(instrument, told, findings);
+            let listed = self.holes.cut_above(id);
+            retract(instrument, listed, noticed);
             self.last = Some(Last { id, ..last });
         }
     }
 
-    /// The gaps whose grace is over; each is told once.
+    /// The gaps whose grace is over; each is returned once.
     pub(super) fn due(&mut self, instrument: Instrument, now: Instant, gaps: &mut Vec<GapRecord>) {
-        self.holes.tell(instrument, Some(now), gaps);
+        self.holes.list(instrument, Some(now), gaps);
         let Some((ahead, last)) = self.ahead.as_mut().zip(self.last) else { return };
-        let is_due = ahead.told.is_none() && now >= ahead.since + UNFOLLOWED_MAX;
+        let is_due = ahead.listed.is_none() && now >= ahead.since + UNFOLLOWED_MAX;
         let Some((first, at)) = ahead.cluster.first().filter(|_| is_due) else { return };
-        let ids = (last.id.saturating_add(1), first.saturating_sub(1));
-        if ids.0 > ids.1 {
+        let ids = IdRange::new(last.id.saturating_add(1), first.saturating_sub(1));
+        if ids.is_none() {
             return;
         }
-        ahead.told = Some(ids);
+        ahead.listed = ids;
         gaps.push(GapRecord {
             instrument,
-            ids: Some(ids),
-            from: last.at.min(at),
-            to: last.at.max(at),
+            ids,
+            times: TimeRange::between(last.at, at),
             cause: ahead.cause,
             seen_at: ahead.seen_at,
         });
     }
 
-    /// Every hole that was not told, when nothing will fill them any more. An id far above that was not followed is left
+    /// Every hole that was not listed, when nothing will fill them any more. An id far above that was not followed is left
     /// to the next start, which knows what is stored.
     pub(super) fn rest(&mut self, instrument: Instrument, gaps: &mut Vec<GapRecord>) {
-        self.holes.tell(instrument, None, gaps);
+        self.holes.list(instrument, None, gaps);
     }
 }
 
-fn retract(instrument: Instrument, told: Vec<RangeInclusive<u64>>, findings: &mut Findings) {
-    let ids = told.into_iter().map(|range| (instrument, range.into_inner()));
-    findings.retracted.extend(ids);
+fn retract(
+    instrument: Instrument,
+    listed: impl IntoIterator<Item = IdRange>,
+    noticed: &mut Noticed,
+) {
+    noticed.retracted.extend(listed.into_iter().map(|ids| (instrument, ids)));
 }

@@ -1,55 +1,49 @@
-//! Ids of one symbol that were jumped over: what comes late fills them, what does not is told.
+//! Ids of one symbol that were jumped over: what comes late fills them, what does not is listed.
 
 use std::collections::VecDeque;
-use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::domain::{Instrument, Timestamp};
-use crate::store::journal::{GapCause, GapRecord};
+use crate::domain::{GapCause, GapRecord, IdRange, Instrument, TimeRange, Timestamp};
 
 /// Ranges of missing ids remembered per symbol: what comes late on the other of two connections fills them.
 pub(super) const HOLES_MAX: usize = 64;
 /// How long what was jumped over may still come, before it is called missing.
 pub(super) const GRACE: Duration = Duration::from_secs(1);
-/// Gaps of one symbol that are told at once; more are told as one, from the first to the last of their ids.
-pub(super) const TOLD_MAX: usize = 8;
+/// Gaps of one symbol that are listed at once; more are listed as one, from the first to the last of their ids.
+pub(super) const LISTED_MAX: usize = 8;
 /// The longest wait between two gaps of a symbol that has more holes than are remembered.
 const SPILL_MAX: Duration = Duration::from_mins(1);
 
 /// Ids that were jumped over.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Hole {
-    pub(super) first: u64,
-    pub(super) last: u64,
-    pub(super) from: Timestamp,
-    pub(super) to: Timestamp,
+    pub(super) ids: IdRange,
+    pub(super) times: TimeRange,
     pub(super) cause: GapCause,
     pub(super) seen_at: Timestamp,
     pub(super) opened_at: Instant,
-    pub(super) is_told: bool,
+    pub(super) is_listed: bool,
 }
 
 impl Hole {
     pub(super) fn gap(&self, instrument: Instrument) -> GapRecord {
-        let Self { first, last, from, to, cause, seen_at, .. } = *self;
-        let ids = Some((first, last));
+        let Self { ids, times, cause, seen_at, .. } = *self;
         // An exchange's clock may go back.
-        GapRecord { instrument, ids, from: from.min(to), to: from.max(to), cause, seen_at }
+        let times = TimeRange::between(times.from, times.to);
+        GapRecord { instrument, ids: Some(ids), times, cause, seen_at }
     }
 
     fn join(&mut self, other: &Self) {
-        self.first = self.first.min(other.first);
-        self.last = self.last.max(other.last);
-        self.from = self.from.min(other.from);
-        self.to = self.to.max(other.to);
+        self.ids = self.ids.hull(other.ids);
+        self.times = self.times.hull(other.times);
         self.seen_at = self.seen_at.max(other.seen_at);
         self.cause = GapCause::JumpedOften;
     }
 }
 
-/// Holes that were forgotten, because there were too many, and not told yet.
+/// Holes that were forgotten, because there were too many, and are not listed yet.
 #[derive(Debug)]
 struct Spilled {
     all: Hole,
@@ -61,7 +55,7 @@ struct Spilled {
 pub(super) struct Holes {
     all: VecDeque<Hole>,
     spilled: Option<Spilled>,
-    /// The wait before what is spilled next is told, and when something was spilled last.
+    /// The wait before what is spilled next is listed, and when something was spilled last.
     wait: Duration,
     spilled_at: Option<Instant>,
 }
@@ -77,10 +71,10 @@ impl Holes {
         self.bound(now);
     }
 
-    /// Forgets the oldest hole where there are too many; it is told together with the others that are forgotten.
+    /// Forgets the oldest hole where there are too many; it is listed together with the others that are forgotten.
     fn bound(&mut self, now: Instant) {
         while self.all.len() > HOLES_MAX {
-            let Some(hole) = self.all.pop_front().filter(|hole| !hole.is_told) else { continue };
+            let Some(hole) = self.all.pop_front().filter(|hole| !hole.is_listed) else { continue };
             let is_calm = self.spilled_at.is_none_or(|at| now >= at + SPILL_MAX * 2);
             self.spilled_at = Some(now);
             match &mut self.spilled {
@@ -96,52 +90,47 @@ impl Holes {
 
     /// The hole that an id is missing from.
     pub(super) fn find(&self, id: u64) -> Option<&Hole> {
-        let place = self.all.partition_point(|hole| hole.last < id);
-        self.all.get(place).filter(|hole| hole.first <= id)
+        let place = self.all.partition_point(|hole| hole.ids.last() < id);
+        self.all.get(place).filter(|hole| hole.ids.contains(id))
     }
 
-    /// Takes an id out of the hole that it is missing from, if there is one, and says what the hole was.
+    /// Takes an id out of the hole that it is missing from, if there is one, and returns that hole as it was.
     pub(super) fn fill(&mut self, id: u64, at: Timestamp, now: Instant) -> Option<Hole> {
-        let place = self.all.partition_point(|hole| hole.last < id);
-        let hole = self.all.get(place).copied().filter(|hole| hole.first <= id)?;
+        let place = self.all.partition_point(|hole| hole.ids.last() < id);
+        let hole = self.all.get(place).copied().filter(|hole| hole.ids.contains(id))?;
         // A stamp outside of the hole's times says nothing of what is left of it.
-        let at = at.clamp(hole.from.min(hole.to), hole.from.max(hole.to));
+        let times = TimeRange::between(hole.times.from, hole.times.to);
+        let at = at.clamp(times.from, times.to);
         self.all.remove(place);
-        if id < hole.last {
-            self.all.insert(place, Hole { first: id + 1, from: at, ..hole });
+        if id < hole.ids.last() {
+            let ids = IdRange::between(id + 1, hole.ids.last());
+            self.all.insert(place, Hole { ids, times: TimeRange::new(at, hole.times.to), ..hole });
         }
-        if hole.first < id {
-            self.all.insert(place, Hole { last: id - 1, to: at, ..hole });
+        if hole.ids.first() < id {
+            let ids = IdRange::between(hole.ids.first(), id - 1);
+            self.all
+                .insert(place, Hole { ids, times: TimeRange::new(hole.times.from, at), ..hole });
         }
         self.bound(now);
         Some(hole)
     }
 
-    /// Takes the ids above this one out, and says which ranges of them were told.
-    pub(super) fn cut_above(
-        &mut self,
-        id: u64,
-        which: impl Fn(&Hole) -> bool,
-    ) -> Vec<RangeInclusive<u64>> {
-        let mut told = Vec::new();
-        let mut cut = |hole: &Hole, first: u64| {
-            if hole.is_told {
-                told.push(first..=hole.last);
-            }
-        };
+    /// Takes the ids above this one out, and returns those of them that were listed.
+    pub(super) fn cut_above(&mut self, id: u64) -> Vec<IdRange> {
+        let mut listed = Vec::new();
         self.all.retain_mut(|hole| {
-            if hole.last <= id || !which(hole) {
+            let ids = hole.ids;
+            if ids.last() <= id {
                 return true;
             }
-            if hole.first > id {
-                cut(hole, hole.first);
-                return false;
+            let cut = IdRange::between(ids.first().max(id + 1), ids.last());
+            if hole.is_listed {
+                listed.push(cut);
             }
-            cut(hole, id + 1);
-            hole.last = id;
-            true
+            hole.ids = IdRange::between(ids.first(), id.max(ids.first()));
+            ids.first() <= id
         });
-        told
+        listed
     }
 
     pub(super) fn clear(&mut self) {
@@ -149,8 +138,8 @@ impl Holes {
         self.spilled = None;
     }
 
-    /// The gaps of the holes that were not told and are due at this time, now told; of all with `None`.
-    pub(super) fn tell(
+    /// The gaps of the holes that were not listed and are due at this time, now listed; of all with `None`.
+    pub(super) fn list(
         &mut self,
         instrument: Instrument,
         now: Option<Instant>,
@@ -163,13 +152,14 @@ impl Holes {
         if let Some(spilled) = self.spilled.take_if(is_spill_due) {
             gaps.push(spilled.all.gap(instrument));
         }
-        let is_due =
-            |hole: &&mut Hole| !hole.is_told && now.is_none_or(|now| now >= hole.opened_at + GRACE);
+        let is_due = |hole: &&mut Hole| {
+            !hole.is_listed && now.is_none_or(|now| now >= hole.opened_at + GRACE)
+        };
         let mut due = self.all.iter_mut().filter(is_due).map(|hole| {
-            hole.is_told = true;
+            hole.is_listed = true;
             *hole
         });
-        let first: Vec<Hole> = due.by_ref().take(TOLD_MAX).collect();
+        let first: Vec<Hole> = due.by_ref().take(LISTED_MAX).collect();
         match due.next() {
             None => gaps.extend(first.iter().map(|hole| hole.gap(instrument))),
             Some(next) => {

@@ -3,7 +3,7 @@
 //! Lives as long as the feed, over all its connections, so that what an exchange sends again after a reconnect
 //! (Kraken's fifty trades, Coinbase's `last_match`) is not sent on, and what one connection lost another may bring.
 //! A jump of the ids makes a hole; what comes late fills it; what is still missing after a grace is a gap. Where ids
-//! prove nothing, the time in which no connection stood is a gap.
+//! prove nothing, the time in which no connection was open is a gap.
 //!
 //! No single id and no single stamp is trusted: an id far from the others moves nothing before the next ones follow it,
 //! and a stamp counts for no more than the time of receipt allows. What is in doubt is sent on: the store keeps each
@@ -20,33 +20,35 @@ use std::time::Duration;
 use rustc_hash::FxHashMap;
 use tokio::time::Instant;
 
-use crate::domain::{Instrument, RecorderClock, Tick, Timestamp};
+use crate::domain::{
+    GapCause, GapRecord, IdRange, Instrument, LastStored, RecorderClock, Tick, Timestamp,
+};
 use crate::exchange::IdRule;
-use crate::store::journal::{GapCause, GapRecord};
-use crate::store::postgres::LastStored;
 use count::{Arrival, Count};
 use recent::Recent;
 use stamps::Lead;
 
-/// Where ids prove nothing, the first trade of a new connection ends the gap. A symbol that has none for so long ends
-/// it by our clock, which is further behind the exchange's than this on no machine that keeps its time.
+/// Where ids prove nothing, the first trade of a new connection ends the gap. Where a symbol has no trade for this long,
+/// our clock ends it: it is taken to be less than this behind the exchange's.
 const FIRST_TRADE_MAX: Duration = Duration::from_secs(5);
 
-/// A connection that brought nothing for so long stands in name only.
+/// A connection that brought nothing for this long is open in name only.
 const HEARD_MAX: Duration = Duration::from_secs(5);
 
-/// A symbol that brings nothing but repeats for so long, and at least so many, is told.
-const REPEATS_MAX: (Duration, u32) = (Duration::from_secs(10), 10);
+/// A symbol that brings nothing but repeats for this long, and at least [`REPEATS_MIN`], is reported.
+const REPEATS_TIME: Duration = Duration::from_secs(10);
+/// See [`REPEATS_TIME`].
+const REPEATS_MIN: u32 = 10;
 
 /// What was found in the ticks of a frame, or in what an exchange named.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Findings {
+pub struct Noticed {
     /// Ticks taken out, because they had been seen.
     pub duplicates: usize,
-    /// Gaps that are told at once, because nothing can fill them any more.
+    /// Gaps that are listed at once, because nothing can fill them any more.
     pub gaps: Vec<GapRecord>,
-    /// Ids that were told to be missing and never were: what showed them was a mistake.
-    pub retracted: Vec<(Instrument, (u64, u64))>,
+    /// Ids that were listed as missing and never were: what showed them was a mistake.
+    pub retracted: Vec<(Instrument, IdRange)>,
     /// Symbols whose exchange has begun to count anew.
     pub resets: Vec<Instrument>,
     /// Symbols with an id far ahead of the last one: the last, and that one.
@@ -63,7 +65,7 @@ pub struct Sequence {
     seen: FxHashMap<Instrument, Seen>,
     lead: Lead,
     /// Connections that are subscribed.
-    standing: usize,
+    open: usize,
     heard_at: Option<Instant>,
 }
 
@@ -106,12 +108,12 @@ impl Sequence {
             (last.instrument, seen)
         });
         let seen = seen.collect();
-        Self { rule, clock, seen, lead: Lead::default(), standing: 0, heard_at: None }
+        Self { rule, clock, seen, lead: Lead::default(), open: 0, heard_at: None }
     }
 
     /// Takes the ticks out that were seen before, and remembers the others.
-    pub fn admit(&mut self, ticks: &mut Vec<Tick>, now: Instant) -> Findings {
-        let mut findings = Findings::default();
+    pub fn admit(&mut self, ticks: &mut Vec<Tick>, now: Instant) -> Noticed {
+        let mut noticed = Noticed::default();
         self.heard_at = Some(now);
         let Self { rule, clock, seen, lead, .. } = self;
         ticks.retain(|tick| {
@@ -121,14 +123,14 @@ impl Sequence {
             let is_new = match (*rule, tick.trade_id.number()) {
                 (IdRule::Consecutive, Some(id)) => {
                     let arrival = Arrival { tick, id, moment, is_far, now };
-                    seen.count.judge(arrival, &mut seen.away, &mut findings)
+                    seen.count.judge(arrival, &mut seen.away, &mut noticed)
                 }
-                _ => seen.recent.judge(tick, moment, is_far, &mut seen.away, &mut findings.gaps),
+                _ => seen.recent.judge(tick, moment, is_far, &mut seen.away, &mut noticed.gaps),
             };
-            seen.count_repeats(tick.instrument, is_new, now, &mut findings);
+            seen.count_repeats(tick.instrument, is_new, now, &mut noticed);
             is_new
         });
-        findings
+        noticed
     }
 
     /// The exchange has named the last trade of a symbol, at `at` by our clock. A trade may come after the message
@@ -140,21 +142,21 @@ impl Sequence {
         id: u64,
         now: Instant,
         at: Timestamp,
-    ) -> Findings {
-        let mut findings = Findings::default();
+    ) -> Noticed {
+        let mut noticed = Noticed::default();
         if let Some(Seen { count, away, .. }) = self.seen.get_mut(&instrument) {
-            count.record_named(instrument, id, now, at, away, &mut findings);
+            count.record_named(instrument, id, now, at, away, &mut noticed);
         }
-        findings
+        noticed
     }
 
     /// A connection is subscribed to these symbols.
     pub fn record_subscribed(&mut self, symbols: impl Iterator<Item = Instrument>, now: Instant) {
         let is_heard = self.heard_at.is_some_and(|heard| now < heard + HEARD_MAX);
-        if self.standing > 0 && !is_heard {
+        if self.open > 0 && !is_heard {
             self.set_away();
         }
-        self.standing += 1;
+        self.open += 1;
         symbols.for_each(|instrument| self.record_confirmed(instrument, now));
     }
 
@@ -165,7 +167,7 @@ impl Sequence {
 
     /// A connection carries this symbol no more until it is confirmed again.
     pub fn record_interrupted(&mut self, instrument: Instrument) {
-        if self.standing <= 1
+        if self.open <= 1
             && let Some(seen) = self.seen.get_mut(&instrument)
         {
             seen.set_away();
@@ -174,8 +176,8 @@ impl Sequence {
 
     /// A connection has ended.
     pub fn record_ended(&mut self, was_subscribed: bool) {
-        self.standing = self.standing.saturating_sub(usize::from(was_subscribed));
-        if self.standing == 0 {
+        self.open = self.open.saturating_sub(usize::from(was_subscribed));
+        if self.open == 0 {
             self.set_away();
         }
     }
@@ -184,7 +186,7 @@ impl Sequence {
         self.seen.values_mut().for_each(Seen::set_away);
     }
 
-    /// The gaps whose grace is over; each is told once. `at`: the time now.
+    /// The gaps whose grace is over; each is returned once. `at`: the time now.
     pub fn due(&mut self, now: Instant, at: Timestamp) -> Vec<GapRecord> {
         let mut gaps = Vec::new();
         // An exchange whose clock is ahead stamps its next trade later than we would.
@@ -199,7 +201,7 @@ impl Sequence {
         gaps
     }
 
-    /// Every hole that was not told, when nothing will fill them any more.
+    /// Every hole that was not returned yet, when nothing will fill them any more.
     pub fn rest(&mut self) -> Vec<GapRecord> {
         let mut gaps = Vec::new();
         for (instrument, seen) in &mut self.seen {
@@ -220,19 +222,18 @@ impl Seen {
         instrument: Instrument,
         is_new: bool,
         now: Instant,
-        findings: &mut Findings,
+        noticed: &mut Noticed,
     ) {
         if is_new {
             self.repeats = None;
             return;
         }
-        findings.duplicates += 1;
+        noticed.duplicates += 1;
         let (since, count) = self.repeats.unwrap_or((now, 0));
         let count = count.saturating_add(1);
-        let (time, number) = REPEATS_MAX;
-        let is_due = count >= number && now >= since + time;
+        let is_due = count >= REPEATS_MIN && now >= since + REPEATS_TIME;
         if is_due {
-            findings.only_repeats.push(instrument);
+            noticed.only_repeats.push(instrument);
         }
         self.repeats = Some(if is_due { (now, 0) } else { (since, count) });
     }

@@ -1,12 +1,11 @@
-//! One symbol whose ids are unique and in no order: only the time in which no connection stood shows what may be missing.
+//! One symbol whose ids are unique and in no order: only the time in which no connection was open shows what may be missing.
 
 use std::collections::VecDeque;
 
 use rustc_hash::FxHashSet;
 
 use super::stamps::Moment;
-use crate::domain::{Instrument, Tick, Timestamp, TradeId};
-use crate::store::journal::{GapCause, GapRecord};
+use crate::domain::{GapCause, GapRecord, Instrument, Tick, TimeRange, Timestamp, TradeId};
 
 /// Ids remembered per symbol where their order proves nothing: more than any exchange sends again.
 pub(super) const RECENT_MAX: usize = 4_096;
@@ -77,8 +76,7 @@ impl Recent {
         Some(GapRecord {
             instrument,
             ids: None,
-            from: from.min(to),
-            to: from.max(to),
+            times: TimeRange::between(from, to),
             cause,
             seen_at,
         })

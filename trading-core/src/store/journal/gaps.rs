@@ -3,8 +3,7 @@
 use sqlx::PgPool;
 use tracing::warn;
 
-use super::GapRecord;
-use crate::domain::Instrument;
+use crate::domain::{GapCause, GapRecord, IdRange, Instrument};
 
 /// Open gaps of ids of one symbol. What goes beyond widens the newest of them: whoever repairs it asks for what of it is
 /// not stored.
@@ -42,10 +41,10 @@ pub(super) async fn write_gap(pool: &PgPool, gap: &GapRecord) -> Result<(), sqlx
     sqlx::query(if gap.ids.is_some() { by_ids } else { by_time })
         .bind(gap.instrument.exchange())
         .bind(gap.instrument.symbol().as_str())
-        .bind(gap.ids.map(|(first, _)| first.to_string()))
-        .bind(gap.ids.map(|(_, last)| last.to_string()))
-        .bind(gap.from.to_datetime())
-        .bind(gap.to.to_datetime())
+        .bind(gap.ids.map(|ids| ids.first().to_string()))
+        .bind(gap.ids.map(|ids| ids.last().to_string()))
+        .bind(gap.times.from.to_datetime())
+        .bind(gap.times.to.to_datetime())
         .bind(gap.cause.as_str())
         .execute(pool)
         .await
@@ -65,8 +64,8 @@ async fn lengthen(pool: &PgPool, gap: &GapRecord) -> Result<bool, sqlx::Error> {
     )
     .bind(gap.instrument.exchange())
     .bind(gap.instrument.symbol().as_str())
-    .bind(gap.from.to_datetime())
-    .bind(gap.to.to_datetime())
+    .bind(gap.times.from.to_datetime())
+    .bind(gap.times.to.to_datetime())
     .bind(gap.cause.as_str())
     .execute(pool)
     .await?;
@@ -74,11 +73,7 @@ async fn lengthen(pool: &PgPool, gap: &GapRecord) -> Result<bool, sqlx::Error> {
 }
 
 /// Makes the newest open gap of ids wider where a symbol has too many; `false`: it has not.
-async fn widen(
-    pool: &PgPool,
-    gap: &GapRecord,
-    (first, last): (u64, u64),
-) -> Result<bool, sqlx::Error> {
+async fn widen(pool: &PgPool, gap: &GapRecord, ids: IdRange) -> Result<bool, sqlx::Error> {
     let open: i64 = sqlx::query_scalar(
         "SELECT count(*) FROM tick_gaps \
          WHERE exchange = $1 AND symbol = $2 AND status = 'open' AND first_id IS NOT NULL",
@@ -108,11 +103,11 @@ async fn widen(
     )
     .bind(gap.instrument.exchange())
     .bind(gap.instrument.symbol().as_str())
-    .bind(first.to_string())
-    .bind(last.to_string())
-    .bind(gap.from.to_datetime())
-    .bind(gap.to.to_datetime())
-    .bind(super::GapCause::JumpedOften.as_str())
+    .bind(ids.first().to_string())
+    .bind(ids.last().to_string())
+    .bind(gap.times.from.to_datetime())
+    .bind(gap.times.to.to_datetime())
+    .bind(GapCause::JumpedOften.as_str())
     .bind(OPEN_MAX)
     .fetch_optional(pool)
     .await?;
@@ -123,7 +118,7 @@ async fn widen(
 pub(super) async fn retract_gap(
     pool: &PgPool,
     instrument: Instrument,
-    (first, last): (u64, u64),
+    ids: IdRange,
 ) -> Result<(), sqlx::Error> {
     let (exchange, symbol) = (instrument.exchange(), instrument.symbol().as_str());
     let mut transaction = pool.begin().await?;
@@ -134,21 +129,21 @@ pub(super) async fn retract_gap(
     )
     .bind(exchange)
     .bind(symbol)
-    .bind(first.to_string())
-    .bind(last.to_string())
+    .bind(ids.first().to_string())
+    .bind(ids.last().to_string())
     .fetch_all(&mut *transaction)
     .await?;
     for (id, begin) in rows {
         let begin = begin.parse::<u64>().unwrap_or_default();
         // The row becomes what is taken back of it; what lies below becomes a row of its own.
-        if begin < first {
+        if begin < ids.first() {
             sqlx::query(
                 "INSERT INTO tick_gaps (exchange, symbol, first_id, last_id, from_time, to_time, cause, opened_at) \
                  SELECT exchange, symbol, first_id, $2, from_time, to_time, cause, opened_at FROM tick_gaps WHERE id = $1 \
                  ON CONFLICT DO NOTHING",
             )
             .bind(id)
-            .bind((first - 1).to_string())
+            .bind((ids.first() - 1).to_string())
             .execute(&mut *transaction)
             .await?;
         }
@@ -160,7 +155,7 @@ pub(super) async fn retract_gap(
                  AND other.last_id = tick_gaps.last_id AND other.id <> $1)",
         )
         .bind(id)
-        .bind(begin.max(first).to_string())
+        .bind(begin.max(ids.first()).to_string())
         .bind(RETRACTED)
         .execute(&mut *transaction)
         .await?;

@@ -20,13 +20,12 @@ use tracing::{debug, info, warn};
 use super::postgres::remedy;
 use super::{Remedy, said, with_causes};
 use crate::domain::bounds::SESSION_REFRESH;
-use crate::domain::{HeldSince, Instrument, Timestamp};
+use crate::domain::{
+    GapRecord, HeldSince, IdRange, Instrument, SessionEnd, SessionStart, Timestamp,
+};
 pub use standing::{Standing, standing};
 use write::Key;
 pub use write::note_all_stored;
-
-/// How the reason begins with which a dead recorder's connections are closed.
-pub const WITHOUT_A_WORD: &str = "its recorder ended without a word";
 
 /// Gaps that may wait: an hour without a database in which every symbol of a large recorder loses some each minute.
 const GAPS_MAX: usize = 10_000;
@@ -42,38 +41,6 @@ const FRAMES_BYTES_MAX: usize = 1 << 20;
 const RETRY_DELAY: Duration = Duration::from_secs(5);
 /// Attempts that may fail when the recorder stops, before what is not written yet is dropped.
 const ATTEMPTS_AT_END_MAX: u32 = 2;
-/// How often the connections that stand are said to stand.
-const REFRESH_INTERVAL: Duration = SESSION_REFRESH;
-
-/// A connection to an exchange that stands.
-#[derive(Debug, Clone)]
-pub struct SessionStart {
-    /// The exchange's name.
-    pub exchange: &'static str,
-    /// The connection's name.
-    pub feed: String,
-    /// When it stood.
-    pub connected_at: Timestamp,
-    /// What it is to carry.
-    pub symbols: Vec<String>,
-}
-
-/// How a connection to an exchange ended, and what came over it.
-#[derive(Debug, Clone)]
-pub struct SessionEnd {
-    /// When it ended; of one that hung or broke, when its last frame came.
-    pub ended_at: Timestamp,
-    /// Why it ended.
-    pub reason: String,
-    /// Frames read.
-    pub frames: i64,
-    /// Ticks decoded, duplicates included.
-    pub ticks: i64,
-    /// Ticks that had been seen before.
-    pub duplicates: i64,
-    /// Frames that could not be read.
-    pub malformed: i64,
-}
 
 /// A connection that was noted: as long as this lives, its row is kept fresh.
 #[derive(Debug)]
@@ -137,63 +104,11 @@ fn kept(bytes: &[u8], most: usize) -> String {
     text
 }
 
-/// What shows that something is missing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum GapCause {
-    /// Of two trades in a row, the second's id is not the next.
-    Jumped,
-    /// It was traded between the last stored trade and the first after the start.
-    NotRunning,
-    /// The same, and another recorder carried the symbol then, which records still or was killed: what it held may come
-    /// yet.
-    NotStoredYet,
-    /// It was traded while no connection brought it.
-    NoConnection,
-    /// The exchange named a last trade that never came.
-    NamedLater,
-    /// So many ids in a row were not the next that they are told as one gap; some of its ids came.
-    JumpedOften,
-}
-
-impl GapCause {
-    /// As stored.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Jumped => "the ids jumped",
-            Self::NotRunning => "the recorder was not running",
-            Self::NotStoredYet => {
-                "another recorder records, or one was killed: what it held is not stored yet"
-            }
-            Self::NoConnection => "no connection",
-            Self::NamedLater => "a heartbeat named a later id",
-            Self::JumpedOften => "the ids jumped again and again",
-        }
-    }
-}
-
-/// Trades of a symbol that never came to us.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct GapRecord {
-    /// Whose.
-    pub instrument: Instrument,
-    /// The first and the last id that are missing; `None`: all of the time in between.
-    pub ids: Option<(u64, u64)>,
-    /// The exchange's time of the trade before it.
-    pub from: Timestamp,
-    /// The exchange's time of the trade after it, where there is one yet; else ours, when it was noticed.
-    pub to: Timestamp,
-    /// What shows it.
-    pub cause: GapCause,
-    /// When it was noticed.
-    pub seen_at: Timestamp,
-}
-
 #[derive(Debug)]
 enum Note {
     Gap(GapRecord),
     /// Ids that were listed, and were never traded.
-    Retracted(Instrument, (u64, u64)),
+    Retracted(Instrument, IdRange),
     Started(SessionStart, Weak<SessionStart>),
     Ended(Arc<SessionStart>, SessionEnd),
     /// With its part of the memory that frames may take, which it gives back when it is written or dropped.
@@ -251,7 +166,7 @@ pub fn journal(recorder: String) -> (Journal, JournalWriter) {
 }
 
 impl Journal {
-    /// Notes a connection that stands.
+    /// Notes a connection that was opened.
     pub fn session(&self, start: SessionStart) -> OpenSession {
         let start = Arc::new(start);
         let note = Note::Started(SessionStart::clone(&start), Arc::downgrade(&start));
@@ -270,7 +185,7 @@ impl Journal {
     }
 
     /// Takes back what was listed of these ids: they were never traded.
-    pub fn retract(&self, instrument: Instrument, ids: (u64, u64)) {
+    pub fn retract(&self, instrument: Instrument, ids: IdRange) {
         self.offer(&self.gaps, Note::Retracted(instrument, ids));
     }
 
@@ -306,7 +221,7 @@ impl JournalWriter {
 
     /// Writes until the last [`Journal`] has gone and every note is written or dropped.
     pub async fn run(mut self, pool: PgPool) {
-        let mut refresh = tokio::time::interval(REFRESH_INTERVAL);
+        let mut refresh = tokio::time::interval(SESSION_REFRESH);
         refresh.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let note = tokio::select! {
@@ -345,7 +260,7 @@ impl JournalWriter {
         }
     }
 
-    /// Keeps count of the connections that stand.
+    /// Keeps count of the open connections.
     fn remember(&mut self, note: &Note) {
         match note {
             Note::Started(start, alive) => self.open.push((Key::of(start), Weak::clone(alive))),
@@ -357,7 +272,7 @@ impl JournalWriter {
         }
     }
 
-    /// Says of the connections that stand that they do, and closes those of recorders that have died.
+    /// Notes that the open connections still live, and closes those of recorders that have died.
     async fn refresh(&mut self, pool: &PgPool) {
         // The end of one may have found the queue full.
         self.open.retain(|(_, alive)| alive.strong_count() > 0);

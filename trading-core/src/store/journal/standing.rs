@@ -1,4 +1,4 @@
-//! Whether somebody records into a database, by what recorders note there of their connections.
+//! Whether a recorder records into a database, by what recorders note there of their connections.
 
 use std::time::Duration;
 
@@ -10,11 +10,11 @@ use crate::domain::bounds::SESSION_DEAD;
 /// What the recorders of a database hold open.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Standing {
-    /// Connections to exchanges that stand.
+    /// Open connections to exchanges.
     pub connections: u32,
     /// Their exchanges, by name.
     pub exchanges: Vec<String>,
-    /// What came before so many seconds ago is stored, or in the spool of its recorder.
+    /// What came before this many seconds ago is stored, or in the spool of its recorder.
     pub stored_until_seconds: u64,
 }
 
@@ -26,7 +26,7 @@ impl Standing {
     }
 }
 
-/// The connections that stand, of all recorders together; `None`: there is none.
+/// The open connections, of all recorders together; `None`: there is none.
 ///
 /// # Errors
 ///

@@ -6,9 +6,9 @@ use sqlx::PgPool;
 use sqlx::types::chrono::{DateTime, Utc};
 
 use super::gaps::{retract_gap, write_gap};
-use super::{Note, QuarantinedFrame, SessionEnd, SessionStart, WITHOUT_A_WORD};
+use super::{Note, QuarantinedFrame};
 use crate::domain::bounds::SESSION_DEAD;
-use crate::domain::{APART_MICROS, HeldSince};
+use crate::domain::{APART_MICROS, ENDED_WITHOUT_A_WORD, HeldSince, SessionEnd, SessionStart};
 
 /// Different unreadable frames that are kept per exchange; of those kept already, repeats are counted for ever.
 const QUARANTINED_MAX: i64 = 8_192;
@@ -18,12 +18,10 @@ const QUARANTINED_BYTES_MAX: i64 = 64 * 1024 * 1024;
 const FRAME_BYTES_MAX: usize = 8 * 1024;
 /// Of what is wrong with it this much is kept, in bytes.
 const REASON_BYTES_MAX: usize = 200;
-/// Our clock may be ahead of the database's by so much: further it is corrected.
+/// Our clock may be ahead of the database's by this much: beyond it, it is corrected.
 const CLOCKS_APART: Duration = Duration::from_micros(APART_MICROS);
 /// From the socket to where it is counted as held, a tick needs less than this.
 const ON_ITS_WAY: Duration = Duration::from_secs(2);
-/// A recorder that has not refreshed its connections for so long is dead: six refreshes are missing.
-const DEAD_AFTER: Duration = SESSION_DEAD;
 
 /// Names a connection's row, together with the recorder.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -97,7 +95,7 @@ async fn write_session(
     .map(|_done| ())
 }
 
-/// Says that these connections stand, also of those that another recorder has taken for dead.
+/// Notes that these connections are open, also of those that another recorder has taken for dead.
 pub(super) async fn refresh_sessions<'a>(
     pool: &PgPool,
     recorder: &str,
@@ -151,10 +149,10 @@ pub async fn note_all_stored(pool: &PgPool, recorder: &str) -> Result<(), sqlx::
 
 /// What of the past may be in memory only.
 fn not_stored(held: &HeldSince) -> Duration {
-    Duration::from_micros(held.age_micros().unsigned_abs()) + ON_ITS_WAY
+    held.age() + ON_ITS_WAY
 }
 
-/// Closes the connections of every recorder that has died, and says how many.
+/// Closes the connections of every recorder that has died, and answers how many.
 pub(super) async fn close_dead_sessions(pool: &PgPool) -> Result<u64, sqlx::Error> {
     sqlx::query(
         "UPDATE feed_sessions SET ended_at = now(), \
@@ -162,8 +160,8 @@ pub(super) async fn close_dead_sessions(pool: &PgPool) -> Result<u64, sqlx::Erro
                  || to_char(seen_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS') || ' UTC' \
          WHERE ended_at IS NULL AND seen_at < now() - $1",
     )
-    .bind(DEAD_AFTER)
-    .bind(WITHOUT_A_WORD)
+    .bind(SESSION_DEAD)
+    .bind(ENDED_WITHOUT_A_WORD)
     .execute(pool)
     .await
     .map(|done| done.rows_affected())
@@ -194,7 +192,7 @@ async fn write_frame(pool: &PgPool, frame: &QuarantinedFrame) -> Result<(), sqlx
     .map(|_done| ())
 }
 
-/// A text up to so many bytes, without half a character at its end.
+/// A text up to `bytes_max` bytes, without half a character at its end.
 fn begin_of(text: &str, bytes_max: usize) -> &str {
     text.get(..text.floor_char_boundary(bytes_max)).unwrap_or_default()
 }

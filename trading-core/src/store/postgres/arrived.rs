@@ -3,8 +3,7 @@
 use sqlx::PgPool;
 use sqlx::types::chrono::{DateTime, Utc};
 
-use super::LastStored;
-use crate::domain::{Instrument, Timestamp, TradeId};
+use crate::domain::{Instrument, LastStored, Timestamp, TradeId};
 
 /// A trade that is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]

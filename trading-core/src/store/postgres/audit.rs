@@ -9,12 +9,12 @@ use sqlx::{PgConnection, PgPool};
 use tracing::debug;
 
 use super::gaps::number;
-use crate::domain::{Instrument, Timestamp};
+use crate::domain::{GapCause, IdRange, Instrument, TimeRange, Timestamp};
 
 /// Exchange time that one step looks through, from the first trade of it.
 const STEP: TimeDelta = TimeDelta::minutes(10);
 /// Jumps that one step names; the next step begins after the last of them.
-const HOLES_MAX: i64 = 1_000;
+const JUMPS_MAX: i64 = 1_000;
 /// Ids that go back although the trade is this much younger: the exchange counts anew.
 const RESET_MIN: TimeDelta = TimeDelta::seconds(60);
 
@@ -27,20 +27,20 @@ pub struct Mark {
     pub time: Timestamp,
 }
 
-/// Ids between two stored trades.
+/// Ids between two stored trades whose ids are not consecutive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Hole {
-    /// The first and the last.
-    pub ids: (u64, u64),
-    /// Exchange times of the two trades.
-    pub times: (Timestamp, Timestamp),
+pub struct Jump {
+    /// The ids that were jumped over.
+    pub ids: IdRange,
+    /// From the exchange time of the trade before it to that of the trade after it.
+    pub times: TimeRange,
 }
 
 /// What one step found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AuditStep {
-    /// Jumps of the ids, in order of time: some may be filled by trades that are stamped out of order.
-    pub holes: Vec<Hole>,
+    /// In order of time: some may be filled by trades that are stamped out of order.
+    pub jumps: Vec<Jump>,
     /// Where the next step begins.
     pub next: Mark,
 }
@@ -49,7 +49,7 @@ pub struct AuditStep {
 const OPEN_MAX: i64 = 10_000;
 /// Ids further above the one before than this are where the count goes on only if others are near them.
 const JUMP_MAX: i64 = 1_000;
-/// So many others: as many as make a feed follow a count that jumped.
+/// The number of others: as many as make a feed follow a count that jumped.
 const NEAR_MIN: i64 = 3;
 /// How far above it they may be.
 const NEAR_IDS: i64 = NEAR_MIN * JUMP_MAX;
@@ -138,9 +138,9 @@ pub async fn audit_step(
             None => break rows,
         }
     };
-    let holes = rows.iter().filter_map(hole).collect();
+    let jumps = rows.iter().filter_map(jump).collect();
     if let Some(next) = rows.last().and_then(|(_, _, id, time)| mark(*id, *time)) {
-        return Ok(Some(AuditStep { holes, next }));
+        return Ok(Some(AuditStep { jumps, next }));
     }
     // Nothing but lower ids: strays, or an exchange that counts anew.
     let reset_at = from.time.to_datetime() + RESET_MIN;
@@ -151,7 +151,7 @@ pub async fn audit_step(
         _ => None,
     };
     let skipped = instant(end).filter(|end| *end < until).map(|time| Mark { id: from.id, time });
-    Ok(anew.or(skipped).map(|next| AuditStep { holes, next }))
+    Ok(anew.or(skipped).map(|next| AuditStep { jumps, next }))
 }
 
 /// The jumps of the stored ids after `from`, and the last of them; those at and near these strays are left out.
@@ -179,7 +179,7 @@ async fn jumps(
         .bind(from.time.to_datetime())
         .bind(end)
         .bind(i64::try_from(from.id).unwrap_or(i64::MAX))
-        .bind(HOLES_MAX)
+        .bind(JUMPS_MAX)
         .bind(strays)
         .bind(NEAR_IDS)
         .fetch_all(pool)
@@ -218,7 +218,7 @@ async fn first_stray(
     Ok(None)
 }
 
-/// The ids from `first` to `last` of a symbol that are listed as missing, or as explained.
+/// The ranges of a symbol that touch these ids and are listed as missing, or as explained.
 ///
 /// # Errors
 ///
@@ -226,8 +226,8 @@ async fn first_stray(
 pub async fn listed(
     pool: &PgPool,
     instrument: Instrument,
-    (first, last): (u64, u64),
-) -> Result<Vec<(u64, u64)>, sqlx::Error> {
+    ids: IdRange,
+) -> Result<Vec<IdRange>, sqlx::Error> {
     let rows: Vec<(String, String)> = sqlx::query_as(
         "SELECT first_id, last_id FROM tick_gaps \
          WHERE exchange = $1 AND symbol = $2 AND status <> 'repaired' \
@@ -236,13 +236,13 @@ pub async fn listed(
     )
     .bind(instrument.exchange())
     .bind(instrument.symbol().as_str())
-    .bind(i64::try_from(first).unwrap_or(i64::MAX))
-    .bind(i64::try_from(last).unwrap_or(i64::MAX))
+    .bind(i64::try_from(ids.first()).unwrap_or(i64::MAX))
+    .bind(i64::try_from(ids.last()).unwrap_or(i64::MAX))
     .fetch_all(pool)
     .await?;
     Ok(rows
         .into_iter()
-        .filter_map(|(first, last)| Some((first.parse().ok()?, last.parse().ok()?)))
+        .filter_map(|(first, last)| IdRange::new(first.parse().ok()?, last.parse().ok()?))
         .collect())
 }
 
@@ -255,25 +255,24 @@ pub async fn listed(
 pub async fn note_audit(
     pool: &PgPool,
     instrument: Instrument,
-    found: &[Hole],
+    found: &[Jump],
     until: Mark,
 ) -> Result<(), sqlx::Error> {
     let mut transaction = pool.begin().await?;
     let found = match found {
         [first, .., last] if count_open(&mut transaction, instrument).await? >= OPEN_MAX => {
-            let times = (first.times.0, last.times.1);
-            &[Hole { ids: (first.ids.0, last.ids.1), times }][..]
+            &[Jump { ids: first.ids.hull(last.ids), times: first.times.hull(last.times) }][..]
         }
         found => found,
     };
     if !found.is_empty() {
-        let first: Vec<_> = found.iter().map(|hole| hole.ids.0.to_string()).collect();
-        let last: Vec<_> = found.iter().map(|hole| hole.ids.1.to_string()).collect();
-        let from: Vec<_> = found.iter().map(|hole| hole.times.0.to_datetime()).collect();
-        let to: Vec<_> = found.iter().map(|hole| hole.times.1.to_datetime()).collect();
+        let first: Vec<_> = found.iter().map(|jump| jump.ids.first().to_string()).collect();
+        let last: Vec<_> = found.iter().map(|jump| jump.ids.last().to_string()).collect();
+        let from: Vec<_> = found.iter().map(|jump| jump.times.from.to_datetime()).collect();
+        let to: Vec<_> = found.iter().map(|jump| jump.times.to.to_datetime()).collect();
         sqlx::query(
             "INSERT INTO tick_gaps (exchange, symbol, first_id, last_id, from_time, to_time, cause) \
-             SELECT $1, $2, first_id, last_id, from_time, to_time, 'found missing in the database' \
+             SELECT $1, $2, first_id, last_id, from_time, to_time, $7 \
              FROM unnest($3::text[], $4::text[], $5::timestamptz[], $6::timestamptz[]) \
                  AS found (first_id, last_id, from_time, to_time) \
              ON CONFLICT (exchange, symbol, first_id, last_id) WHERE first_id IS NOT NULL \
@@ -287,6 +286,7 @@ pub async fn note_audit(
         .bind(last)
         .bind(from)
         .bind(to)
+        .bind(GapCause::NotInDatabase.as_str())
         .execute(&mut *transaction)
         .await?;
     }
@@ -352,10 +352,7 @@ fn mark(id: i64, time: DateTime<Utc>) -> Option<Mark> {
     Some(Mark { id: u64::try_from(id).ok()?, time: instant(time)? })
 }
 
-fn hole((before, time_before, id, time): &Row) -> Option<Hole> {
-    let first = u64::try_from(before + 1).ok()?;
-    let last = u64::try_from(id - 1).ok()?;
-    let times = (instant(*time_before)?, instant(*time)?);
-    (first <= last)
-        .then_some(Hole { ids: (first, last), times: (times.0.min(times.1), times.1.max(times.0)) })
+fn jump((before, time_before, id, time): &Row) -> Option<Jump> {
+    let ids = IdRange::new(u64::try_from(before + 1).ok()?, u64::try_from(id - 1).ok()?)?;
+    Some(Jump { ids, times: TimeRange::between(instant(*time_before)?, instant(*time)?) })
 }

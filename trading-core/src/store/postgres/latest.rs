@@ -8,10 +8,11 @@ use sqlx::PgPool;
 use sqlx::types::chrono::{DateTime, Utc};
 
 use crate::domain::bounds::SESSION_DEAD;
-use crate::domain::{Instrument, Timestamp, TradeId};
-use crate::store::journal::{GapCause, WITHOUT_A_WORD};
+use crate::domain::{
+    ENDED_WITHOUT_A_WORD, GapCause, IdRange, Instrument, LastStored, Timestamp, TradeId,
+};
 
-/// An exchange of which a trade that was made so lately is stored is being recorded. Trades come to the table within a
+/// An exchange is being recorded where a trade is stored that was made this short a time ago. Trades come to the table within a
 /// second or so.
 const RECORDED_NOW: Duration = Duration::from_secs(3);
 /// What a recorder of an earlier version, which noted nothing, may have held with its usual settings.
@@ -27,25 +28,8 @@ const PARTITIONS_MAX: i64 = 3_000;
 const SYMBOLS_AT_ONCE: usize = 100;
 /// Ids further apart than this do not support each other.
 const NEAR: u64 = 1_000;
-/// So many ids near each other are no mistake.
+/// At least this many ids near each other are no mistake.
 const SURE: usize = 3;
-
-/// Where the stored trades of a symbol end.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LastStored {
-    /// Whose.
-    pub instrument: Instrument,
-    /// The last id of where its count was.
-    pub trade_id: TradeId,
-    /// The exchange's time of it, no later than its receipt allows.
-    pub exchange_at: Timestamp,
-    /// When the youngest of its trades was made, whatever their ids.
-    pub until: Timestamp,
-    /// Ids that are listed as missing, in order: the first and the last of each range.
-    pub missing: Vec<(u64, u64)>,
-    /// Whether a recorder carries it, or one that was killed did: what it took after this may not be stored yet.
-    pub is_carried: bool,
-}
 
 /// A stored trade, and when it was made: no later than it was received.
 #[derive(Debug, Clone)]
@@ -113,8 +97,7 @@ impl Carriers {
         newest: Option<Timestamp>,
     ) -> bool {
         let name = (instrument.exchange().to_owned(), instrument.symbol().as_str().to_owned());
-        let lately = i64::try_from(RECORDED_NOW.as_micros()).unwrap_or(i64::MAX);
-        let is_recorded = newest.is_some_and(|newest| newest >= self.now.plus_micros(-lately));
+        let is_recorded = newest.is_some_and(|newest| newest >= self.now - RECORDED_NOW);
         // Between two signs of life, which are ten seconds apart, nothing else shows that a recorder lives.
         self.seen.get(&name).is_some_and(|seen| *seen > after || is_recorded)
     }
@@ -218,7 +201,7 @@ async fn newest_between(
 async fn missing(
     pool: &PgPool,
     instruments: &[Instrument],
-) -> Result<FxHashMap<Instrument, Vec<(u64, u64)>>, sqlx::Error> {
+) -> Result<FxHashMap<Instrument, Vec<IdRange>>, sqlx::Error> {
     let (by_name, exchanges, symbols) = names(instruments);
     let rows: Vec<(String, String, String, String)> = sqlx::query_as(
         "SELECT wanted.exchange, wanted.symbol, gap.first_id, gap.last_id \
@@ -235,11 +218,11 @@ async fn missing(
     .bind(ROWS)
     .fetch_all(pool)
     .await?;
-    let mut found: FxHashMap<Instrument, Vec<(u64, u64)>> = FxHashMap::default();
+    let mut found: FxHashMap<Instrument, Vec<IdRange>> = FxHashMap::default();
     for (exchange, symbol, first, last) in rows {
         let instrument = by_name.get(&(exchange.as_str(), symbol.as_str()));
         if let (Some(instrument), Ok(first), Ok(last)) = (instrument, first.parse(), last.parse()) {
-            found.entry(*instrument).or_default().push((first, last));
+            found.entry(*instrument).or_default().push(IdRange::between(first, last));
         }
     }
     Ok(found)
@@ -257,11 +240,7 @@ fn names(instruments: &[Instrument]) -> Names<'_> {
 }
 
 /// Where a symbol ends, by its newest rows.
-fn end_of(
-    instrument: Instrument,
-    rows: &[Row],
-    mut missing: Vec<(u64, u64)>,
-) -> Option<LastStored> {
+fn end_of(instrument: Instrument, rows: &[Row], mut missing: Vec<IdRange>) -> Option<LastStored> {
     let youngest = rows.iter().max_by_key(|row| row.at)?;
     let mut numbered: Vec<(u64, Timestamp)> =
         rows.iter().filter_map(|row| Some((row.number?, row.at))).collect();
@@ -280,9 +259,9 @@ fn end_of(
     let at = count.and_then(|cluster| cluster.iter().map(|(_, at)| *at).max());
     missing.sort_unstable();
     missing.dedup_by(|next, before| {
-        let overlap = next.0 <= before.1;
+        let overlap = next.intersect(*before).is_some();
         if overlap {
-            before.1 = before.1.max(next.1);
+            *before = before.hull(*next);
         }
         overlap
     });
@@ -320,7 +299,7 @@ pub async fn in_doubt_since(
          GROUP BY symbol",
     )
     .bind(exchange)
-    .bind(WITHOUT_A_WORD)
+    .bind(ENDED_WITHOUT_A_WORD)
     .bind(lag)
     .bind(UNNOTED)
     .fetch_all(pool)

@@ -56,17 +56,15 @@ use tokio::time::Instant;
 
 pub use arrived::{StoredTrade, first_received, last_received};
 pub use audit::{
-    AuditStep, Hole, Mark, audit_step, checked_until, first_stored, listed, look_again, note_audit,
+    AuditStep, Jump, Mark, audit_step, checked_until, first_stored, listed, look_again, note_audit,
 };
 pub use connections::{is_local_socket, is_on_this_machine};
 pub use gaps::{
-    Carried, GapScope, GapStatus, Gaps, LEASE, ListedGap, OpenGap, Part, ask_again, count_gaps,
-    database_time, exchanges_with_work, list_gaps, release_held, remove_doubles, retry_delay,
-    waiting_gaps,
+    Carried, GapScope, Gaps, LEASE, ListedGap, ask_again, count_gaps, database_time,
+    exchanges_with_work, list_gaps, release_held, remove_doubles, retry_delay, waiting_gaps,
 };
 pub use latest::{
-    Carriers, LastStored, carriers, in_doubt_since, last_stored, list_time_until_now,
-    not_stored_for,
+    Carriers, carriers, in_doubt_since, last_stored, list_time_until_now, not_stored_for,
 };
 pub use maintenance::{MaintenanceError, Schema, schema, upsert_instruments};
 pub use migrate::{LockHolder, lock_holder, migrate, migrate_within};

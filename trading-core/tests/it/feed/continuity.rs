@@ -4,9 +4,8 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use sqlx::PgPool;
-use trading_core::domain::{Instrument, Timestamp, TradeId};
+use trading_core::domain::{Instrument, LastStored, Timestamp, TradeId};
 use trading_core::exchange::{Bybit, Coinbase, Exchange, IdRule, Kraken, all};
-use trading_core::store::postgres::LastStored;
 
 use super::{Server, World, gaps};
 use crate::support::postgres::migrated;

@@ -10,13 +10,13 @@ use std::time::Duration;
 use sqlx::Executor as _;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
-use trading_core::domain::Timestamp;
+use trading_core::domain::{GapPart, GapStatus, IdRange, Timestamp};
 use trading_core::exchange::{self, Exchange, IdRule};
 use trading_core::pipeline::Spooling;
 use trading_core::simulator::{
     Action, RestFault, RestLimit, RestLimits, SimulatorOptions, Switches, Target, Venue,
 };
-use trading_core::store::postgres::{GapScope, GapStatus, Gaps, Part};
+use trading_core::store::postgres::{GapScope, Gaps};
 use trading_core::store::spool::Spool;
 
 use crate::support::place::{Place, options};
@@ -282,15 +282,19 @@ async fn what_came_of_a_gap_is_written_by_who_holds_it_and_replaces_what_was_kno
     };
     let gaps = |name: &str| Gaps::new(place.pool().clone(), name.to_owned());
     let gap = gaps("one").claim(&scope).await.unwrap().unwrap();
-    assert_eq!(gap.ids, Some((1_000, 1_099)));
+    assert_eq!(gap.ids, IdRange::new(1_000, 1_099));
     let other = gaps("two").claim(&scope).await.unwrap().unwrap();
-    assert_eq!(other.ids, Some((1_050, 1_099)));
+    assert_eq!(other.ids, IdRange::new(1_050, 1_099));
     assert!(gaps("three").claim(&scope).await.unwrap().is_none(), "each is somebody's");
 
-    let part =
-        |ids, status| Part { ids: Some(ids), times: gap.times, status, note: None, attempts: 0 };
-    let parts =
-        [part((1_000, 1_049), GapStatus::Repaired), part((1_050, 1_099), GapStatus::NotALoss)];
+    let part = |first, last, status| GapPart {
+        ids: IdRange::new(first, last),
+        times: gap.times,
+        status,
+        note: None,
+        attempts: 0,
+    };
+    let parts = [part(1_000, 1_049, GapStatus::Repaired), part(1_050, 1_099, GapStatus::NotALoss)];
     assert!(!gaps("two").settle(&gap, &parts).await.unwrap(), "not the holder");
     assert!(gaps("one").settle(&gap, &parts).await.unwrap());
     assert!(!gaps("one").settle(&gap, &parts).await.unwrap(), "settled already");

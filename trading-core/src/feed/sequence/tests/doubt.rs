@@ -8,9 +8,9 @@ fn one_bogus_id_moves_nothing_and_leaves_no_gap() {
         let mut world = World::counting();
         world.pass(1_000..=1_010, 1);
         let mut ticks = vec![tick(bogus, 1)];
-        let findings = world.admit(&mut ticks);
+        let noticed = world.admit(&mut ticks);
         assert_eq!(ids(&ticks), [bogus], "the trade itself is kept");
-        assert_eq!(findings.ahead, [(bitcoin(), 1_010, bogus)]);
+        assert_eq!(noticed.ahead, [(bitcoin(), 1_010, bogus)]);
         assert_eq!(world.pass([bogus], 1), [0; 0], "once");
         assert_eq!(world.pass(1_011..=1_030, 2), (1_011..=1_030).collect::<Vec<_>>());
         assert_eq!(world.wait(UNFOLLOWED_MAX * 2, 99), []);
@@ -28,8 +28,8 @@ fn a_bogus_id_that_nothing_follows_for_long_is_a_gap_until_the_old_count_goes_on
     assert_eq!(world.wait(UNFOLLOWED_MAX, 40), [told]);
     assert_eq!(world.wait(UNFOLLOWED_MAX, 80), [], "once");
     let mut ticks: Vec<_> = (11..=13).map(|id| tick(id, 90)).collect();
-    let findings = world.admit(&mut ticks);
-    assert_eq!(findings.retracted, [(bitcoin(), (11, 4_999_999))]);
+    let noticed = world.admit(&mut ticks);
+    assert_eq!(noticed.retracted, [(bitcoin(), IdRange::between(11, 4_999_999))]);
     assert_eq!(world.sequence.rest(), []);
 }
 
@@ -60,9 +60,9 @@ fn a_run_of_bogus_ids_is_left_again_when_the_trades_go_on_below_it() {
     let told = world.wait(GRACE, 3);
     assert_eq!(told, [gap(Some((11, u64::MAX - 6)), 1, 2, GapCause::Jumped, 2)]);
     let mut ticks: Vec<_> = (11..=40).map(|id| tick(id, 4)).collect();
-    let findings = world.admit(&mut ticks);
+    let noticed = world.admit(&mut ticks);
     assert_eq!(ticks.len(), 30, "none of them is lost");
-    assert_eq!(findings.retracted, [(bitcoin(), (19, u64::MAX - 6))]);
+    assert_eq!(noticed.retracted, [(bitcoin(), IdRange::between(19, u64::MAX - 6))]);
     assert_eq!(world.pass([41, 43, 40], 5), [41, 43]);
     assert_eq!(world.wait(GRACE, 9), [gap(Some((42, 42)), 5, 5, GapCause::Jumped, 5)]);
 }
@@ -97,7 +97,10 @@ fn a_time_that_cannot_be_true_moves_nothing_and_the_trade_is_sent_on() {
             world.sequence.record_ended(true);
             world.subscribe();
             let gaps = world.admit(&mut vec![tick(13, 10 * DAY + 5)]).gaps;
-            assert!(gaps.iter().all(|gap| gap.from >= at(10 * DAY) && gap.to <= at(10 * DAY + 5)));
+            assert!(
+                gaps.iter()
+                    .all(|gap| gap.times.from >= at(10 * DAY) && gap.times.to <= at(10 * DAY + 5))
+            );
         }
     }
 }
@@ -128,7 +131,10 @@ fn a_stamp_of_the_future_or_the_far_past_moves_no_gap() {
                 for gap in gaps {
                     let begins = at(now + 28)..=at(now + if is_last { 30 } else { 31 });
                     let ends = at(now + 39)..=at(now + 41);
-                    assert!(begins.contains(&gap.from) && ends.contains(&gap.to), "{gap:?}");
+                    assert!(
+                        begins.contains(&gap.times.from) && ends.contains(&gap.times.to),
+                        "{gap:?}"
+                    );
                 }
             }
         }
@@ -137,7 +143,10 @@ fn a_stamp_of_the_future_or_the_far_past_moves_no_gap() {
 
 #[test]
 fn ids_that_are_listed_as_missing_are_taken_after_a_start_and_not_told_again() {
-    let last = LastStored { missing: vec![(90, 94), (200, 300)], ..stored(100, 1) };
+    let last = LastStored {
+        missing: vec![IdRange::between(90, 94), IdRange::between(200, 300)],
+        ..stored(100, 1)
+    };
     let mut world = World::new(IdRule::Consecutive, &[last]);
     assert_eq!(world.pass([92, 95, 92], 1), [92]);
     assert_eq!(world.wait(GRACE, 9), []);
@@ -164,27 +173,27 @@ fn what_a_heartbeat_names_counts_when_the_next_ones_agree() {
         |world: &mut World, id| world.sequence.record_named(bitcoin(), id, world.now, at(2));
     let beats = [129, 1_000_000_000_000_000, 129, 129, 0, 129, 700, 129, 129];
     for id in beats {
-        assert_eq!(named(&mut world, id), Findings::default());
+        assert_eq!(named(&mut world, id), Noticed::default());
         assert_eq!(world.wait(GRACE * 2, 3), []);
     }
     assert_eq!(world.pass([130, 131], 3), [130, 131]);
     // One that says so again and again is believed, and may take it back.
     let told: Vec<_> = (0..6)
         .flat_map(|_| {
-            assert_eq!(named(&mut world, 1_000_000), Findings::default());
+            assert_eq!(named(&mut world, 1_000_000), Noticed::default());
             world.wait(GRACE, 4)
         })
         .collect();
     assert_eq!(told, [gap(Some((132, 1_000_000)), 3, 2, GapCause::NamedLater, 2)].map(swapped));
-    assert_eq!(named(&mut world, 133), Findings::default());
-    assert_eq!(named(&mut world, 133).retracted, [(bitcoin(), (134, 1_000_000))]);
+    assert_eq!(named(&mut world, 133), Noticed::default());
+    assert_eq!(named(&mut world, 133).retracted, [(bitcoin(), IdRange::between(134, 1_000_000))]);
     assert_eq!(world.pass([132, 133, 134], 5), [132, 133, 134]);
     assert_eq!(world.sequence.rest(), []);
 }
 
 /// With the earlier time first.
 fn swapped(gap: GapRecord) -> GapRecord {
-    GapRecord { from: gap.from.min(gap.to), to: gap.from.max(gap.to), ..gap }
+    GapRecord { times: TimeRange::between(gap.times.from, gap.times.to), ..gap }
 }
 
 proptest! {
@@ -216,10 +225,10 @@ proptest! {
                 _ => { sent.insert(next); vec![tick(next, second)] }
             };
             next += u64::from(!matches!(kind, 1 | 3));
-            let findings = world.admit(&mut ticks);
+            let noticed = world.admit(&mut ticks);
             passed.extend(ids(&ticks));
-            told.extend(findings.gaps);
-            taken_back.extend(findings.retracted.into_iter().map(|(_, ids)| ids));
+            told.extend(noticed.gaps);
+            taken_back.extend(noticed.retracted.into_iter().map(|(_, ids)| ids));
             told.extend(world.sequence.due(world.now, at(second)));
         }
         told.extend(world.sequence.rest());
@@ -227,12 +236,12 @@ proptest! {
         let mut ticks = vec![tick(next - 1, second), tick(next, second + 1)];
         world.admit(&mut ticks);
         prop_assert_eq!(ids(&ticks), [next]);
-        let missing: Vec<(u64, u64)> = told.iter().filter_map(|gap| gap.ids).collect();
-        let is_told = |id: u64| missing.iter().any(|(a, b)| (*a..=*b).contains(&id));
-        let is_back = |id: u64| taken_back.iter().any(|(a, b)| (*a..=*b).contains(&id));
+        let missing: Vec<IdRange> = told.iter().filter_map(|gap| gap.ids).collect();
+        let is_told = |id: u64| missing.iter().any(|ids| ids.contains(id));
+        let is_back = |id: u64| taken_back.iter().any(|ids: &IdRange| ids.contains(id));
         prop_assert!(lost.iter().all(|id| is_told(*id)), "{:?} of {:?}", missing, lost);
-        for (first, last) in &missing {
-            prop_assert!(*last < next || is_back(*last), "{} to {} stays, and {} is next", first, last, next);
+        for ids in &missing {
+            prop_assert!(ids.last() < next || is_back(ids.last()), "{} stays, and {} is next", ids, next);
         }
     }
 }
@@ -244,12 +253,12 @@ fn a_heartbeat_that_names_what_was_seen_far_above_opens_no_gap_the_wrong_way_rou
     // Not followed yet: more than a thousand ids further.
     world.pass([5_000], 2);
     for second in 3..=9 {
-        let findings = world.sequence.record_named(bitcoin(), 5_000, world.now, at(second));
-        assert_eq!(findings.retracted, []);
+        let noticed = world.sequence.record_named(bitcoin(), 5_000, world.now, at(second));
+        assert_eq!(noticed.retracted, []);
     }
     let told = world.wait(UNFOLLOWED_MAX * 2, 99);
     let ranges: Vec<_> = told.iter().filter_map(|gap| gap.ids).collect();
-    assert_eq!(ranges, [(1_001, 4_999)]);
+    assert_eq!(ranges, [IdRange::between(1_001, 4_999)]);
     assert_eq!(world.pass([5_000], 2), [0; 0]);
     assert_eq!(world.pass([5_001], 99), [5_001]);
 }

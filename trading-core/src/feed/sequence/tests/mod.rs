@@ -5,10 +5,10 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 
 use super::count::{CONFIRM_AHEAD, CONFIRM_BEHIND, UNFOLLOWED_MAX};
-use super::holes::{GRACE, HOLES_MAX, TOLD_MAX};
+use super::holes::{GRACE, HOLES_MAX, LISTED_MAX};
 use super::recent::RECENT_MAX;
 use super::*;
-use crate::domain::{Side, Source, TradeId};
+use crate::domain::{Side, Source, TimeRange, TradeId};
 
 fn bitcoin() -> Instrument {
     Instrument::intern("kraken", &"BTCUSD".parse().unwrap()).unwrap()
@@ -37,7 +37,13 @@ fn ids(ticks: &[Tick]) -> Vec<u64> {
 
 fn gap(ids: Option<(u64, u64)>, from: i64, to: i64, cause: GapCause, seen_at: i64) -> GapRecord {
     let instrument = bitcoin();
-    GapRecord { instrument, ids, from: at(from), to: at(to), cause, seen_at: at(seen_at) }
+    GapRecord {
+        instrument,
+        ids: ids.map(|(first, last)| IdRange::between(first, last)),
+        times: TimeRange::new(at(from), at(to)),
+        cause,
+        seen_at: at(seen_at),
+    }
 }
 
 fn stored(id: u64, second: i64) -> LastStored {
@@ -66,7 +72,7 @@ impl World {
         Self::new(IdRule::Consecutive, &[])
     }
 
-    fn admit(&mut self, ticks: &mut Vec<Tick>) -> Findings {
+    fn admit(&mut self, ticks: &mut Vec<Tick>) -> Noticed {
         self.sequence.admit(ticks, self.now)
     }
 
@@ -93,9 +99,9 @@ fn a_snapshot_after_a_reconnect_brings_only_what_is_new() {
     let mut world = World::counting();
     world.pass(100..=110, 1);
     let mut snapshot: Vec<_> = (95..=115).map(|id| tick(id, 1)).collect();
-    let findings = world.admit(&mut snapshot);
+    let noticed = world.admit(&mut snapshot);
     assert_eq!(ids(&snapshot), [111, 112, 113, 114, 115]);
-    assert_eq!(findings, Findings { duplicates: 16, ..Findings::default() });
+    assert_eq!(noticed, Noticed { duplicates: 16, ..Noticed::default() });
 }
 
 #[test]
@@ -171,12 +177,12 @@ fn a_flood_of_holes_is_told_in_a_few_gaps_that_cover_all_of_it() {
     }
     told.extend(world.sequence.rest());
     assert!(told.len() < 40, "{} gaps", told.len());
-    let mut covered: Vec<(u64, u64)> = told.iter().filter_map(|gap| gap.ids).collect();
+    let mut covered: Vec<IdRange> = told.iter().filter_map(|gap| gap.ids).collect();
     covered.sort_unstable();
     let mut next = 1;
-    for (first, last) in covered {
-        assert!(first <= next, "{next} to {first} are not told");
-        next = next.max(last + 2);
+    for ids in covered {
+        assert!(ids.first() <= next, "{next} to {ids} are not listed");
+        next = next.max(ids.last() + 2);
     }
     assert!(next > id - 2, "up to {next} of {id}");
 }
@@ -191,7 +197,7 @@ fn a_hole_that_falls_apart_takes_no_more_room_than_there_is() {
     assert_eq!(every_other.len(), HOLES_MAX + 3);
     let told = world.sequence.rest();
     let told: BTreeSet<u64> =
-        told.iter().filter_map(|gap| gap.ids).flat_map(|(a, b)| a..=b).collect();
+        told.iter().filter_map(|gap| gap.ids).flat_map(|ids| ids.first()..=ids.last()).collect();
     let came: BTreeSet<u64> = ids(&every_other).into_iter().collect();
     assert!((1..holes * 4).all(|id| came.contains(&id) || told.contains(&id)), "all of it is told");
 }
@@ -202,7 +208,7 @@ fn the_largest_id_there_can_be_breaks_nothing() {
     let last = [u64::MAX - 1, u64::MAX, u64::MAX, 0];
     assert_eq!(world.pass(last, 1), [u64::MAX - 1, u64::MAX]);
     let named = world.sequence.record_named(bitcoin(), u64::MAX, world.now, at(1));
-    assert_eq!(named, Findings::default());
+    assert_eq!(named, Noticed::default());
 }
 
 #[test]
@@ -216,13 +222,13 @@ fn an_exchange_that_counts_anew_loses_no_trade_and_what_was_missing_is_told() {
         let count = u64::try_from(CONFIRM_BEHIND).unwrap();
         assert_eq!(world.pass(1..count, 2), (1..count).collect::<Vec<_>>(), "sent on in doubt");
         let mut ticks = vec![tick(count, 2), tick(count + 1, 2)];
-        let findings = world.admit(&mut ticks);
+        let noticed = world.admit(&mut ticks);
         assert_eq!(ids(&ticks), [count, count + 1]);
-        assert_eq!(findings.resets, [bitcoin()]);
+        assert_eq!(noticed.resets, [bitcoin()]);
         let cause = if stored_at.is_some() { GapCause::NotRunning } else { GapCause::Jumped };
-        assert_eq!(findings.gaps.len(), 1);
-        assert_eq!(findings.gaps[0].ids, Some((old + 1, old + 1)));
-        assert!(findings.gaps[0].cause == cause || stored_at.is_some());
+        assert_eq!(noticed.gaps.len(), 1);
+        assert_eq!(noticed.gaps[0].ids, Some(IdRange::one(old + 1)));
+        assert!(noticed.gaps[0].cause == cause || stored_at.is_some());
         assert_eq!(world.sequence.rest(), []);
         // The new count is one like any other.
         assert_eq!(world.pass([count], 2), [0; 0]);
@@ -238,10 +244,10 @@ fn trades_of_a_new_count_that_were_taken_for_repeats_are_told() {
     // Of the same moment as the last trade: nothing shows yet that they are none of the old ones.
     assert_eq!(world.pass(1..=3, 5), [0; 0]);
     let mut ticks: Vec<_> = (4..=20).map(|id| tick(id, 6)).collect();
-    let findings = world.admit(&mut ticks);
+    let noticed = world.admit(&mut ticks);
     assert_eq!(ticks.len(), 17);
-    assert_eq!(findings.gaps, [gap(Some((1, 3)), 5, 6, GapCause::Jumped, 6)]);
-    assert_eq!(findings.resets, [bitcoin()]);
+    assert_eq!(noticed.gaps, [gap(Some((1, 3)), 5, 6, GapCause::Jumped, 6)]);
+    assert_eq!(noticed.resets, [bitcoin()]);
 }
 
 #[test]
@@ -254,8 +260,8 @@ fn what_is_sent_again_by_whichever_connection_is_a_repeat_however_much_of_it() {
         for behind in (1..=second.saturating_sub(1)).rev().take(30) {
             let then = i64::try_from(behind).unwrap();
             let mut late = vec![Tick { received_at: at(when), ..tick(behind, then) }];
-            let findings = world.admit(&mut late);
-            assert_eq!((findings.duplicates, findings.resets.len()), (1, 0));
+            let noticed = world.admit(&mut late);
+            assert_eq!((noticed.duplicates, noticed.resets.len()), (1, 0));
         }
     }
     assert_eq!(world.sequence.rest(), []);
@@ -265,11 +271,11 @@ fn what_is_sent_again_by_whichever_connection_is_a_repeat_however_much_of_it() {
 fn a_late_trade_that_is_younger_than_the_highest_id_is_no_new_count_when_it_is_repeated() {
     let mut world = World::new(IdRule::Consecutive, &[stored(10, 1)]);
     // The exchange named 12 long after 10; 12 comes late, and once more.
-    assert_eq!(world.sequence.record_named(bitcoin(), 12, world.now, at(200)), Findings::default());
-    assert_eq!(world.sequence.record_named(bitcoin(), 12, world.now, at(201)), Findings::default());
+    assert_eq!(world.sequence.record_named(bitcoin(), 12, world.now, at(200)), Noticed::default());
+    assert_eq!(world.sequence.record_named(bitcoin(), 12, world.now, at(201)), Noticed::default());
     let mut late = vec![tick(12, 199), tick(12, 199)];
-    let findings = world.admit(&mut late);
-    assert_eq!((findings.duplicates, findings.resets.len()), (1, 0));
+    let noticed = world.admit(&mut late);
+    assert_eq!((noticed.duplicates, noticed.resets.len()), (1, 0));
 }
 
 #[test]
@@ -320,7 +326,7 @@ fn a_trade_that_the_exchange_named_twice_and_never_sent_is_missing() {
     let mut world = World::counting();
     let name = |world: &mut World, id, second| {
         let found = world.sequence.record_named(bitcoin(), id, world.now, at(second));
-        assert_eq!(found, Findings::default());
+        assert_eq!(found, Noticed::default());
     };
     name(&mut world, 7, 1);
     assert_eq!(world.wait(GRACE, 2), [], "of a symbol that was never seen nothing is known");
@@ -428,11 +434,11 @@ proptest! {
         let expected: BTreeSet<_> = all.into_iter().filter(|id| *id >= first).collect();
         prop_assert_eq!(&unique, &expected, "everything from the first on");
         let told: BTreeSet<u64> =
-            world.sequence.rest().iter().filter_map(|gap| gap.ids).flat_map(|(a, b)| a..=b).collect();
+            world.sequence.rest().iter().filter_map(|gap| gap.ids).flat_map(|ids| ids.first()..=ids.last()).collect();
         let last = unique.last().copied().unwrap_or_default();
         let missing: BTreeSet<u64> = (first..=last).filter(|id| !unique.contains(id)).collect();
         // Many are told as one.
-        let is_exact = told == missing || missing.len() > TOLD_MAX && told.is_superset(&missing);
+        let is_exact = told == missing || missing.len() > LISTED_MAX && told.is_superset(&missing);
         prop_assert!(unique.is_empty() || is_exact, "{:?} is told, {:?} is missing", told, missing);
     }
 }

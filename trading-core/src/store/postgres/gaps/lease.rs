@@ -1,11 +1,11 @@
-//! Who works on a gap, and what comes of it.
+//! The lease under which a gap is worked on, and what comes of it.
 
 use std::time::Duration;
 
 use sqlx::types::chrono::{DateTime, Utc};
 
-use super::{GapScope, Gaps, OpenGap, Part};
-use crate::domain::{Instrument, Symbol, Timestamp};
+use super::{GapScope, Gaps};
+use crate::domain::{GapPart, IdRange, Instrument, OpenGap, Symbol, TimeRange, Timestamp};
 
 /// How long a gap is somebody's without a renewal.
 pub const LEASE: Duration = Duration::from_secs(30);
@@ -124,12 +124,13 @@ impl Gaps {
     /// # Errors
     ///
     /// When the server cannot be reached or refuses.
-    pub async fn settle(&self, gap: &OpenGap, parts: &[Part]) -> Result<bool, sqlx::Error> {
+    pub async fn settle(&self, gap: &OpenGap, parts: &[GapPart]) -> Result<bool, sqlx::Error> {
         let first: Vec<_> =
-            parts.iter().map(|part| part.ids.map(|ids| ids.0.to_string())).collect();
-        let last: Vec<_> = parts.iter().map(|part| part.ids.map(|ids| ids.1.to_string())).collect();
-        let from: Vec<_> = parts.iter().map(|part| part.times.0.to_datetime()).collect();
-        let to: Vec<_> = parts.iter().map(|part| part.times.1.to_datetime()).collect();
+            parts.iter().map(|part| part.ids.map(|ids| ids.first().to_string())).collect();
+        let last: Vec<_> =
+            parts.iter().map(|part| part.ids.map(|ids| ids.last().to_string())).collect();
+        let from: Vec<_> = parts.iter().map(|part| part.times.from.to_datetime()).collect();
+        let to: Vec<_> = parts.iter().map(|part| part.times.to.to_datetime()).collect();
         let status: Vec<_> = parts.iter().map(|part| part.status.as_str()).collect();
         let notes: Vec<_> = parts.iter().map(|part| part.note.as_deref()).collect();
         let attempts: Vec<_> =
@@ -194,7 +195,7 @@ impl Gaps {
     }
 }
 
-/// How long an attempt waits after so many that came to nothing.
+/// How long the next attempt waits after `attempts` that came to nothing.
 #[must_use]
 pub fn retry_delay(attempts: u32) -> Duration {
     match attempts.checked_sub(1) {
@@ -211,7 +212,7 @@ fn claimed(exchange: &str, row: ClaimedRow) -> Result<OpenGap, sqlx::Error> {
         Instrument::intern(exchange, &symbol).map_err(|error| unreadable(error.into()))?;
     let number = |text: String| text.parse().map_err(|error| unreadable(Box::new(error)));
     let ids = match first.zip(last) {
-        Some((first, last)) => Some((number(first)?, number(last)?)),
+        Some((first, last)) => Some(IdRange::between(number(first)?, number(last)?)),
         None => None,
     };
     let time = |time: DateTime<Utc>| {
@@ -221,7 +222,7 @@ fn claimed(exchange: &str, row: ClaimedRow) -> Result<OpenGap, sqlx::Error> {
         id,
         instrument,
         ids,
-        times: (time(from)?, time(to)?),
+        times: TimeRange::new(time(from)?, time(to)?),
         attempts: u32::try_from(attempts).unwrap_or_default(),
         age: (now - opened_at).to_std().unwrap_or_default(),
     })

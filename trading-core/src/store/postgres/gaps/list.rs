@@ -5,10 +5,10 @@ use std::time::Duration;
 use sqlx::PgPool;
 use sqlx::types::chrono::{DateTime, Utc};
 
-use super::{GapScope, ListedGap};
-use crate::domain::Timestamp;
+use super::{GapScope, ListedGap, status};
+use crate::domain::{GapStatus, TimeRange};
 
-/// Makes every open gap of these due now, and opens those again that were given up and lie between two times.
+/// Makes every open gap of these due now, and opens those again that were given up and touch this time.
 ///
 /// # Errors
 ///
@@ -16,7 +16,7 @@ use crate::domain::Timestamp;
 pub async fn ask_again(
     pool: &PgPool,
     scope: &GapScope,
-    given_up: Option<(Timestamp, Timestamp)>,
+    given_up: Option<TimeRange>,
 ) -> Result<(), sqlx::Error> {
     sqlx::query(
         "UPDATE tick_gaps SET status = 'open', closed_at = NULL, retry_at = now(), \
@@ -27,8 +27,8 @@ pub async fn ask_again(
     )
     .bind(scope.exchange)
     .bind(&scope.symbols)
-    .bind(given_up.map(|(from, _)| from.to_datetime()))
-    .bind(given_up.map(|(_, to)| to.to_datetime()))
+    .bind(given_up.map(|times| times.from.to_datetime()))
+    .bind(given_up.map(|times| times.to.to_datetime()))
     .execute(pool)
     .await
     .map(|_done| ())
@@ -80,7 +80,7 @@ pub async fn list_gaps(
     .await
 }
 
-/// How many gaps of these are open, and how many were closed as what since a time.
+/// How many gaps of these are open, and how many were closed since a time, by their status.
 ///
 /// # Errors
 ///
@@ -89,8 +89,8 @@ pub async fn count_gaps(
     pool: &PgPool,
     scope: &GapScope,
     closed_since: DateTime<Utc>,
-) -> Result<Vec<(String, i64)>, sqlx::Error> {
-    sqlx::query_as(
+) -> Result<Vec<(GapStatus, u64)>, sqlx::Error> {
+    let counts: Vec<(String, i64)> = sqlx::query_as(
         "SELECT status, count(*) FROM tick_gaps \
          WHERE exchange = $1 AND ($2::text[] IS NULL OR symbol = ANY($2)) \
              AND (status = 'open' OR closed_at >= $3) GROUP BY status",
@@ -99,7 +99,8 @@ pub async fn count_gaps(
     .bind(&scope.symbols)
     .bind(closed_since)
     .fetch_all(pool)
-    .await
+    .await?;
+    counts.into_iter().map(|(name, count)| Ok((status(&name)?, count.unsigned_abs()))).collect()
 }
 
 /// The database's clock.
@@ -111,7 +112,7 @@ pub async fn database_time(pool: &PgPool) -> Result<DateTime<Utc>, sqlx::Error> 
     sqlx::query_scalar("SELECT now()").fetch_one(pool).await
 }
 
-/// How many gaps somebody works on, or somebody will before long.
+/// How many gaps are worked on, or will be within `soon`.
 ///
 /// # Errors
 ///
@@ -136,7 +137,7 @@ pub async fn waiting_gaps(
     .await
 }
 
-/// The exchanges that have an open gap which is due and nobody's. One look for all of them: cheap, and often.
+/// The exchanges that have an open gap which is due and nobody's. One query for all of them: cheap, and often.
 ///
 /// # Errors
 ///

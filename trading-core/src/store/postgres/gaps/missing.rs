@@ -4,17 +4,18 @@ use std::time::Duration;
 
 use sqlx::PgPool;
 
-use super::{Gaps, OpenGap, number};
+use super::{Gaps, number};
 use crate::domain::bounds::{ACKNOWLEDGE_MAX, SILENCE_MAX};
-use crate::domain::{Instrument, Tick, Timestamp};
+use crate::domain::{DAY, IdRange, Instrument, OpenGap, Tick, TimeRange};
 
 /// The ids of a gap lie between the times of its neighbours, give or take the order in which a venue stamps trades.
 const SLACK: Duration = Duration::from_secs(60);
-/// So long after a gap was found, what another connection brought may still wait in its recorder's spool.
+/// For this long after a gap was found, what another connection brought may still wait in its recorder's spool.
 const SPOOLED_MAX: Duration = Duration::from_secs(3_600);
 /// A trade that is stored further than [`SLACK`] from its gap, but not further than this, is the same trade with another
 /// time: fetched again it would be a second row.
-const ELSEWHERE: Duration = Duration::from_hours(24);
+const ELSEWHERE: Duration = DAY;
+
 /// The numbers of ids `$5` to `$6` of a symbol that are stored, or were refused for good: not for their time only.
 macro_rules! stored {
     () => {
@@ -48,10 +49,10 @@ impl Gaps {
     pub async fn absent(
         &self,
         instrument: Instrument,
-        ids: (u64, u64),
-        times: (Timestamp, Timestamp),
+        ids: IdRange,
+        times: TimeRange,
         limit: usize,
-    ) -> Result<Vec<(u64, u64)>, sqlx::Error> {
+    ) -> Result<Vec<IdRange>, sqlx::Error> {
         let query = concat!(
             "WITH there AS (",
             stored!(),
@@ -73,10 +74,10 @@ impl Gaps {
     pub async fn refused(
         &self,
         instrument: Instrument,
-        ids: (u64, u64),
-        times: (Timestamp, Timestamp),
+        ids: IdRange,
+        times: TimeRange,
         limit: usize,
-    ) -> Result<Vec<(u64, u64)>, sqlx::Error> {
+    ) -> Result<Vec<IdRange>, sqlx::Error> {
         let query = concat!(
             "WITH gone AS (",
             refused!(),
@@ -98,19 +99,18 @@ impl Gaps {
     pub async fn stored_elsewhere(
         &self,
         instrument: Instrument,
-        ids: (u64, u64),
-        (from, to): (Timestamp, Timestamp),
+        ids: IdRange,
+        times: TimeRange,
         limit: usize,
-    ) -> Result<Vec<(u64, u64)>, sqlx::Error> {
+    ) -> Result<Vec<IdRange>, sqlx::Error> {
         let query = concat!(
             "SELECT min(id), max(id) FROM (\
                  SELECT id, id - row_number() OVER (ORDER BY id) AS run FROM (SELECT DISTINCT id FROM (",
             stored!(),
             ") AS found) AS ids) AS numbered GROUP BY run ORDER BY 1 LIMIT $7"
         );
-        let day = i64::try_from(ELSEWHERE.as_micros()).unwrap_or(i64::MAX);
-        let before = (from.plus_micros(-day), from);
-        let after = (to, to.plus_micros(day));
+        let before = TimeRange::new(times.from - ELSEWHERE, times.from);
+        let after = TimeRange::new(times.to, times.to + ELSEWHERE);
         let mut found = self.runs(query, instrument, ids, before, limit).await?;
         found.extend(self.runs(query, instrument, ids, after, limit).await?);
         Ok(found)
@@ -125,7 +125,7 @@ impl Gaps {
         &self,
         instrument: Instrument,
         ids: &[String],
-        (from, to): (Timestamp, Timestamp),
+        times: TimeRange,
     ) -> Result<Vec<String>, sqlx::Error> {
         sqlx::query_scalar(
             "SELECT id FROM unnest($3::text[]) AS wanted (id) \
@@ -135,8 +135,8 @@ impl Gaps {
         .bind(instrument.exchange())
         .bind(instrument.symbol().as_str())
         .bind(ids)
-        .bind(from.to_datetime() - SLACK)
-        .bind(to.to_datetime() + SLACK)
+        .bind(times.from.to_datetime() - SLACK)
+        .bind(times.to.to_datetime() + SLACK)
         .fetch_all(&self.pool)
         .await
     }
@@ -145,22 +145,23 @@ impl Gaps {
         &self,
         query: &'static str,
         instrument: Instrument,
-        ids: (u64, u64),
-        times: (Timestamp, Timestamp),
+        ids: IdRange,
+        times: TimeRange,
         limit: usize,
-    ) -> Result<Vec<(u64, u64)>, sqlx::Error> {
+    ) -> Result<Vec<IdRange>, sqlx::Error> {
         let rows: Vec<(i64, i64)> = sqlx::query_as(query)
             .bind(instrument.exchange())
             .bind(instrument.symbol().as_str())
-            .bind(times.0.to_datetime() - SLACK)
-            .bind(times.1.to_datetime() + SLACK)
-            .bind(i64::try_from(ids.0).unwrap_or(i64::MAX - 1))
-            .bind(i64::try_from(ids.1).unwrap_or(i64::MAX - 1))
+            .bind(times.from.to_datetime() - SLACK)
+            .bind(times.to.to_datetime() + SLACK)
+            .bind(i64::try_from(ids.first()).unwrap_or(i64::MAX - 1))
+            .bind(i64::try_from(ids.last()).unwrap_or(i64::MAX - 1))
             .bind(i64::try_from(limit).unwrap_or(i64::MAX))
             .fetch_all(&self.pool)
             .await?;
         let number = |id| u64::try_from(id).unwrap_or_default();
-        Ok(rows.into_iter().map(|(first, last)| (number(first), number(last))).collect())
+        let range = |(first, last)| IdRange::between(number(first), number(last));
+        Ok(rows.into_iter().map(range).collect())
     }
 
     /// How many of these ticks are neither stored nor set aside as refused.
@@ -206,11 +207,7 @@ impl Gaps {
     /// # Errors
     ///
     /// When the server cannot be reached or refuses.
-    pub async fn carried(
-        &self,
-        gap: &OpenGap,
-        times: (Timestamp, Timestamp),
-    ) -> Result<Carried, sqlx::Error> {
+    pub async fn carried(&self, gap: &OpenGap, times: TimeRange) -> Result<Carried, sqlx::Error> {
         // A connection carries a symbol from its acknowledgement on; one that hangs is found in time, and then has ended
         // with its last frame.
         let (has_stood, may_have_stood, is_stored): (bool, bool, bool) = sqlx::query_as(
@@ -224,8 +221,8 @@ impl Gaps {
         )
         .bind(gap.instrument.exchange())
         .bind(gap.instrument.symbol().as_str())
-        .bind(times.0.to_datetime())
-        .bind(times.1.to_datetime())
+        .bind(times.from.to_datetime())
+        .bind(times.to.to_datetime())
         .bind(SILENCE_MAX)
         .bind(ACKNOWLEDGE_MAX)
         .fetch_one(&self.pool)
@@ -260,7 +257,7 @@ pub enum Carried {
 pub async fn remove_doubles(
     pool: &PgPool,
     instrument: Instrument,
-    times: (Timestamp, Timestamp),
+    times: TimeRange,
     apart: Duration,
 ) -> Result<u64, sqlx::Error> {
     let done = sqlx::query(
@@ -273,8 +270,8 @@ pub async fn remove_doubles(
     )
     .bind(instrument.exchange())
     .bind(instrument.symbol().as_str())
-    .bind(times.0.to_datetime() - apart)
-    .bind(times.1.to_datetime() + apart)
+    .bind(times.from.to_datetime() - apart)
+    .bind(times.to.to_datetime() + apart)
     .bind(apart)
     .execute(pool)
     .await?;

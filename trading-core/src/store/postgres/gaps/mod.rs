@@ -7,11 +7,11 @@ mod lease;
 mod list;
 mod missing;
 
-use std::fmt;
 use std::time::Duration;
 
-use sqlx::PgPool;
+use sqlx::postgres::PgRow;
 use sqlx::types::chrono::{DateTime, Utc};
+use sqlx::{FromRow, PgPool, Row};
 
 pub use lease::{LEASE, retry_delay};
 pub use list::{
@@ -20,7 +20,7 @@ pub use list::{
 };
 pub use missing::{Carried, remove_doubles};
 
-use crate::domain::{Instrument, Timestamp};
+use crate::domain::GapStatus;
 
 /// A trade id as a number, null where it is none: no id that somebody altered may fail a query.
 macro_rules! number {
@@ -29,92 +29,6 @@ macro_rules! number {
     };
 }
 pub(in crate::store::postgres) use number;
-
-/// What is known of a gap.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum GapStatus {
-    /// To be worked on.
-    Open,
-    /// Stored since.
-    Repaired,
-    /// The exchange no longer has it, or the database refuses it.
-    Unrecoverable,
-    /// The exchange never issued these ids.
-    NotALoss,
-}
-
-impl GapStatus {
-    /// The name as stored.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Open => "open",
-            Self::Repaired => "repaired",
-            Self::Unrecoverable => "unrecoverable",
-            Self::NotALoss => "not_a_loss",
-        }
-    }
-}
-
-/// A gap that somebody works on.
-#[derive(Debug, Clone)]
-pub struct OpenGap {
-    /// Its row.
-    pub id: i64,
-    /// Whose.
-    pub instrument: Instrument,
-    /// The first and the last missing id; `None`: only the time is known.
-    pub ids: Option<(u64, u64)>,
-    /// Exchange times of the trades before and after it.
-    pub times: (Timestamp, Timestamp),
-    /// Attempts that came to nothing.
-    pub attempts: u32,
-    /// How long ago it was found.
-    pub age: Duration,
-}
-
-impl fmt::Display for OpenGap {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.instrument, Stretch { ids: self.ids, times: self.times })
-    }
-}
-
-/// A part of a gap, and what came of it. The parts of a gap cover it and do not overlap.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Part {
-    /// The first and the last id; `None`: only the time is known.
-    pub ids: Option<(u64, u64)>,
-    /// The times it lies between.
-    pub times: (Timestamp, Timestamp),
-    /// What is known of it now.
-    pub status: GapStatus,
-    /// Why, in words.
-    pub note: Option<String>,
-    /// Where it stays open: the attempts it has had; the next one waits as long as they demand.
-    pub attempts: u32,
-}
-
-impl fmt::Display for Part {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        Stretch { ids: self.ids, times: self.times }.fmt(f)
-    }
-}
-
-/// Ids, or a time.
-struct Stretch {
-    ids: Option<(u64, u64)>,
-    times: (Timestamp, Timestamp),
-}
-
-impl fmt::Display for Stretch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (self.ids, self.times) {
-            (Some((first, last)), _) if first == last => write!(f, "id {first}"),
-            (Some((first, last)), _) => write!(f, "ids {first} to {last}"),
-            (None, (from, to)) => write!(f, "from {from} to {to}"),
-        }
-    }
-}
 
 /// Which gaps are asked for.
 #[derive(Debug, Clone)]
@@ -125,14 +39,14 @@ pub struct GapScope {
     pub symbols: Option<Vec<String>>,
     /// That begin no longer ago than this; `None`: of any age.
     pub max_age: Option<Duration>,
-    /// Found at least so long ago: what was only late has come by then.
+    /// Found at least this long ago: what was only late has come by then.
     pub settled: Duration,
     /// The newest first, where the exchange soon forgets; else the oldest.
     pub newest_first: bool,
 }
 
 /// A gap as it is listed.
-#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListedGap {
     /// The exchange's name.
     pub exchange: String,
@@ -147,12 +61,33 @@ pub struct ListedGap {
     /// Exchange time of the trade after it.
     pub to_time: DateTime<Utc>,
     /// What is known of it.
-    pub status: String,
+    pub status: GapStatus,
     /// What came of the last attempt.
     pub note: Option<String>,
 }
 
-/// The table of gaps, for one who works on them.
+impl FromRow<'_, PgRow> for ListedGap {
+    fn from_row(row: &PgRow) -> Result<Self, sqlx::Error> {
+        Ok(Self {
+            exchange: row.try_get("exchange")?,
+            symbol: row.try_get("symbol")?,
+            first_id: row.try_get("first_id")?,
+            last_id: row.try_get("last_id")?,
+            from_time: row.try_get("from_time")?,
+            to_time: row.try_get("to_time")?,
+            status: status(row.try_get("status")?)?,
+            note: row.try_get("note")?,
+        })
+    }
+}
+
+/// A status as it is stored; the table's own constraint knows no other.
+fn status(name: &str) -> Result<GapStatus, sqlx::Error> {
+    GapStatus::from_name(name)
+        .ok_or_else(|| sqlx::Error::Decode(format!("no status of a gap: {name:?}").into()))
+}
+
+/// The table of gaps, for a worker who claims and settles them.
 #[derive(Debug, Clone)]
 pub struct Gaps {
     pool: PgPool,
