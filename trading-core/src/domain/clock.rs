@@ -48,21 +48,14 @@ impl ClockOffset {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{Instrument, Side, TradeId};
+    use crate::domain::testing;
 
     const DAY: i64 = 86_400_000_000;
 
     fn tick(exchange_at: i64, received_at: i64) -> Tick {
-        Tick {
-            instrument: Instrument::intern("binance", &"BTCUSDT".parse().unwrap()).unwrap(),
-            trade_id: TradeId::Number(1),
-            price: 1.into(),
-            quantity: 1.into(),
-            side: Side::Buy,
-            source: Source::Live,
-            exchange_at: Timestamp::from_micros(exchange_at).unwrap(),
-            received_at: Timestamp::from_micros(received_at).unwrap(),
-        }
+        let [exchange_at, received_at] =
+            [exchange_at, received_at].map(|micros| Timestamp::from_micros(micros).unwrap());
+        Tick { exchange_at, received_at, ..testing::tick(1) }
     }
 
     #[test]

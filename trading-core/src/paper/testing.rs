@@ -10,7 +10,8 @@ use super::fills::Terms;
 use super::money::Overflow;
 use super::strategy::{Signal, Strategy, View};
 use crate::config::{PaperSettings, StrategySettings};
-use crate::domain::{Instrument, Side, Source, Tick, Timestamp, TradeId};
+use crate::domain::testing;
+use crate::domain::{Instrument, Tick, Timestamp};
 
 pub(super) fn decimal(text: &str) -> Decimal {
     Decimal::from_str_exact(text).unwrap()
@@ -29,16 +30,8 @@ pub(super) fn btc() -> Instrument {
 }
 
 pub(super) fn tick(id: u64, micros: i64, price: &str, quantity: &str) -> Tick {
-    Tick {
-        instrument: btc(),
-        trade_id: TradeId::Number(id),
-        price: decimal(price),
-        quantity: decimal(quantity),
-        side: Side::Buy,
-        source: Source::Live,
-        exchange_at: at(micros),
-        received_at: at(micros),
-    }
+    let (price, quantity) = (decimal(price), decimal(quantity));
+    Tick { price, quantity, ..testing::tick(id).at(at(micros)) }
 }
 
 pub(super) fn holding(quantity: &str) -> View {

@@ -138,21 +138,10 @@ impl<R> TapReceiver<R> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{Instrument, Side, Source, Timestamp, TradeId};
+    use crate::domain::testing::tick;
 
     fn chunk(ids: std::ops::Range<u64>) -> Chunk {
-        let instrument = Instrument::intern("binance", &"BTCUSDT".parse().unwrap()).unwrap();
-        ids.map(|id| Tick {
-            instrument,
-            trade_id: TradeId::Number(id),
-            price: 1.into(),
-            quantity: 1.into(),
-            side: Side::Buy,
-            source: Source::Live,
-            exchange_at: Timestamp::from_micros(0).unwrap(),
-            received_at: Timestamp::from_micros(0).unwrap(),
-        })
-        .collect()
+        ids.map(tick).collect()
     }
 
     #[tokio::test]

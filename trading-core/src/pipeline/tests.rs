@@ -13,21 +13,8 @@ use tokio::time::Instant;
 use tracing_subscriber::fmt::MakeWriter;
 
 use super::*;
-use crate::domain::{Instrument, Side, Source, Timestamp, TradeId};
+pub(super) use crate::domain::testing::tick;
 use crate::store::{StoreError, Written};
-
-pub(super) fn tick(id: u64) -> Tick {
-    Tick {
-        instrument: Instrument::intern("binance", &"BTCUSDT".parse().unwrap()).unwrap(),
-        trade_id: TradeId::Number(id),
-        price: "95234.50".parse().unwrap(),
-        quantity: 1.into(),
-        side: Side::Buy,
-        source: Source::Live,
-        exchange_at: Timestamp::from_micros(0).unwrap(),
-        received_at: Timestamp::from_micros(0).unwrap(),
-    }
-}
 
 pub(super) fn ticks(ids: std::ops::Range<u64>) -> Vec<Tick> {
     ids.map(tick).collect()
@@ -153,7 +140,7 @@ pub(super) struct Bench {
     pub(super) sender: TickSender,
     pub(super) ledger: Arc<Ledger>,
     pub(super) probe: PipelineProbe,
-    pub(super) running: tokio::task::JoinHandle<()>,
+    pub(super) running: JoinSet<()>,
 }
 
 pub(super) fn start(store: &Arc<ScriptedStore>, taps: Vec<TapSender>) -> Bench {
@@ -173,11 +160,8 @@ pub(super) fn start_with(
     let parts = PipelineParts { records: receiver, store: Arc::clone(store), observers, spooling };
     let pipeline = Pipeline::new(parts, &pipeline, &batch);
     let probe = pipeline.probe();
-    let mut set = JoinSet::new();
-    set.spawn(pipeline.run());
-    // The set is moved into a task of its own so that the test can go on beside it.
-    let running = tokio::runtime::Handle::current()
-        .spawn(async move { while set.join_next().await.is_some() {} });
+    let mut running = JoinSet::new();
+    running.spawn(pipeline.run());
     Bench { sender, ledger, probe, running }
 }
 
@@ -189,7 +173,7 @@ impl Bench {
 
     pub(super) async fn end(self) -> LedgerReading {
         drop(self.sender);
-        self.running.await.unwrap();
+        self.running.join_all().await;
         self.ledger.read()
     }
 }

@@ -54,7 +54,7 @@ impl Admission {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{Instrument, Side, Source, Tick, Timestamp, TradeId};
+    use crate::domain::testing::tick;
     use crate::pipeline::channel;
     use crate::store::Written;
 
@@ -79,19 +79,9 @@ mod tests {
         ledger.record_drained(Written { stored: 1, ..Written::default() });
         admission.wait(&sender).await;
 
-        let tick = Tick {
-            instrument: Instrument::intern("okx", &"BTCUSDT".parse().unwrap()).unwrap(),
-            trade_id: TradeId::Number(1),
-            price: 1.into(),
-            quantity: 1.into(),
-            side: Side::Buy,
-            source: Source::Live,
-            exchange_at: Timestamp::now(),
-            received_at: Timestamp::now(),
-        };
-        sender.send_all(&mut vec![tick.clone(); 5]).await.unwrap();
+        sender.send_all(&mut vec![tick(1); 5]).await.unwrap();
         assert!(!admission.is_held(&sender), "just half full");
-        sender.send_all(&mut vec![tick]).await.unwrap();
+        sender.send_all(&mut vec![tick(1)]).await.unwrap();
         assert!(admission.is_held(&sender));
         receiver.recv_many(&mut Vec::new(), 1).await;
         admission.wait(&sender).await;

@@ -1,24 +1,14 @@
 use super::*;
-use crate::domain::{Side, Source, TradeId};
+use crate::domain::testing::{self, instrument};
 
 const SECOND: Duration = Duration::from_secs(1);
 
 fn symbol(name: &str) -> Instrument {
-    Instrument::intern("kraken", &name.parse().unwrap()).unwrap()
+    instrument("kraken", name)
 }
 
-/// A trade that the exchange stamped so, and that came so.
 fn tick(name: &str, exchange_at: Timestamp, received_at: Timestamp) -> Tick {
-    Tick {
-        instrument: symbol(name),
-        trade_id: TradeId::Number(1),
-        price: 1.into(),
-        quantity: 1.into(),
-        side: Side::Buy,
-        source: Source::Live,
-        exchange_at,
-        received_at,
-    }
+    Tick { instrument: symbol(name), exchange_at, received_at, ..testing::tick(1) }
 }
 
 /// One connection, and its time.

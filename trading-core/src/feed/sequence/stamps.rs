@@ -74,20 +74,18 @@ pub(super) struct Moment {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{Instrument, Side, Source, TradeId};
+    use crate::domain::testing::{self, instrument};
 
     const SECOND: i64 = 1_000_000;
 
     fn tick(exchange_at: i64, received_at: i64) -> Tick {
+        let [exchange_at, received_at] =
+            [exchange_at, received_at].map(|micros| Timestamp::from_micros(micros).unwrap());
         Tick {
-            instrument: Instrument::intern("bybit", &"BTCUSDT".parse().unwrap()).unwrap(),
-            trade_id: TradeId::Number(1),
-            price: 1.into(),
-            quantity: 1.into(),
-            side: Side::Buy,
-            source: Source::Live,
-            exchange_at: Timestamp::from_micros(exchange_at).unwrap(),
-            received_at: Timestamp::from_micros(received_at).unwrap(),
+            instrument: instrument("bybit", "BTCUSDT"),
+            exchange_at,
+            received_at,
+            ..testing::tick(1)
         }
     }
 

@@ -291,7 +291,7 @@ impl Clocks {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{Instrument, Side, TradeId, steady_micros};
+    use crate::domain::{steady_micros, testing};
 
     const DAY: i64 = 86_400_000_000;
 
@@ -300,16 +300,7 @@ mod tests {
     }
 
     fn tick(source: Source, exchange: i64, received: i64) -> Tick {
-        Tick {
-            instrument: Instrument::intern("binance", &"BTCUSDT".parse().unwrap()).unwrap(),
-            trade_id: TradeId::Number(1),
-            price: 1.into(),
-            quantity: 1.into(),
-            side: Side::Buy,
-            source,
-            exchange_at: at(exchange),
-            received_at: at(received),
-        }
+        Tick { source, exchange_at: at(exchange), received_at: at(received), ..testing::tick(1) }
     }
 
     #[test]

@@ -8,10 +8,11 @@ use super::count::{CONFIRM_AHEAD, CONFIRM_BEHIND, UNFOLLOWED_MAX};
 use super::holes::{GRACE, HOLES_MAX, LISTED_MAX};
 use super::recent::RECENT_MAX;
 use super::*;
-use crate::domain::{Side, Source, TimeRange, TradeId};
+use crate::domain::testing::{self, instrument};
+use crate::domain::{TimeRange, TradeId};
 
 fn bitcoin() -> Instrument {
-    Instrument::intern("kraken", &"BTCUSD".parse().unwrap()).unwrap()
+    instrument("kraken", "BTCUSD")
 }
 
 fn at(second: i64) -> Timestamp {
@@ -19,16 +20,7 @@ fn at(second: i64) -> Timestamp {
 }
 
 fn tick(id: u64, second: i64) -> Tick {
-    Tick {
-        instrument: bitcoin(),
-        trade_id: TradeId::Number(id),
-        price: 1.into(),
-        quantity: 1.into(),
-        side: Side::Buy,
-        source: Source::Live,
-        exchange_at: at(second),
-        received_at: at(second),
-    }
+    Tick { instrument: bitcoin(), ..testing::tick(id).at(at(second)) }
 }
 
 fn ids(ticks: &[Tick]) -> Vec<u64> {

@@ -9,11 +9,13 @@ mod place;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use proptest::prelude::*;
 use rust_decimal::Decimal;
 
 use super::*;
+use crate::domain::testing;
 use crate::domain::{Instrument, Side, Source, Tick, Timestamp, TradeId};
 use crate::store::folder::Folder;
 
@@ -21,17 +23,8 @@ const DATABASE: &str = "11111111-2222 real exchanges";
 const LIMIT: u64 = 64 << 20;
 
 pub(super) fn tick(id: u64) -> Tick {
-    Tick {
-        instrument: Instrument::intern("binance", &"BTCUSDT".parse().unwrap()).unwrap(),
-        trade_id: TradeId::Number(id),
-        price: "95234.50".parse().unwrap(),
-        quantity: "0.00010900".parse().unwrap(),
-        side: if id.is_multiple_of(2) { Side::Buy } else { Side::Sell },
-        source: Source::Live,
-        exchange_at: Timestamp::from_micros(1_700_000_000_000_000).unwrap(),
-        received_at: Timestamp::from_micros(1_700_000_000_000_000 + i64::try_from(id).unwrap())
-            .unwrap(),
-    }
+    let exchange_at = Timestamp::from_micros(1_700_000_000_000_000).unwrap();
+    Tick { exchange_at, received_at: exchange_at + Duration::from_micros(id), ..testing::tick(id) }
 }
 
 fn ticks(ids: std::ops::Range<u64>) -> Vec<Tick> {
