@@ -1,7 +1,7 @@
-//! Watches how far this machine's clock is off, sets the recorder's clock by it, and says so for as long as it is.
+//! Watches how far this machine's clock is off, sets the recorder's clock by it, and logs it for as long as it is.
 //!
-//! Everything that another clock says is kept as what it is ahead of the steady clock: so a step of this machine's clock
-//! changes none of it, and is judged at once by what is known already.
+//! Each reading of another clock is kept as what it is ahead of the steady clock: so a step of this machine's clock changes
+//! none of them, and is judged at once by those that are known already.
 
 use std::time::Duration;
 
@@ -20,74 +20,76 @@ use crate::feed::FeedBoard;
 use crate::store::said;
 use crate::telemetry::{Lasting, RepeatLimiter};
 
-/// How often this machine's clock is looked at.
+/// How often this machine's clock is read.
 const PULSE: Duration = Duration::from_millis(200);
-/// A pulse that is so late says that the process, or the machine, stood still: what was received is old then.
+/// A pulse that is this late, in microseconds, means that the process or the machine was stopped: what was received is old
+/// then.
 const STOOD_STILL_MICROS: i64 = 2_000_000;
-/// A machine's clock that moved by so much against the steady one was set by somebody, in microseconds.
+/// A machine's clock that moved by more than this against the steady one was set, in microseconds.
 const STEP_MICROS: u64 = 1_000_000;
 /// How often the database is asked for its time.
 const DATABASE_INTERVAL: Duration = Duration::from_secs(60);
-/// How long it may take to answer; with a slower one the half of the way is no measure any more.
+/// How long it may take to answer; half of a longer way is too inexact.
 const DATABASE_MAX: Duration = Duration::from_secs(4);
-/// How long the exchanges may take to say their time.
+/// How long the exchanges may take to answer.
 const EXCHANGES_MAX: Duration = Duration::from_secs(5);
 /// How often they are asked at the most.
 const EXCHANGES_INTERVAL: Duration = Duration::from_secs(60);
-/// What was said so long ago says nothing any more.
-const SAID_MAX_MICROS: i64 = 150_000_000;
+/// A reading that is older is not used any more, in microseconds.
+const READING_MAX_MICROS: i64 = 150_000_000;
 /// An offset that changes by less is left as it is, so that stamps run evenly.
 const SMOOTH_MICROS: u64 = 500_000;
 /// From here on it is an error, in microseconds; below, from [`APART_MICROS`] on, a warning.
 const FAR_OFF_MICROS: u64 = 60_000_000;
-/// How often it is said that a clock is off.
-const SAY_INTERVAL: Duration = Duration::from_secs(60);
+/// How often it is logged that a clock is off.
+const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
 const CURE: &str = "let it be kept right (timedatectl set-ntp true, or chrony)";
 
-/// Something that was said of the time: what it is ahead of the steady clock, and when that was.
+/// A reading of a clock: what it is ahead of the steady clock, and when that was, both in microseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Said {
+struct ClockReading {
     lead: i64,
     steady: i64,
 }
 
-impl Said {
+impl ClockReading {
     const fn is_fresh(&self, steady: i64) -> bool {
-        steady.saturating_sub(self.steady) <= SAID_MAX_MICROS
+        steady.saturating_sub(self.steady) <= READING_MAX_MICROS
     }
 }
 
-/// One exchange, and what its clocks have said.
+/// One exchange, and the readings of its clocks.
 #[derive(Debug)]
 struct Exchange {
     venue: Venue,
     stamps: ExchangeStamps,
     /// By the stamps of its trades: the last answer, and whether the one before agreed with it.
-    stamped: Option<(Said, bool)>,
+    stamped: Option<(ClockReading, bool)>,
     /// When it was asked.
-    told: Option<Said>,
+    answered: Option<ClockReading>,
 }
 
 impl Exchange {
-    /// Reads the stamps since the last look.
-    fn look(&mut self, steady: i64) {
+    /// Reads the stamps since the last time.
+    fn read_stamps(&mut self, steady: i64) {
         let Some(lead) = self.stamps.take() else { return };
-        let before = self.stamped.filter(|(said, _)| said.is_fresh(steady));
-        let agrees = before.is_some_and(|(said, _)| said.lead.abs_diff(lead) <= APART_MICROS);
-        self.stamped = Some((Said { lead, steady }, agrees));
+        let before = self.stamped.filter(|(reading, _)| reading.is_fresh(steady));
+        let agrees = before.is_some_and(|(reading, _)| reading.lead.abs_diff(lead) <= APART_MICROS);
+        self.stamped = Some((ClockReading { lead, steady }, agrees));
     }
 
-    /// By its stamps, where it has said so twice.
+    /// By its stamps, where two readings in a row agreed.
     fn stamped(&self, steady: i64) -> Option<i64> {
-        let (said, is_sure) = self.stamped?;
-        (is_sure && said.is_fresh(steady)).then_some(said.lead)
+        let (reading, is_sure) = self.stamped?;
+        (is_sure && reading.is_fresh(steady)).then_some(reading.lead)
     }
 
-    /// By its own word, else by its stamps.
+    /// By its answer, else by its stamps.
     fn lead(&self, steady: i64) -> Option<i64> {
-        let told = self.told.filter(|said| said.is_fresh(steady)).map(|said| said.lead);
-        told.or_else(|| self.stamped(steady))
+        let answered =
+            self.answered.filter(|reading| reading.is_fresh(steady)).map(|reading| reading.lead);
+        answered.or_else(|| self.stamped(steady))
     }
 }
 
@@ -98,16 +100,16 @@ pub(super) struct ClockWatch {
     pool: PgPool,
     /// Whether the database runs on this machine.
     is_database_here: bool,
-    database: Option<Said>,
+    database: Option<ClockReading>,
     exchanges: Vec<Exchange>,
     /// What the machine's clock was ahead of the steady one at the last pulse, and when that was.
-    machine: Said,
+    machine: ClockReading,
     asked_at: Option<Instant>,
     blocked: Duration,
-    said: RepeatLimiter,
-    said_others: RepeatLimiter,
-    said_undecided: RepeatLimiter,
-    /// The last thing that was said of this machine's clock.
+    limiter: RepeatLimiter,
+    limiter_others: RepeatLimiter,
+    limiter_undecided: RepeatLimiter,
+    /// What was logged last of this machine's clock.
     level: Level,
 }
 
@@ -129,9 +131,9 @@ impl Level {
     }
 }
 
-fn read_machine() -> Said {
+fn read_machine() -> ClockReading {
     let steady = steady_micros();
-    Said { lead: Timestamp::now().as_micros().saturating_sub(steady), steady }
+    ClockReading { lead: Timestamp::now().as_micros().saturating_sub(steady), steady }
 }
 
 impl ClockWatch {
@@ -147,7 +149,7 @@ impl ClockWatch {
             stamps: venue.stamps(),
             venue: venue.clone(),
             stamped: None,
-            told: None,
+            answered: None,
         });
         let mut watch = Self {
             clock,
@@ -158,9 +160,9 @@ impl ClockWatch {
             machine: read_machine(),
             asked_at: None,
             blocked: Duration::ZERO,
-            said: RepeatLimiter::new(SAY_INTERVAL),
-            said_others: RepeatLimiter::new(SAY_INTERVAL),
-            said_undecided: RepeatLimiter::new(SAY_INTERVAL),
+            limiter: RepeatLimiter::new(LOG_INTERVAL),
+            limiter_others: RepeatLimiter::new(LOG_INTERVAL),
+            limiter_undecided: RepeatLimiter::new(LOG_INTERVAL),
             level: Level::Right,
         };
         watch.ask_database().await;
@@ -176,7 +178,7 @@ impl ClockWatch {
             let mut ask_at = Instant::now() + DATABASE_INTERVAL;
             loop {
                 pulse.tick().await;
-                let has_stepped = self.look(&board);
+                let has_stepped = self.read_clocks(&board);
                 if has_stepped || Instant::now() >= ask_at {
                     self.ask_database().await;
                     ask_at = Instant::now() + DATABASE_INTERVAL;
@@ -187,8 +189,8 @@ impl ClockWatch {
         stop.run_until_cancelled(watching).await;
     }
 
-    /// Looks at this machine's clock and at the stamps of the exchanges; whether somebody has set the clock.
-    fn look(&mut self, board: &FeedBoard) -> bool {
+    /// Reads this machine's clock and the stamps of the exchanges; whether the clock was set.
+    fn read_clocks(&mut self, board: &FeedBoard) -> bool {
         let before = std::mem::replace(&mut self.machine, read_machine());
         let now = self.machine;
         let stood_still = now.steady.saturating_sub(before.steady) > STOOD_STILL_MICROS;
@@ -198,7 +200,7 @@ impl ClockWatch {
             if is_late {
                 exchange.stamps.forget();
             }
-            exchange.look(now.steady);
+            exchange.read_stamps(now.steady);
         }
         let step = now.lead.saturating_sub(before.lead);
         let has_stepped = step.unsigned_abs() > STEP_MICROS;
@@ -226,18 +228,18 @@ impl ClockWatch {
                 sqlx::query_scalar("SELECT clock_timestamp()").fetch_one(&mut *connection).await?;
             let after = steady_micros();
             let steady = before.midpoint(after);
-            Ok::<_, sqlx::Error>(Said {
+            Ok::<_, sqlx::Error>(ClockReading {
                 lead: time.timestamp_micros().saturating_sub(steady),
                 steady,
             })
         };
         match timeout(DATABASE_MAX, asking).await {
-            Ok(Ok(said)) => self.database = Some(said),
-            // A database that is away is told of by who writes to it.
+            Ok(Ok(reading)) => self.database = Some(reading),
+            // A database that is away is reported by the writers.
             Ok(Err(error)) => {
                 debug!(error = %said(&error), "The database was not asked for its time");
             }
-            Err(_elapsed) => debug!("The database did not say its time soon enough"),
+            Err(_elapsed) => debug!("The database did not answer with its time soon enough"),
         }
     }
 
@@ -247,15 +249,15 @@ impl ClockWatch {
             let before = steady_micros();
             let time = timeout(EXCHANGES_MAX, exchange.venue.time()).await.ok().flatten()?;
             let steady = before.midpoint(steady_micros());
-            Some(Said { lead: time.as_micros().saturating_sub(steady), steady })
+            Some(ClockReading { lead: time.as_micros().saturating_sub(steady), steady })
         });
-        let told = join_all(asked).await;
-        for (exchange, told) in self.exchanges.iter_mut().zip(told) {
-            exchange.told = told.or(exchange.told);
+        let answered = join_all(asked).await;
+        for (exchange, answered) in self.exchanges.iter_mut().zip(answered) {
+            exchange.answered = answered.or(exchange.answered);
         }
     }
 
-    /// Judges all clocks, sets ours, and says what is to be said.
+    /// Judges all clocks, sets ours, and logs what is wrong.
     async fn settle(&mut self) {
         let mut found = self.judge();
         let is_new = found.offset.abs_diff(self.clock.offset().micros()) > APART_MICROS;
@@ -270,29 +272,30 @@ impl ClockWatch {
             && found.offset.abs_diff(applied) <= SMOOTH_MICROS;
         let offset = if is_near { applied } else { found.offset };
         self.clock.set(self.machine.lead, offset);
-        self.tell(&found, offset);
+        self.log(&found, offset);
     }
 
     fn judge(&self) -> Consensus {
-        let Said { lead: ours, steady } = self.machine;
+        let ClockReading { lead: ours, steady } = self.machine;
         let witness = |name: &str, lead: i64, is_here| Witness {
             name: name.to_owned(),
             ahead: lead.saturating_sub(ours),
             is_here,
         };
-        let database = self.database.filter(|said| said.is_fresh(steady));
-        let database = database.map(|said| witness(DATABASE, said.lead, self.is_database_here));
+        let database = self.database.filter(|reading| reading.is_fresh(steady));
+        let database =
+            database.map(|reading| witness(DATABASE, reading.lead, self.is_database_here));
         let exchanges = self.exchanges.iter().filter_map(|exchange| {
             Some(witness(exchange.venue.name(), exchange.lead(steady)?, false))
         });
         let witnesses: Vec<Witness> = database.into_iter().chain(exchanges).collect();
         let mut found = consensus(&witnesses);
-        // Stamps alone may be anything: one exchange against our clock is believed when it says its time itself.
-        let says_so = |name: &str| {
+        // Stamps alone may be anything: one exchange against our clock is believed when it answers with its time.
+        let has_answered = |name: &str| {
             let exchange = self.exchanges.iter().find(|it| it.venue.name() == name);
-            exchange.is_none_or(|it| it.told.is_some_and(|said| said.is_fresh(steady)))
+            exchange.is_none_or(|it| it.answered.is_some_and(|reading| reading.is_fresh(steady)))
         };
-        if found.offset != 0 && matches!(found.by.as_slice(), [one] if !says_so(one)) {
+        if found.offset != 0 && matches!(found.by.as_slice(), [one] if !has_answered(one)) {
             found = Consensus { off: found.off, is_undecided: true, ..Consensus::default() };
         }
         // An exchange whose clock is right may stamp its trades by another one.
@@ -308,19 +311,19 @@ impl ClockWatch {
         found
     }
 
-    fn tell(&mut self, found: &Consensus, offset: i64) {
+    fn log(&mut self, found: &Consensus, offset: i64) {
         let now = Instant::now();
         let level = Level::of(offset);
         let was = std::mem::replace(&mut self.level, level);
         if level != was {
-            // A change is said at once.
-            self.said = RepeatLimiter::new(SAY_INTERVAL);
+            // A change is logged at once.
+            self.limiter = RepeatLimiter::new(LOG_INTERVAL);
         }
         if level == Level::Right {
             if was != Level::Right {
                 info!("The clock of this machine is right again{}", against(&found.by));
             }
-        } else if self.said.admit(now).is_some() {
+        } else if self.limiter.admit(now).is_some() {
             let side = if offset > 0 { "behind" } else { "ahead of" };
             let (by, apart) = (found.by.join(", "), shown(offset));
             if level == Level::FarOff {
@@ -335,7 +338,8 @@ impl ClockWatch {
                 );
             }
         }
-        if !found.off.is_empty() && !found.is_undecided && self.said_others.admit(now).is_some() {
+        if !found.off.is_empty() && !found.is_undecided && self.limiter_others.admit(now).is_some()
+        {
             for (name, ahead) in &found.off {
                 let side = if *ahead > 0 { "ahead of" } else { "behind" };
                 let whose = if name == DATABASE { "The clock" } else { "The stamps" };
@@ -347,7 +351,7 @@ impl ClockWatch {
                 );
             }
         }
-        if found.is_undecided && self.said_undecided.admit(now).is_some() {
+        if found.is_undecided && self.limiter_undecided.admit(now).is_some() {
             let others: Vec<String> = found
                 .off
                 .iter()
@@ -357,7 +361,7 @@ impl ClockWatch {
                 })
                 .collect();
             warn!(
-                "Other clocks differ from this machine's, and not in the same way ({}): which is right is not known. Look \
+                "Other clocks differ from this machine's, and not in the same way ({}): which is right is not known. Check \
                  whether this machine's clock is kept right (timedatectl)",
                 others.join(", ")
             );

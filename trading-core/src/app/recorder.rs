@@ -17,7 +17,7 @@ use super::status::StatusReader;
 use super::symbols;
 use super::tasks::{Phase, Tasks};
 use super::upkeep;
-use super::venues::Venue;
+use super::venues::{FeedParts, Venue};
 use crate::config::Settings;
 use crate::domain::{Tick, Timestamp};
 use crate::feed::{self, FeedBoard};
@@ -116,8 +116,16 @@ impl Recorder {
             let arriving = arrival.run(pool, spool, journal, clock.now(), stop.clone());
             tasks.spawn(Phase::Sources, "wait for the database", arriving);
         }
+        let parts = FeedParts {
+            stored: &stored,
+            sender: &sender,
+            board: &board,
+            journal: &journal,
+            clock: &clock,
+            seed,
+        };
         for venue in venues {
-            for feed in venue.feeds(&stored, &sender, &board, &journal, &clock, seed) {
+            for feed in venue.feeds(&parts) {
                 let name = format!("feed {}", feed.name);
                 tasks.spawn(Phase::Sources, name, feed::run(feed, stop.clone()));
             }

@@ -26,7 +26,7 @@ pub(super) enum Phase {
 }
 
 impl Phase {
-    /// In the order of stopping.
+    /// In the order of stopping: what answers questions about the others goes last.
     const ORDER: [Self; 3] = [Self::Sources, Self::Pipeline, Self::Sinks];
 }
 

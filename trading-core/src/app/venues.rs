@@ -128,6 +128,18 @@ fn is_own(exchange: &dyn Exchange, base: &str) -> bool {
     base.trim_end_matches('/') == exchange.endpoints().ws_url
 }
 
+/// What all feeds of a recorder are given.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct FeedParts<'a> {
+    /// Where recording goes on, of all symbols.
+    pub(super) stored: &'a [LastStored],
+    pub(super) sender: &'a TickSender,
+    pub(super) board: &'a FeedBoard,
+    pub(super) journal: &'a Journal,
+    pub(super) clock: &'a RecorderClock,
+    pub(super) seed: u64,
+}
+
 impl Venue {
     /// Whether this symbol of this exchange is recorded.
     pub(super) fn records(&self, exchange: &str, symbol: &Symbol) -> bool {
@@ -189,15 +201,8 @@ impl Venue {
     }
 
     /// The feeds of this venue, as many as its limits demand; each goes on where the store ends.
-    pub(super) fn feeds(
-        &self,
-        stored: &[LastStored],
-        sender: &TickSender,
-        board: &FeedBoard,
-        journal: &Journal,
-        clock: &RecorderClock,
-        seed: u64,
-    ) -> Vec<FeedContext> {
+    pub(super) fn feeds(&self, parts: &FeedParts<'_>) -> Vec<FeedContext> {
+        let FeedParts { stored, sender, board, journal, clock, seed } = *parts;
         let mut limits = self.exchange.limits();
         limits.idle = self.settings.idle.unwrap_or(limits.idle);
         let gate = Arc::new(ConnectGate::new(limits.connect_interval, Arc::clone(&self.banned)));
