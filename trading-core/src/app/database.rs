@@ -50,7 +50,7 @@ impl Guarded {
                 }
             }
             None => {
-                warn!("The embedded database is still in use by this process, and is left running")
+                warn!("The embedded database is still in use by this process, and is left running");
             }
         }
     }

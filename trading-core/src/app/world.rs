@@ -26,7 +26,7 @@ pub enum Exchanges {
     /// The real ones.
     Real,
     /// Simulated ones, which are served inside this process with these options.
-    Simulated(SimulatorOptions),
+    Simulated(Box<SimulatorOptions>),
     /// The simulated ones that another process serves at this host and port.
     SimulatedAt(String),
 }
@@ -54,7 +54,9 @@ impl World {
                 served: None,
                 close: None,
             }),
-            Exchanges::Simulated(options) => Self::here(settings, options.clone()).await,
+            Exchanges::Simulated(options) => {
+                Self::here(settings, SimulatorOptions::clone(options)).await
+            }
             Exchanges::SimulatedAt(address) => Self::elsewhere(settings, address).await,
         }
     }

@@ -50,7 +50,7 @@ pub(super) fn live(cli: &Cli, arguments: &LiveArgs, environment: &Environment) -
             Some("") => {
                 let options = simulated(&settings.simulate, Switches::default());
                 // A port of its own: that of the settings may be taken by `simulate`.
-                Exchanges::Simulated(SimulatorOptions { port: 0, ..options })
+                Exchanges::Simulated(Box::new(SimulatorOptions { port: 0, ..options }))
             }
             Some(address) => Exchanges::SimulatedAt(address.to_owned()),
         };
