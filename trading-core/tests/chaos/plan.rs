@@ -497,7 +497,7 @@ fn outage(kind: Kind, who: usize, down: Duration, random: &mut Random) -> Vec<(D
 }
 
 fn venue(random: &mut Random) -> Option<Venue> {
-    random.one_in(2).then(|| random.pick(&Venue::ALL))
+    random.one_in(2).then(|| random.pick(Venue::ALL))
 }
 
 /// What happens to single trades, where their ids tell of one that was not sent.

@@ -56,7 +56,7 @@ impl Listing {
     }
 
     /// The candles of the minutes in which two times fall and of those between them, oldest first.
-    pub(in crate::simulator) fn candles(
+    pub(in super::super) fn candles(
         &self,
         from: Timestamp,
         to: Timestamp,

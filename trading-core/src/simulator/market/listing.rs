@@ -7,11 +7,11 @@ use std::ops::RangeInclusive;
 
 use rust_decimal::Decimal;
 
+use super::super::venue::{Digits, Facts};
 use super::fair::{DOLLAR, Fair, LEVEL_DIGITS};
 use super::noise;
 use super::timetable::{Moment, Timetable};
 use crate::domain::{Side, Symbol, Timestamp};
-use crate::simulator::venue::{Digits, Facts};
 
 /// One trade of the simulated market: the truth about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -143,17 +143,17 @@ impl Listing {
     }
 
     /// Digits after the point of a price's step.
-    pub(in crate::simulator) const fn price_scale(&self) -> u32 {
+    pub(in super::super) const fn price_scale(&self) -> u32 {
         self.price_scale
     }
 
     /// Digits after the point of a quantity's step.
-    pub(in crate::simulator) const fn lot_scale(&self) -> u32 {
+    pub(in super::super) const fn lot_scale(&self) -> u32 {
         self.lot_scale
     }
 
     /// A number that belongs to this trade and looks like nothing else, for order ids and the like.
-    pub(in crate::simulator) fn mark(&self, id: u64, kind: u64) -> u64 {
+    pub(in super::super) fn mark(&self, id: u64, kind: u64) -> u64 {
         noise::hash(self.stream.wrapping_add(kind << 8), id)
     }
 
@@ -209,18 +209,18 @@ impl Listing {
     }
 
     /// The newest id that is due at a time, issued or not: the inverse of [`Listing::at`].
-    pub(in crate::simulator) fn due(&self, now: Timestamp) -> Option<u64> {
+    pub(in super::super) fn due(&self, now: Timestamp) -> Option<u64> {
         let n = self.timetable.latest(now, |n| head(self.mask(n / BLOCK), n))?;
         Some(self.first_id + n)
     }
 
     /// The newest issued id of these, the first of which is.
-    pub(in crate::simulator) fn last_issued(&self, first: u64, last: u64) -> u64 {
+    pub(in super::super) fn last_issued(&self, first: u64, last: u64) -> u64 {
         (first..=last).rev().find(|id| self.is_issued(*id)).unwrap_or(first)
     }
 
     /// The trades of these ids that were issued, oldest first.
-    pub(in crate::simulator) fn trades(
+    pub(in super::super) fn trades(
         &self,
         ids: RangeInclusive<u64>,
     ) -> impl DoubleEndedIterator<Item = Trade> {
@@ -228,7 +228,7 @@ impl Listing {
     }
 
     /// The sum of the quantities of these trades.
-    pub(in crate::simulator) fn traded(&self, first: u64, last: u64) -> Decimal {
+    pub(in super::super) fn traded(&self, first: u64, last: u64) -> Decimal {
         self.trades(first..=last).map(|trade| trade.quantity).sum()
     }
 

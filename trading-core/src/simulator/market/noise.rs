@@ -4,7 +4,7 @@
 //! times as long and twice as high as the one before, which is how a random walk looks at every scale.
 
 /// Hashes a place in a stream to 64 bits.
-pub(in crate::simulator) const fn hash(stream: u64, place: u64) -> u64 {
+pub(in super::super) const fn hash(stream: u64, place: u64) -> u64 {
     mix(stream ^ mix(place.wrapping_add(GAMMA)))
 }
 
@@ -19,7 +19,7 @@ const fn mix(value: u64) -> u64 {
 }
 
 /// Hashes a text to a stream of its own.
-pub(in crate::simulator) fn stream(seed: u64, parts: &[&str]) -> u64 {
+pub(in super::super) fn stream(seed: u64, parts: &[&str]) -> u64 {
     parts.iter().flat_map(|part| part.bytes().chain([0])).fold(mix(seed), |hashed, byte| {
         mix(hashed.wrapping_mul(0x0100_0000_01B3) ^ u64::from(byte))
     })
