@@ -85,8 +85,8 @@ pub struct SymbolStatus {
 }
 
 impl FeedBoard {
-    /// Adds a feed with so many connections, and is what it writes to from then on.
-    pub(super) fn enter(
+    /// Adds a feed with this many connections; returns what it writes to from then on.
+    pub(super) fn add(
         &self,
         exchange: &'static str,
         name: &str,
@@ -189,7 +189,7 @@ impl ConnectionEntry {
     }
 
     /// The state changes, unless it is this one already.
-    pub(super) fn enter(&self, state: ConnectionState, now: Timestamp) {
+    pub(super) fn set_state(&self, state: ConnectionState, now: Timestamp) {
         let mut phase = lock(&self.phase);
         if phase.state != state {
             (phase.state, phase.since) = (state, now);

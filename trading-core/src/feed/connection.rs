@@ -530,7 +530,7 @@ impl<'a> Connection<'a> {
             End::Silent(_) | End::Failed(_) => self.stamp.at,
             _ => match Stamp::now(&self.context().clock).after(self.stamp) {
                 (now, false) => now.at,
-                // The clock was set since the last frame, and tells nothing of this row.
+                // The clock was set since the last frame, so its time does not fit this row.
                 (_, true) => self.stamp.at,
             },
         };

@@ -14,7 +14,7 @@ use crate::network::{Hold, Pause};
 pub struct ConnectGate {
     interval: Duration,
     next_at: Mutex<Option<Instant>>,
-    /// What the exchange asks of everybody who comes to it, shared with its REST side.
+    /// What the exchange asks of every connection and request, shared with its REST side.
     banned: Arc<Pause>,
     /// What its WebSocket side asks for alone.
     closed: Pause,
@@ -27,7 +27,7 @@ impl ConnectGate {
         Self { interval, next_at: Mutex::default(), banned, closed: Pause::default() }
     }
 
-    /// Keeps the gate closed for so long.
+    /// Keeps the gate closed as long as `hold` asks, and logs why.
     pub fn hold(&self, hold: Hold, why: &str) {
         let pause = if hold.is_ban { &self.banned } else { &self.closed };
         pause.hold(hold, why);
@@ -39,9 +39,9 @@ impl ConnectGate {
         self.banned.left().max(self.closed.left())
     }
 
-    /// Waits for one's turn.
+    /// Waits until the caller's connection may be attempted.
     pub async fn pass(&self) {
-        // Held while waiting: who comes later waits behind.
+        // Held while waiting: a later caller waits behind.
         let mut next_at = self.next_at.lock().await;
         let turn = loop {
             let turn = next_at.map_or_else(Instant::now, |next| next.max(Instant::now()));

@@ -91,7 +91,7 @@ pub fn shards(instruments: &[Instrument], limits: Limits) -> impl Iterator<Item 
 /// Keeps a feed alive until it is stopped. What it took from the socket is in the channel when it returns.
 pub async fn run(context: FeedContext, stop: CancellationToken) {
     let feed = Feed {
-        entry: context.board.enter(
+        entry: context.board.add(
             context.exchange.name(),
             &context.name,
             context.connections.get(),

@@ -57,7 +57,7 @@ impl<'a> Relay<'a> {
     pub(super) async fn run(mut self) {
         let stop = &self.feed.stop;
         while !stop.is_cancelled() {
-            self.enter(ConnectionState::Connecting);
+            self.set_state(ConnectionState::Connecting);
             let Report { end, lived, ticks, is_whole, liveness } = self.run_relay().await;
             self.liveness = Some(liveness);
             self.entry.record_end(end.to_string());
@@ -72,7 +72,7 @@ impl<'a> Relay<'a> {
             self.one_by_one = matches!(end, End::RequestRefused(_)) || self.one_by_one && !is_whole;
             // Where the exchange says when it may be asked again, that counts.
             let wait = self.delay.after_connection(lived, ticks).max(self.feed.context.gate.left());
-            self.enter(ConnectionState::WaitingToReconnect);
+            self.set_state(ConnectionState::WaitingToReconnect);
             warn!(
                 feed = %self.entry.name, lived = %Lasting(lived), retry_in = %Lasting(wait),
                 "Feed disconnected: {end}"
@@ -82,11 +82,11 @@ impl<'a> Relay<'a> {
                 () = tokio::time::sleep(wait) => {}
             }
         }
-        self.enter(ConnectionState::Stopped);
+        self.set_state(ConnectionState::Stopped);
     }
 
-    fn enter(&self, state: ConnectionState) {
-        self.entry.enter(state, self.feed.context.clock.now());
+    fn set_state(&self, state: ConnectionState) {
+        self.entry.set_state(state, self.feed.context.clock.now());
     }
 
     /// Runs one connection, and hands over to a next one before a planned cut, until one ends for another reason.
@@ -102,7 +102,7 @@ impl<'a> Relay<'a> {
                 report = &mut runner.ended => return report,
                 Some(notice) = runner.notices.recv() => {
                     if let Notice::Subscribed(symbols) = notice {
-                        self.enter(ConnectionState::Streaming);
+                        self.set_state(ConnectionState::Streaming);
                         if !std::mem::replace(&mut is_subscribed, true) {
                             self.log_connected(symbols);
                         }
@@ -146,7 +146,7 @@ impl<'a> Relay<'a> {
                 report = &mut old.ended => {
                     self.entry.record_end(report.end.to_string());
                     self.entry.record_unsubscribed();
-                    self.enter(ConnectionState::Connecting);
+                    self.set_state(ConnectionState::Connecting);
                     return Ok(next);
                 }
                 Some(notice) = next.notices.recv() => if let Notice::Subscribed(symbols) = notice {
@@ -192,7 +192,7 @@ impl<'a> Relay<'a> {
         let connection =
             connection::run(feed, self.entry, sender, self.one_by_one, orders, liveness);
         let age = context.limits.connection_age.map(|age| age.saturating_sub(AGE_MARGIN));
-        // A century stands for never.
+        // A century means never.
         let age = age.unwrap_or(Duration::from_secs(100 * 365 * 86_400));
         Runner { ended: Box::pin(connection), notices, replaced, replace_at: Instant::now() + age }
     }

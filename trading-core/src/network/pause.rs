@@ -10,12 +10,12 @@ use tracing::warn;
 
 use crate::domain::{Timestamp, lock};
 
-/// The longest pause, whatever a venue asks for: Binance bans for up to three days who goes on asking.
+/// The longest pause, whatever a venue asks for: Binance bans an address that goes on asking for up to three days.
 /// <https://developers.binance.com/docs/binance-spot-api-docs/rest-api/limits>
 const BAN_MAX: Duration = Duration::from_hours(72);
 /// The longest pause after an error of the venue's own: one header must not stop everything for days.
 const BROKEN_MAX: Duration = Duration::from_mins(10);
-/// The pause of who is banned and not told for how long: Bybit's own.
+/// The pause after a ban without a time: Bybit's own.
 const BANNED: Duration = Duration::from_mins(10);
 /// The pause where the venue wants fewer requests and does not say for how long.
 const FEWER_REQUESTS: Duration = Duration::from_secs(10);
@@ -40,7 +40,7 @@ pub enum Side {
 /// How long to stay away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Hold {
-    /// For so long.
+    /// For how long.
     pub wait: Duration,
     /// The venue sends this address away, whichever way it comes; else only the way that was answered is closed.
     pub is_ban: bool,
@@ -63,7 +63,7 @@ pub fn after(
     now: Timestamp,
 ) -> Option<Hold> {
     let now = date.and_then(micros).unwrap_or(now.as_micros());
-    // A ban that ends at once, as a cached page tells it, is one without a time.
+    // A ban that ends at once, as a cached page has it, is one without a time.
     let said = retry_after
         .and_then(|text| read(text.trim(), now))
         .filter(|wait| status != 418 || !wait.is_zero());
@@ -74,7 +74,7 @@ pub fn after(
     let (unsaid, longest, is_ban) = match (status, side) {
         (429, Side::Rest) => (FEWER_REQUESTS, BAN_MAX, said.is_some()),
         (429, Side::Socket) => (FEWER_CONNECTIONS, BAN_MAX, true),
-        // Binance bans who goes on after a 429; Bybit, with these words, who asks too often.
+        // Binance bans an address that goes on after a 429; Bybit, with these words, one that asks too often.
         (418, _) => (BANNED, BAN_MAX, true),
         (403, _) if is_too_frequent() => (BANNED, BAN_MAX, true),
         (500..=599, Side::Rest) => (BROKEN, BROKEN_MAX, false),
@@ -119,7 +119,8 @@ impl Pause {
         Self { venue, seed, until: Mutex::new(None) }
     }
 
-    /// Keeps away for so long, or longer where that was known already. A ban is said, once, with the time it ends.
+    /// Keeps away as long as `hold` asks, or longer where that was known already. A ban is logged once, with the time it
+    /// ends.
     pub fn hold(&self, hold: Hold, why: &str) {
         if hold.wait.is_zero() {
             return;

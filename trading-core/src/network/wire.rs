@@ -3,8 +3,8 @@
 //!
 //! The library ends a connection at the first text that is no UTF-8, as the standard asks. One bad byte for one symbol
 //! would then cost every symbol of the connection, each time, and the frame would be lost to whoever has to find out
-//! why. So the kind is changed in the frame's first byte, and what is in it is judged by who reads it. Nothing else of a
-//! frame is touched or looked at.
+//! why. So the kind is changed in the frame's first byte, and the reader judges what is in it. Nothing else of a
+//! frame is read or changed.
 
 use std::io;
 use std::pin::Pin;
@@ -94,7 +94,7 @@ impl AsyncWrite for Wire {
     }
 }
 
-/// Where in the flow of frames the reader is: only headers are looked at, however they are cut into pieces.
+/// Where in the flow of frames the reader is: only headers are read, however they are cut into pieces.
 #[derive(Debug, Default)]
 enum Frames {
     /// A frame begins.

@@ -28,7 +28,7 @@ struct Arrival {
 }
 
 impl Arrivals {
-    /// Room for so many ticks, of some 100 bytes each.
+    /// Room for this many ticks, of some 100 bytes each.
     pub(super) const fn new(waiting_max: usize) -> Self {
         Self { waiting: BinaryHeap::new(), waiting_max, handed_out: None, displaced: 0 }
     }

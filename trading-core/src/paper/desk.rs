@@ -43,7 +43,7 @@ pub struct StoredAccount {
     pub stopped: Option<String>,
     /// Positions, by instrument.
     pub positions: BTreeMap<Instrument, Position>,
-    /// Orders that still stand.
+    /// Orders that are still open.
     pub open_orders: Vec<Order>,
 }
 
@@ -259,7 +259,7 @@ impl Desk {
         self.value_at_interval(tick.exchange_at, events)?;
         self.take_note(tick);
         self.account.mark(tick);
-        // The order that stands comes first: what this tick causes can only be filled by a later one.
+        // The open order comes first: what this tick causes can only be filled by a later one.
         self.fill(tick, events)?;
         if let Some(signal) = self.ask(tick)? {
             self.place(signal, tick, events)?;

@@ -2,6 +2,7 @@
 
 use super::strategy::Problem;
 use crate::domain::InstrumentError;
+use crate::store::{Remedy, postgres};
 
 /// Why paper trading stopped.
 #[derive(Debug, thiserror::Error)]
@@ -75,56 +76,31 @@ pub enum PaperError {
     Panicked,
 }
 
-/// What to do about an error.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Remedy {
-    /// It can pass: try again.
-    Retry,
-    /// It cannot: paper trading ends.
-    Stop,
-}
-
 impl PaperError {
-    /// What to do about it.
+    /// What to do about it: try again where the database is away; everything else ends paper trading.
     #[must_use]
     pub fn remedy(&self) -> Remedy {
         match self {
-            Self::Database { source, .. } => database_remedy(source),
-            Self::Settings(_)
-            | Self::OtherAccount { .. }
-            | Self::Corrupt { .. }
-            | Self::CorruptTick { .. }
-            | Self::Taken { .. }
-            | Self::NotStored { .. }
-            | Self::Instruments(_)
-            | Self::Thread(_)
-            | Self::Panicked => Remedy::Stop,
+            Self::Database { source, .. } if is_away(source) => Remedy::Retry,
+            _ => Remedy::Stop,
         }
     }
 }
 
-fn database_remedy(error: &sqlx::Error) -> Remedy {
-    match error {
+/// Whether the database was away, or had no room or time. A value that cannot be read stays as it is, and a pool that was
+/// closed will not open again.
+fn is_away(error: &sqlx::Error) -> bool {
+    let of_the_server = matches!(
+        error,
         sqlx::Error::Io(_)
-        | sqlx::Error::Tls(_)
-        | sqlx::Error::Protocol(_)
-        | sqlx::Error::PoolTimedOut
-        | sqlx::Error::BeginFailed
-        | sqlx::Error::WorkerCrashed => Remedy::Retry,
-        // Connection lost, rolled back by a conflict, out of resources, locked, stopped by an operator, system
-        // error, read-only while it switches over:
-        // https://www.postgresql.org/docs/current/errcodes-appendix.html
-        sqlx::Error::Database(refusal) => match refusal.code() {
-            Some(code)
-                if matches!(code.get(..2), Some("08" | "40" | "53" | "55" | "57" | "58"))
-                    || code == "25006" =>
-            {
-                Remedy::Retry
-            }
-            _ => Remedy::Stop,
-        },
-        _ => Remedy::Stop,
-    }
+            | sqlx::Error::Tls(_)
+            | sqlx::Error::Protocol(_)
+            | sqlx::Error::PoolTimedOut
+            | sqlx::Error::BeginFailed
+            | sqlx::Error::WorkerCrashed
+            | sqlx::Error::Database(_)
+    );
+    of_the_server && postgres::remedy(error) == Remedy::Retry
 }
 
 fn keys(problems: &[Problem]) -> String {
@@ -133,4 +109,29 @@ fn keys(problems: &[Problem]) -> String {
         .map(|problem| format!("{} = {}: {}", problem.key, problem.value, problem.allowed))
         .collect::<Vec<_>>()
         .join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_database_that_is_away_is_tried_again_and_what_will_not_pass_ends_paper_trading() {
+        let remedy = |source| PaperError::Database { action: "read", source }.remedy();
+        for passing in [
+            sqlx::Error::PoolTimedOut,
+            sqlx::Error::WorkerCrashed,
+            sqlx::Error::Io(std::io::ErrorKind::ConnectionReset.into()),
+        ] {
+            assert_eq!(remedy(passing), Remedy::Retry);
+        }
+        for lasting in [
+            sqlx::Error::PoolClosed,
+            sqlx::Error::RowNotFound,
+            sqlx::Error::ColumnNotFound("cash".to_owned()),
+        ] {
+            assert_eq!(remedy(lasting), Remedy::Stop);
+        }
+        assert_eq!(PaperError::Panicked.remedy(), Remedy::Stop);
+    }
 }

@@ -17,12 +17,12 @@ use super::account::Account;
 use super::money::{self, Overflow};
 use crate::domain::{Instrument, Side, Tick, Timestamp, TradeId};
 
-/// Where an order stands.
+/// The state of an order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OrderStatus {
     /// Accepted, nothing filled.
     New,
-    /// Some filled, and it stands.
+    /// Partly filled, and still open.
     PartiallyFilled,
     /// All filled.
     Filled,
@@ -106,7 +106,7 @@ pub struct Order {
     pub quantity: Decimal,
     /// Units of base filled so far.
     pub filled: Decimal,
-    /// Where it stands.
+    /// Its state.
     pub status: OrderStatus,
     /// Why it was cancelled or rejected.
     pub reason: Option<Reason>,

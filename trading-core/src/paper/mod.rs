@@ -4,7 +4,7 @@
 //! equity, stored in one transaction with the state of their accounts, and a [`Summary`] for the health line.
 //!
 //! Promised: recording never waits for a strategy or for these tables. A strategy sees every tick of its symbols
-//! in order of arrival, or the number of those that it missed is told. Orders fill at the ticks after the one that
+//! in order of arrival, or learns how many it missed. Orders fill at the ticks after the one that
 //! caused them. Money is exact: cash, fills and fees balance to the last digit. The same ticks give the same fills,
 //! live and in a replay. Nothing is stored of a tick that is not stored itself, and a restart, after a crash too, goes
 //! on as if there had been none: ticks that were traded and not yet accounted for are traded again, with the same fills.
@@ -39,12 +39,12 @@ pub use account::{Account, AccountError, Position, Valuation};
 pub use changes::{AccountState, Change, Changes, Event};
 pub use desk::StoredAccount;
 pub use engine::Engine;
-pub use error::{PaperError, Remedy};
+pub use error::PaperError;
 pub use fills::{Fill, Order, OrderStatus, Reason, Terms};
 pub use money::Overflow;
 pub use replay::{Replayed, Speed, SpeedError, narrowed, replay};
 pub use run::run;
-pub use store::{PgStore, Store};
+pub use store::{AccountStore, PgStore};
 pub use strategy::{
     Conflict, KINDS, Kind, Parameter, Problem, Range, Signal, Size, Strategy, Values, View, check,
     check_drafts,

@@ -19,7 +19,7 @@ use crate::config::PaperSettings;
 use crate::domain::{Symbol, SymbolRef, Timestamp};
 use crate::telemetry::Progress;
 
-/// How many ticks go by between two looks at the progress.
+/// Ticks between two reports of the progress.
 const PROGRESS_TICKS: u64 = 1_000;
 
 /// How fast ticks are replayed.
@@ -67,7 +67,7 @@ impl Speed {
         u64::try_from(micros.trunc()).ok().map(Duration::from_micros)
     }
 
-    /// How long after the first tick one comes that arrived so much later.
+    /// The replay's delay between the first tick and one that arrived at `at`.
     #[must_use]
     pub fn wait(self, first: Timestamp, at: Timestamp) -> Option<Duration> {
         let Self::Times(times) = self else { return None };
@@ -110,7 +110,7 @@ pub fn narrowed(
     settings
 }
 
-/// Replays ticks until they end or `stop` does. Each fill is told with its account as it happens; when the listener
+/// Replays ticks until they end or `stop` does. Each fill is reported with its account as it happens; when the listener
 /// wants no more, the replay stops.
 ///
 /// # Errors

@@ -17,7 +17,7 @@ use super::changes::Event;
 use super::desk::{Desk, Memory};
 use super::engine::Engine;
 use super::error::PaperError;
-use super::store::Store;
+use super::store::AccountStore;
 use super::strategy::{Kind, Strategy, View};
 use super::ticks::{LAG, TickQuery, earlier, later};
 use crate::config::{PaperSettings, StrategySettings};
@@ -34,7 +34,7 @@ const MICROSECOND: Duration = Duration::from_micros(1);
 pub(super) async fn resume(
     settings: &PaperSettings,
     engine: &mut Engine,
-    store: &impl Store,
+    store: &impl AccountStore,
     started_at: Timestamp,
     events: &mut Vec<Event>,
 ) -> Result<(), PaperError> {
@@ -50,7 +50,7 @@ pub(super) async fn resume(
 
 async fn catch_up(
     engine: &mut Engine,
-    store: &impl Store,
+    store: &impl AccountStore,
     started_at: Timestamp,
     events: &mut Vec<Event>,
 ) -> Result<(), PaperError> {
@@ -87,7 +87,7 @@ fn not_taken(desk: &Desk, started_at: Timestamp) -> Option<TickQuery> {
 async fn warm_up(
     settings: &StrategySettings,
     memory: &Memory,
-    store: &impl Store,
+    store: &impl AccountStore,
 ) -> Result<Option<Box<dyn Strategy>>, PaperError> {
     let Some(kind) = Kind::named(&settings.kind) else { return Ok(None) };
     let last_at = memory.position.last_at;
@@ -120,7 +120,7 @@ async fn shown(
     mut strategy: Box<dyn Strategy>,
     memory: &Memory,
     from: Timestamp,
-    store: &impl Store,
+    store: &impl AccountStore,
 ) -> Result<Option<Box<dyn Strategy>>, PaperError> {
     let Memory { instrument, began_at, taken_until, position } = memory;
     let mut query = TickQuery::new([], *began_at..later(*taken_until, MICROSECOND), true);
@@ -156,7 +156,7 @@ mod tests {
     #[derive(Debug, Default)]
     struct Asked(Mutex<Vec<TickQuery>>);
 
-    impl Store for Asked {
+    impl AccountStore for Asked {
         async fn load(&mut self, _: &[String]) -> Result<Vec<StoredAccount>, PaperError> {
             Ok(Vec::new())
         }

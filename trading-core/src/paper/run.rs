@@ -19,15 +19,16 @@ use tracing::info;
 use super::arrivals::Arrivals;
 use super::changes::{Changes, Event};
 use super::engine::Engine;
-use super::error::{PaperError, Remedy};
+use super::error::PaperError;
 use super::resume::resume;
-use super::store::Store;
+use super::store::AccountStore;
 use super::summary::SummaryHandle;
 use super::ticks::earlier;
 use super::writer::{Outage, Step, Writer};
 use crate::config::PaperSettings;
 use crate::domain::{Source, Timestamp, count};
 use crate::pipeline::{Delivery, TapReceiver};
+use crate::store::Remedy;
 
 /// Changes of whole chunks that may wait for the task.
 const WAITING_STEPS_MAX: usize = 16;
@@ -50,7 +51,7 @@ const ORDER_WAITING_MAX: usize = 100_000;
 pub async fn run(
     settings: PaperSettings,
     mut tap: TapReceiver,
-    mut store: impl Store,
+    mut store: impl AccountStore,
     started_at: Timestamp,
     summary: SummaryHandle,
 ) -> Result<(), PaperError> {
@@ -68,33 +69,33 @@ struct Started {
     engine: Engine,
     /// What it has done to get there.
     events: Vec<Event>,
-    /// Ticks missed that the tap has told of.
-    told: u64,
+    /// Missed ticks that the tap has reported.
+    reported: u64,
 }
 
 /// `None` when the tap ended before the database answered. Ticks that come while the database is away are missed.
 async fn start(
     settings: &PaperSettings,
     tap: &mut TapReceiver,
-    store: &mut impl Store,
+    store: &mut impl AccountStore,
     started_at: Timestamp,
 ) -> Result<Option<Started>, PaperError> {
-    // Settings that cannot work are told even when the database is away.
+    // Settings that cannot work are refused even when the database is away.
     Engine::new(settings)?;
     let mut outage = Outage::default();
-    let (mut missed, mut told) = (0_u64, 0_u64);
+    let (mut missed, mut reported) = (0_u64, 0_u64);
     loop {
         match restore(settings, store, started_at).await {
             Ok((mut engine, events)) => {
                 engine.miss(missed);
-                return Ok(Some(Started { engine, events, told }));
+                return Ok(Some(Started { engine, events, reported }));
             }
             Err(error) if error.remedy() == Remedy::Retry => {
                 let again_at = outage.retry_at(&error);
                 while let Ok(delivery) = timeout_at(again_at, tap.recv()).await {
                     let Some(delivery) = delivery else { return Ok(None) };
                     let ticks = count(delivery.chunk.len());
-                    told = told.saturating_add(delivery.missed);
+                    reported = reported.saturating_add(delivery.missed);
                     missed = missed.saturating_add(delivery.missed).saturating_add(ticks);
                 }
             }
@@ -105,7 +106,7 @@ async fn start(
 
 async fn restore(
     settings: &PaperSettings,
-    store: &mut impl Store,
+    store: &mut impl AccountStore,
     started_at: Timestamp,
 ) -> Result<(Engine, Vec<Event>), PaperError> {
     let names: Vec<String> =
@@ -127,7 +128,7 @@ async fn restore(
 async fn drive(
     started: Started,
     tap: TapReceiver,
-    store: impl Store,
+    store: impl AccountStore,
     summary: SummaryHandle,
 ) -> Result<(), PaperError> {
     let (sender, steps) = mpsc::channel(WAITING_STEPS_MAX);
@@ -160,7 +161,7 @@ fn trade(
         match received {
             Ok(Some(delivery)) => trader.take(&delivery),
             Ok(None) => trader.finish(tap.missed_total()),
-            // Nothing has come for so long: nothing comes before what waits.
+            // Nothing has come within the wait: nothing comes before what waits.
             Err(_elapsed) => trader.trade_all(),
         }
         let step = trader.step();
@@ -179,20 +180,20 @@ struct Trader {
     arrivals: Arrivals,
     newest: Timestamp,
     events: Vec<Event>,
-    /// Missed ticks that the tap has told of, and of them those that no step says yet.
-    told: u64,
+    /// Missed ticks that the tap has reported, and of them those that no step has yet.
+    reported: u64,
     missed: u64,
     through: u64,
 }
 
 impl Trader {
-    fn new(Started { engine, events, told }: Started) -> Self {
+    fn new(Started { engine, events, reported }: Started) -> Self {
         Self {
             engine,
             arrivals: Arrivals::new(ORDER_WAITING_MAX),
             newest: Timestamp::EPOCH,
             events,
-            told,
+            reported,
             missed: 0,
             through: 0,
         }
@@ -228,13 +229,13 @@ impl Trader {
     }
 
     fn finish(&mut self, missed_total: u64) {
-        self.miss(missed_total.saturating_sub(self.told));
+        self.miss(missed_total.saturating_sub(self.reported));
         self.trade_all();
         self.engine.finish(&mut self.events);
     }
 
     fn miss(&mut self, ticks: u64) {
-        self.told = self.told.saturating_add(ticks);
+        self.reported = self.reported.saturating_add(ticks);
         self.missed = self.missed.saturating_add(ticks);
         self.engine.miss(ticks);
     }
@@ -262,10 +263,10 @@ mod tests {
     use crate::paper::strategy::{Signal, Size, Strategy, View};
     use crate::paper::testing::{Scripted, btc, desk, settings, tick};
     use crate::paper::writer::END_WAIT;
-    use crate::paper::{Overflow, Remedy, TickQuery, TickStream};
+    use crate::paper::{Overflow, TickQuery, TickStream};
     use crate::pipeline::{Chunk, tap};
 
-    /// Keeps what it is given, after as many errors as it was told to make.
+    /// Keeps what it is given, after as many errors as it is asked for.
     #[derive(Debug, Clone, Default)]
     struct Memory {
         stored: Arc<Mutex<Changes>>,
@@ -288,7 +289,7 @@ mod tests {
         }
     }
 
-    impl Store for Memory {
+    impl AccountStore for Memory {
         async fn load(&mut self, _: &[String]) -> Result<Vec<StoredAccount>, PaperError> {
             self.answer().map(|()| Vec::new())
         }
@@ -352,7 +353,7 @@ mod tests {
     }
 
     fn started(engine: Engine) -> Started {
-        Started { engine, events: Vec::new(), told: 0 }
+        Started { engine, events: Vec::new(), reported: 0 }
     }
 
     fn buying() -> Started {

@@ -1,6 +1,6 @@
 //! The paper tables: accounts out at the start, changes in while it runs. And the ticks that an account has taken.
 //!
-//! One call of [`Store::write`] is one transaction: fills, orders, positions and cash agree at every moment. Writing
+//! One call of [`AccountStore::write`] is one transaction: fills, orders, positions and cash agree at every moment. Writing
 //! the same changes again changes nothing, so a write whose answer was lost may be repeated. Each account counts
 //! its writes and names its writer; a second process on the same account is noticed before it changes anything.
 
@@ -23,7 +23,7 @@ use super::ticks::{TickQuery, TickStream};
 use crate::domain::{Instrument, Side, Symbol, Timestamp, TradeId};
 
 /// Where accounts are kept.
-pub trait Store: Send + Sync {
+pub trait AccountStore: Send + Sync {
     /// The stored ones of these accounts.
     ///
     /// # Errors
@@ -62,7 +62,7 @@ impl PgStore {
     }
 }
 
-impl Store for PgStore {
+impl AccountStore for PgStore {
     async fn load(&mut self, accounts: &[String]) -> Result<Vec<StoredAccount>, PaperError> {
         let loaded = read(&self.pool, accounts).await?;
         self.revisions.clear();

@@ -1,4 +1,4 @@
-//! How each strategy does, in one line for the log and one value for who asks.
+//! How each strategy does, in one line for the log and one value for whoever asks.
 
 use std::fmt;
 use std::sync::{Arc, Mutex};

@@ -31,9 +31,9 @@ macro_rules! rows_between {
     };
 }
 
-/// How far the recorder's clock may be behind an exchange's: a tick can arrive so long before it was traded.
+/// How far the recorder's clock may be behind an exchange's: a tick can arrive this long before it was traded.
 pub(super) const LEAD: Duration = Duration::from_secs(60);
-/// How long after its trade a tick is looked for: snapshots bring old trades.
+/// How long after its trade a tick may arrive and still be read: snapshots bring old trades.
 pub(super) const LAG: Duration = Duration::from_secs(3_600);
 /// Ticks that may wait for their turn: some 100 MB.
 const WAITING_MAX: usize = 1_000_000;

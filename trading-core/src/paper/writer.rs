@@ -13,10 +13,10 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use tracing::{debug, error, info, warn};
 
 use super::changes::Changes;
-use super::error::{PaperError, Remedy};
-use super::store::Store;
+use super::error::PaperError;
+use super::store::AccountStore;
 use crate::domain::Backoff;
-use crate::store::cause_of;
+use crate::store::{Remedy, cause_of};
 
 /// How long changes are gathered before they are written.
 const WRITE_INTERVAL: Duration = Duration::from_secs(1);
@@ -67,7 +67,7 @@ pub(super) struct Writer<S> {
     give_up_at: Option<Instant>,
 }
 
-impl<S: Store> Writer<S> {
+impl<S: AccountStore> Writer<S> {
     pub(super) fn new(store: S, stored: watch::Receiver<u64>) -> Self {
         Self {
             store,

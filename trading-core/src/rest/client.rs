@@ -31,7 +31,7 @@ pub struct RestClient {
     network: Network,
     headers: header::HeaderMap,
     pace: DefaultDirectRateLimiter,
-    /// What the venue asks of everybody who comes to it, shared with its feeds.
+    /// What the venue asks of every connection and request, shared with its feeds.
     banned: Arc<Pause>,
     /// What its REST side asks for alone.
     paused: Pause,

@@ -12,7 +12,7 @@ use crate::domain::{Symbol, nearest};
 use crate::exchange::Exchange;
 use crate::exchange::history::{HistoryError, Listed};
 
-/// Names that are told beside one that is not known.
+/// Names that are suggested for one that is not known.
 const NEAREST_MAX: usize = 3;
 
 /// What a venue says of a symbol.

@@ -1,7 +1,7 @@
 //! Numbers and durations for people, in one form everywhere.
 //!
 //! Promised: whole numbers in results and progress have their thousands apart (`12,345,678`), durations have one unit or
-//! two (`74ms`, `1.1s`, `2m 3s`, `3h 5m`, `90d`), rates have no more digits than tell something. The lines of the log that
+//! two (`74ms`, `1.1s`, `2m 3s`, `3h 5m`, `90d`), rates have no more digits than are significant. The lines of the log that
 //! scripts read keep their plain digits, and settings are written as they are read.
 
 use std::fmt;

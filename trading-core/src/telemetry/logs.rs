@@ -41,7 +41,7 @@ pub enum Level {
     Warn,
     /// The life cycle.
     Info,
-    /// What is needed to look for a fault.
+    /// What is needed to find a fault.
     Debug,
     /// Everything.
     Trace,
@@ -124,7 +124,7 @@ impl io::Write for Errors {
     }
 }
 
-/// The libraries are held one step back: their debug lines would bury ours, and what sqlx notices we tell ourselves.
+/// The libraries are held one step back: their debug lines would bury ours, and what sqlx notices we log ourselves.
 fn filter(options: &LogOptions) -> Result<EnvFilter, LogError> {
     let directives = match (options.level, options.verbose, &options.directives) {
         (Some(level @ (Level::Debug | Level::Trace)), _, _) => {
@@ -229,7 +229,7 @@ const HANG: usize = "09:04:52.123Z  ".len();
 /// What follows is to be copied whole.
 const COMMAND: &str = ": psql ";
 
-/// The time at the begin of a line. All of it where lines are kept; on a terminal, where they are looked at, the time of
+/// The time at the begin of a line. All of it where lines are kept; on a terminal, where they are read at once, the time of
 /// the day, and the date when it changes.
 struct Clock {
     is_short: bool,
@@ -253,7 +253,7 @@ impl Clock {
         let before = self.day.swap(now.day(), Ordering::Relaxed);
         let (date, time) = whole.split_once('T').unwrap_or(("", &whole));
         let is_new = before >= 0 && before < now.day();
-        // Microseconds are for those who compare; whoever looks on reads milliseconds.
+        // Microseconds are for comparing logs; a person at a terminal reads milliseconds.
         let millis = time.trim_end_matches('Z').trim_end_matches(|it: char| it.is_ascii_digit());
         let digits = time.get(millis.len()..millis.len() + 3).unwrap_or_default();
         (format!("{millis}{digits}Z"), is_new.then(|| date.to_owned()))

@@ -1,7 +1,7 @@
 //! A result for people: lines and tables that fit the place where they are shown.
 //!
 //! Promised: in a pipe or a file each record is one line, whatever its length, so that `grep` finds it whole; on a
-//! terminal lines are folded by words at its width, and what goes on stands further in. Both have the same words.
+//! terminal lines are folded by words at its width, and continuation lines are indented. Both have the same words.
 
 use std::fmt;
 
@@ -13,7 +13,7 @@ use super::text::Text;
 const HANG: usize = 2;
 /// Columns of a name at the begin of a line, with its blanks.
 const NAME_MAX: usize = 16;
-/// A line of ours that stands so far in is a command to be copied.
+/// A line that is indented this far is a command to be copied.
 const COMMAND_INDENT: usize = 4;
 /// What an entry that is a command to be copied begins with.
 const COMMANDS: [&str; 2] = ["psql ", "PGPASSFILE="];
@@ -37,7 +37,7 @@ impl Page {
         self.hanging(HANG, text);
     }
 
-    /// Adds a line that goes on after so many blanks, where it is folded.
+    /// Adds a line whose continuation lines begin with `hang` blanks.
     pub fn hanging(&mut self, hang: usize, text: impl Into<Text>) {
         self.blocks.push(Block::Line { text: text.into(), hang });
     }
@@ -48,7 +48,7 @@ impl Page {
         self.blocks.push(Block::Whole(text.into()));
     }
 
-    /// Adds a line that begins with a name, which takes so many columns and two blanks.
+    /// Adds a line that begins with a name, padded to `width` columns and two blanks.
     pub fn entry(&mut self, name: &str, width: usize, text: impl Into<Text>) {
         let name = Text::from(name);
         let blanks = " ".repeat(width.saturating_sub(name.width()) + 2);

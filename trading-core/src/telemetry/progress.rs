@@ -18,7 +18,7 @@ use super::figures::{Grouped, Lasting, Rate};
 use super::screen::Screen;
 use crate::domain::lock;
 
-/// Where there is no terminal, a line so often.
+/// How often a line is written where there is no terminal.
 const LINE_INTERVAL: Duration = Duration::from_secs(5);
 /// Before that nothing is said of the time that is left.
 const LEFT_AFTER: Duration = Duration::from_secs(2);
@@ -44,7 +44,7 @@ pub enum Unit {
 pub enum Total {
     /// So much.
     Known(u64),
-    /// About so much, by an estimate.
+    /// An estimate.
     About(u64),
     /// Nobody knows.
     Unknown,
@@ -77,7 +77,7 @@ pub(super) fn without_bars() {
     NO_BARS.store(true, Ordering::Relaxed);
 }
 
-/// Writes to the terminal while no bar is in the way: what is written stands above it.
+/// Writes to the terminal while no bar is in the way: what is written appears above it.
 pub fn aside<T>(write: impl FnOnce() -> T) -> T {
     if SHOWN.load(Ordering::Relaxed) == 0 { write() } else { bars().suspend(write) }
 }

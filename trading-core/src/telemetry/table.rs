@@ -8,7 +8,7 @@ const WORDS_LEAST: usize = 24;
 /// Blanks between columns, and before what goes on in a further line.
 const GAP: usize = 2;
 
-/// How the cells of a column stand.
+/// How the cells of a column are aligned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Side {
     /// Names, to the left.
@@ -21,8 +21,8 @@ pub enum Side {
 
 /// Rows under heads.
 ///
-/// Where a row is wider than the terminal, the columns that do not fit stand in a second line under it, and so do their
-/// heads: nothing is left out. So the columns that are looked at first come first.
+/// Where a row is wider than the terminal, the columns that do not fit go to a second line under it, and so do their
+/// heads: nothing is left out. So the columns that are read first come first.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Table {
     heads: Vec<Text>,
@@ -69,7 +69,7 @@ impl Table {
         }
     }
 
-    /// Which columns stand in which line of a row. The width of a column of words becomes what is left for it.
+    /// Which columns are in which line of a row. The width of a column of words becomes what is left for it.
     fn lines(&self, widths: &mut [usize], room: Option<usize>) -> Vec<Vec<usize>> {
         let mut lines = vec![Vec::new()];
         let mut used = 0;

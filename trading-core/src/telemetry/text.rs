@@ -53,7 +53,7 @@ impl Text {
 
     /// Folds it by words into lines of at most `width` columns, of which all but the first have `hang` blanks left for
     /// them: they are not part of the answer. A word that is longer than a line has a line of its own, which the terminal
-    /// wraps, so that it can be copied; what stands in backticks is one word.
+    /// wraps, so that it can be copied; what is in backticks is one word.
     pub(super) fn folded(&self, width: usize, hang: usize) -> Vec<Self> {
         let mut lines = Vec::new();
         let mut line = Self::default();
@@ -89,7 +89,7 @@ impl Text {
         }
     }
 
-    /// What stands in backticks is one word: a command, which is copied whole or not at all.
+    /// What is in backticks is one word: a command, which is copied whole or not at all.
     fn words(&self) -> Vec<Word> {
         let mut words: Vec<Word> = Vec::new();
         let mut word = Word::default();
@@ -115,7 +115,7 @@ impl Text {
     }
 }
 
-/// Letters without a blank, and how many blanks stand before them.
+/// Letters without a blank, and how many blanks precede them.
 #[derive(Debug, Default)]
 struct Word {
     blanks: usize,

@@ -11,7 +11,7 @@ use trading_core::config::{Overrides, PaperSettings, StrategySettings, load};
 use trading_core::domain::testing::{instrument, tick};
 use trading_core::domain::{Instrument, Tick, Timestamp};
 use trading_core::paper::{
-    self, Changes, Engine, PaperError, PgStore, Store as _, Summary, SummaryHandle,
+    self, AccountStore as _, Changes, Engine, PaperError, PgStore, Summary, SummaryHandle,
 };
 use trading_core::pipeline::{TapSender, tap};
 use trading_core::simulator::{Market, MarketOptions};

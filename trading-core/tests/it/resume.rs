@@ -15,8 +15,8 @@ use trading_core::config::{PaperSettings, StrategySettings};
 use trading_core::domain::testing::tick;
 use trading_core::domain::{Instrument, Source, Tick, Timestamp, TradeId};
 use trading_core::paper::{
-    self, Changes, Engine, Fill, PaperError, PgStore, Store, StoredAccount, Summary, SummaryHandle,
-    TickQuery, TickStream,
+    self, AccountStore, Changes, Engine, Fill, PaperError, PgStore, StoredAccount, Summary,
+    SummaryHandle, TickQuery, TickStream,
 };
 use trading_core::pipeline::tap;
 use trading_core::store::Store as _;
@@ -115,7 +115,7 @@ struct Dying {
     wrote: mpsc::Sender<()>,
 }
 
-impl Store for Dying {
+impl AccountStore for Dying {
     async fn load(&mut self, accounts: &[String]) -> Result<Vec<StoredAccount>, PaperError> {
         self.inner.load(accounts).await
     }

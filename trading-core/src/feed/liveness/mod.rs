@@ -28,7 +28,7 @@ const FORGIVEN: u32 = 256;
 /// When silence is called one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LivenessRules {
-    /// Trades of one symbol that are closer than this are one moment: a burst tells nothing of the time between.
+    /// Trades of one symbol that are closer than this are one moment: a burst says nothing of the time between.
     pub apart: Duration,
     /// A shorter silence is none.
     pub silence_min: Duration,
@@ -114,7 +114,7 @@ impl Liveness {
         self.blocked += blocked;
     }
 
-    /// The time on a clock that stands still while we do not read.
+    /// The time on a clock that stops while we do not read.
     fn clock(&self, now: Instant) -> Instant {
         now.checked_sub(self.blocked).unwrap_or(now)
     }

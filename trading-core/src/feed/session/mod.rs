@@ -1,6 +1,6 @@
 //! The state of one connection: what is subscribed, what must be sent when, when it must be taken for dead.
 //!
-//! Pure: it is told what came and what time it is.
+//! Pure: what came and the time are arguments.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -116,7 +116,7 @@ pub(super) enum Event {
     SymbolConfirmed(Instrument),
     /// One symbol is refused.
     SymbolRefused(Instrument, String),
-    /// The exchange wants fewer messages: for so long nothing is asked for.
+    /// The exchange wants fewer messages: nothing is asked for during this pause.
     Slowed(String, Duration),
     /// The exchange reports an error that answers no request.
     Reported(String),
@@ -302,7 +302,7 @@ impl Session {
         events
     }
 
-    /// Whether every symbol now has its answer, told once.
+    /// The event that every symbol now has its answer; returned once.
     fn settled(&mut self) -> Option<Event> {
         if !self.pending.is_empty() {
             return None;

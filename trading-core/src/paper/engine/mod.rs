@@ -124,7 +124,7 @@ impl Engine {
         self.missed = self.missed.saturating_add(ticks);
     }
 
-    /// Takes note that so many ticks, since the start, came too late for their place in the order of arrival.
+    /// Notes how many ticks since the start came too late for their place in the order of arrival.
     pub const fn displace(&mut self, ticks: u64) {
         self.displaced = ticks;
     }

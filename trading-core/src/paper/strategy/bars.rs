@@ -12,7 +12,7 @@ use super::parameters::{Parameter, Range};
 use crate::domain::{Tick, count};
 use crate::paper::money::Overflow;
 
-/// The setting of every strategy that looks at bars.
+/// The setting of every strategy that works on bars.
 pub(super) static BAR: Parameter = Parameter {
     name: "bar",
     meaning: "length of a bar, in exchange time",
@@ -44,7 +44,7 @@ impl Bars {
         Self { length_micros, current: None }
     }
 
-    /// The time of so many bars and the one under way.
+    /// The time of `bars` bars and the one under way.
     pub(super) fn time_of(&self, bars: Decimal) -> Duration {
         let micros = Decimal::from(self.length_micros).saturating_mul(bars + Decimal::ONE);
         Duration::from_micros(u64::try_from(micros).unwrap_or(u64::MAX))

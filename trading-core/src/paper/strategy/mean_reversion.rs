@@ -110,7 +110,7 @@ impl MeanReversion {
         }
     }
 
-    /// Where a close stands in the window: `None` while it is not full, or nothing in it moves.
+    /// How far a close is from the mean of the window: `None` while it is not full, or nothing in it moves.
     ///
     /// With n closes, their sum S and sum of squares Q: `z = (n x - S) / sqrt(n Q - S S)`.
     fn score(&self, close: Decimal) -> Result<Option<Score>, Overflow> {

@@ -62,7 +62,7 @@ pub struct View {
     pub cost: Decimal,
     /// Cash of the account, in quote currency.
     pub cash: Decimal,
-    /// The side of its order that still stands.
+    /// The side of its open order.
     pub open_order: Option<Side>,
 }
 
@@ -85,8 +85,8 @@ pub enum Size {
     Quantity(Decimal),
 }
 
-/// What a strategy wants. An order of the other side that still stands is cancelled first; while one of the
-/// same side stands, a signal changes nothing.
+/// What a strategy wants. An open order of the other side is cancelled first; while one of the same side is
+/// open, a signal changes nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Signal {
     /// Buy at the next ticks.
@@ -107,11 +107,10 @@ pub trait Strategy: fmt::Debug + Send {
     /// When a number is too large to be exact; the account is stopped then.
     fn on_tick(&mut self, tick: &Tick, view: &View) -> Result<Option<Signal>, Overflow>;
 
-    /// How much exchange time before a tick it must see, as a rule, to remember there what it would remember had it
-    /// seen everything.
+    /// How much exchange time before a tick it must see, as a rule, so that older ticks cannot change its state.
     fn lookback(&self) -> Duration;
 
-    /// Whether it does: nothing before the first tick that it has seen could make a difference any more. A strategy
+    /// Whether it has seen enough: nothing before its first tick could change its state any more. A strategy
     /// that is not settled after its lookback is shown more.
     fn is_settled(&self) -> bool;
 }

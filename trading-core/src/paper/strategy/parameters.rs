@@ -1,4 +1,4 @@
-//! What a strategy can be told, and whether what it was told is allowed.
+//! The parameters of a strategy, and whether their values are allowed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -9,7 +9,7 @@ use super::Kind;
 use crate::config::{PaperSettings, StrategyDraft};
 use crate::paper::money::MONEY_DIGITS;
 
-/// One thing that a strategy can be told.
+/// One parameter of a strategy.
 #[derive(Debug)]
 pub struct Parameter {
     /// Its key in the strategy's section.
@@ -203,7 +203,7 @@ pub fn check_drafts(strategies: &[StrategyDraft]) -> Vec<Problem> {
                 value: written.clone(),
                 allowed: nearest(written, names.clone()),
             });
-            // Its parameters are looked at as those of the one that was probably meant.
+            // Its parameters are checked as those of the one that was probably meant.
             kind = closest(written, names).and_then(Kind::named);
         }
         if let Some(kind) = kind {

@@ -124,7 +124,8 @@ impl World {
     /// Its only connection, once the board shows it like this.
     async fn until(&self, is_so: impl Fn(&ConnectionStatus) -> bool + Sync) -> ConnectionStatus {
         let ask = async || {
-            let shown = self.status().connections.remove(0);
+            let mut feeds = self.board.feeds(steady_micros());
+            let shown = feeds.pop().ok_or("the feed has not started")?.connections.remove(0);
             if is_so(&shown) { Ok(shown) } else { Err(format!("{shown:?}")) }
         };
         until(ask).await
