@@ -63,17 +63,14 @@ async fn measure() {
     migrate(&pool).await.unwrap();
     pool.execute("SELECT ensure_tick_partition(current_date)").await.unwrap();
     let file = server.scratch("flood.bin");
-    let columns = "time, received_at, exchange, symbol, trade_id, side, price, quantity, source";
     reset(&pool).await;
     record(server.socket(), FLOOD, 0).await;
-    server
-        .psql(&format!("\\copy (SELECT {columns} FROM tick_data) TO '{file}' (FORMAT binary)"))
-        .await;
+    server.psql(&format!("\\copy (SELECT * FROM tick_data) TO '{file}' (FORMAT binary)")).await;
     let mut ratios = [Vec::new(), Vec::new()];
     for _ in 0..ROUNDS {
         reset(&pool).await;
         let start = Instant::now();
-        server.psql(&format!("\\copy tick_data ({columns}) FROM '{file}' (FORMAT binary)")).await;
+        server.psql(&format!("\\copy tick_data FROM '{file}' (FORMAT binary)")).await;
         let baseline = FLOOD as f64 / start.elapsed().as_secs_f64();
         println!("  psql COPY BINARY      {baseline:>8.0} rows/s");
         let ways = [("socket", server.socket()), ("tcp", server.tcp())];

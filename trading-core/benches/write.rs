@@ -47,17 +47,14 @@ async fn main() {
     reset(&pool).await;
     write(&ticks, &cases[0]).await;
     let file = server.scratch("ticks.bin");
-    let columns = "time, received_at, exchange, symbol, trade_id, side, price, quantity, source";
-    server
-        .psql(&format!("\\copy (SELECT {columns} FROM tick_data) TO '{file}' (FORMAT binary)"))
-        .await;
+    server.psql(&format!("\\copy (SELECT * FROM tick_data) TO '{file}' (FORMAT binary)")).await;
 
     println!("write: {TICKS} ticks, {ROUNDS} rounds, median ratios against psql COPY BINARY");
     let mut ratios = vec![Vec::new(); cases.len()];
     for _ in 0..ROUNDS {
         reset(&pool).await;
         let start = Instant::now();
-        server.psql(&format!("\\copy tick_data ({columns}) FROM '{file}' (FORMAT binary)")).await;
+        server.psql(&format!("\\copy tick_data FROM '{file}' (FORMAT binary)")).await;
         let baseline = TICKS as f64 / start.elapsed().as_secs_f64();
         println!("  psql COPY BINARY          {baseline:>9.0} rows/s");
         for (case, ratios) in cases.iter().zip(&mut ratios) {

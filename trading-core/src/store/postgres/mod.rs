@@ -37,8 +37,10 @@ mod reject;
 mod restore;
 mod retention;
 mod rights;
+mod rows;
 mod server;
 mod sqlstate;
+mod tick_data;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -179,6 +181,10 @@ impl PostgresStore {
         connection: &mut PgConnection,
         batch: &[Tick],
     ) -> Result<Written, sqlx::Error> {
+        // All of it may have been refused.
+        if batch.is_empty() {
+            return Ok(Written::default());
+        }
         if !self.neighbour.is_expected(Instant::now()) {
             let straight = if batch.len() > self.inserted_max {
                 copy::copy(connection, &self.buffers, batch).await
@@ -257,7 +263,7 @@ impl PostgresStore {
         let mut good = Vec::with_capacity(batch.len());
         for tick in batch {
             if !self.clocks.allow(tick, database) {
-                refusals.push(Refusal::of_time(tick.clone()));
+                refusals.push(Refusal::of_time(tick));
             } else if let Some(refusal) = Refusal::in_any_case(tick) {
                 refusals.push(refusal);
             } else {
@@ -309,8 +315,8 @@ impl PostgresStore {
             written => written?,
         };
         if !refusals.is_empty() {
-            let setting_aside = reject::set_aside(connection, &refusals, self.rejected_max);
-            let counted = Self::within(setting_aside).await?;
+            let keeping = reject::keep(connection, &refusals, self.rejected_max);
+            let counted = Self::within(keeping).await?;
             self.tell_refused(&refusals, counted);
             written.rejected += count(refusals.len());
         }

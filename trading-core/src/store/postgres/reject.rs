@@ -1,10 +1,14 @@
 //! Ticks that cannot be stored: kept, with the reason, where an operator finds them, or only counted once there are too
 //! many of them.
 
-use rust_decimal::Decimal;
-use sqlx::PgConnection;
-use sqlx::types::chrono::{DateTime, Utc};
+use std::sync::LazyLock;
 
+use rust_decimal::Decimal;
+use sqlx::error::BoxDynError;
+use sqlx::{PgConnection, Row as _};
+
+use super::rows::{Arrays, RowBuffer};
+use super::tick_data;
 use crate::domain::{Tick, TradeId};
 
 /// Refused ticks that are kept of one exchange; writes that meet at the bound may pass it by their own ticks.
@@ -24,6 +28,7 @@ const TIME_REASON: &str = "its time is more than a day from its receipt and from
 /// A tick that is not to be stored.
 #[derive(Debug)]
 pub(super) struct Refusal {
+    /// Its id is only what is kept of it.
     tick: Tick,
     sqlstate: Option<String>,
     reason: String,
@@ -36,16 +41,21 @@ impl Refusal {
         let sqlstate = refusal.and_then(|refusal| refusal.code()).map(|code| code.into_owned());
         let reason =
             refusal.map_or_else(|| error.to_string(), |refusal| refusal.message().to_owned());
-        Self { tick: tick.clone(), sqlstate, reason }
+        Self::new(tick, sqlstate, reason)
+    }
+
+    fn new(tick: &Tick, sqlstate: Option<String>, reason: String) -> Self {
+        let trade_id = TradeId::from_text(&kept_id(&tick.trade_id));
+        Self { tick: Tick { trade_id, ..tick.clone() }, sqlstate, reason }
     }
 
     /// Of a time that cannot be true.
-    pub(super) fn of_time(tick: Tick) -> Self {
+    pub(super) fn of_time(tick: &Tick) -> Self {
         let is_whole = kept_id(&tick.trade_id) == tick.trade_id.to_string()
             && is_positive(tick.price)
             && is_positive(tick.quantity);
         let code = if is_whole { ONLY_TIME } else { TIME_AND_MORE };
-        Self { tick, sqlstate: Some(code.to_owned()), reason: TIME_REASON.to_owned() }
+        Self::new(tick, Some(code.to_owned()), TIME_REASON.to_owned())
     }
 
     /// What the table refuses of a tick in any case, known without asking it row by row; in the database's words.
@@ -59,8 +69,14 @@ impl Refusal {
         } else {
             return None;
         };
-        let (sqlstate, reason) = (Some(sqlstate.to_owned()), reason.to_owned());
-        Some(Self { tick: tick.clone(), sqlstate, reason })
+        Some(Self::new(tick, Some(sqlstate.to_owned()), reason.to_owned()))
+    }
+
+    /// Gives the values of the tick, then the code and the reason of the refusal.
+    fn put(&self, text: &mut String, row: &mut impl RowBuffer) -> Result<(), BoxDynError> {
+        tick_data::put(&self.tick, text, row)?;
+        row.put(self.sqlstate.as_deref())?;
+        row.put(kept(&self.reason, REASON_BYTES_MAX))
     }
 
     /// Whose refusal it is.
@@ -95,70 +111,54 @@ fn kept(text: &str, bytes_max: usize) -> String {
     kept
 }
 
-/// One array a column. The rows of an exchange are counted once, and not for each tick. What is there already is neither kept nor counted once more; what has no room is counted.
-const STATEMENT: &str = "WITH given AS ( \
-         SELECT DISTINCT ON (exchange, symbol, time, trade_id) * \
-         FROM unnest($1::timestamptz[], $2::timestamptz[], $3::text[], $4::text[], $5::text[], $6::text[], $7::numeric[], \
-             $8::numeric[], $9::text[], $10::text[], $11::text[]) \
-             AS given (time, received_at, exchange, symbol, trade_id, side, price, quantity, source, sqlstate, reason) \
-         WHERE NOT EXISTS (SELECT FROM rejected_ticks AS it WHERE it.exchange = given.exchange \
-             AND it.symbol = given.symbol AND it.time = given.time AND it.trade_id = given.trade_id) \
-     ), room AS MATERIALIZED ( \
-         SELECT exchange, $12 - (SELECT count(*) FROM rejected_ticks AS it WHERE it.exchange = venues.exchange) AS rows \
-         FROM (SELECT DISTINCT exchange FROM given) AS venues \
-     ), placed AS ( \
-         SELECT given.*, row_number() OVER (PARTITION BY exchange ORDER BY symbol, time, trade_id) <= room.rows AS fits \
-         FROM given JOIN room USING (exchange) \
-     ), kept AS ( \
-         INSERT INTO rejected_ticks \
-             (time, received_at, exchange, symbol, trade_id, side, price, quantity, source, sqlstate, reason) \
-         SELECT time, received_at, exchange, symbol, trade_id, side, price, quantity, source, sqlstate, reason \
-         FROM placed WHERE fits ORDER BY exchange, symbol, time, trade_id ON CONFLICT DO NOTHING \
-     ), counted AS ( \
-         INSERT INTO rejected_overflow AS it (exchange, symbol, reason, count, first_time, last_time) \
-         SELECT exchange, symbol, coalesce(sqlstate, ''), count(*), min(time), max(time) \
-         FROM placed WHERE NOT fits GROUP BY 1, 2, 3 ORDER BY 1, 2, 3 \
-         ON CONFLICT (exchange, symbol, reason) DO UPDATE SET count = it.count + EXCLUDED.count, \
-             first_time = least(it.first_time, EXCLUDED.first_time), \
-             last_time = greatest(it.last_time, EXCLUDED.last_time), last_seen = EXCLUDED.last_seen \
-         RETURNING 1) \
-     SELECT count(*) FROM placed WHERE NOT fits";
+/// One array a column. The rows of an exchange are counted once, and not for each tick. What is there already is neither
+/// kept nor counted once more; what has no room is counted.
+static STATEMENT: LazyLock<String> = LazyLock::new(|| {
+    let columns = format!("{}, sqlstate, reason", tick_data::names());
+    let ticks = tick_data::arrays();
+    let (arrays, next) = (ticks.join(", "), ticks.len() + 1);
+    let (sqlstates, reasons, rows_max) = (next, next + 1, next + 2);
+    format!(
+        "WITH given AS ( \
+             SELECT DISTINCT ON (exchange, symbol, time, trade_id) * \
+             FROM unnest({arrays}, ${sqlstates}::text[], ${reasons}::text[]) AS given ({columns}) \
+             WHERE NOT EXISTS (SELECT FROM rejected_ticks AS it WHERE it.exchange = given.exchange \
+                 AND it.symbol = given.symbol AND it.time = given.time AND it.trade_id = given.trade_id) \
+         ), room AS MATERIALIZED ( \
+             SELECT exchange, ${rows_max} - (SELECT count(*) FROM rejected_ticks AS it \
+                 WHERE it.exchange = venues.exchange) AS rows \
+             FROM (SELECT DISTINCT exchange FROM given) AS venues \
+         ), placed AS ( \
+             SELECT given.*, row_number() OVER (PARTITION BY exchange ORDER BY symbol, time, trade_id) <= room.rows AS fits \
+             FROM given JOIN room USING (exchange) \
+         ), kept AS ( \
+             INSERT INTO rejected_ticks ({columns}) SELECT {columns} FROM placed WHERE fits \
+             ORDER BY exchange, symbol, time, trade_id ON CONFLICT DO NOTHING \
+         ), counted AS ( \
+             INSERT INTO rejected_overflow AS it (exchange, symbol, reason, count, first_time, last_time) \
+             SELECT exchange, symbol, coalesce(sqlstate, ''), count(*), min(time), max(time) \
+             FROM placed WHERE NOT fits GROUP BY 1, 2, 3 ORDER BY 1, 2, 3 \
+             ON CONFLICT (exchange, symbol, reason) DO UPDATE SET count = it.count + EXCLUDED.count, \
+                 first_time = least(it.first_time, EXCLUDED.first_time), \
+                 last_time = greatest(it.last_time, EXCLUDED.last_time), last_seen = EXCLUDED.last_seen \
+             RETURNING 1) \
+         SELECT count(*) FROM placed WHERE NOT fits"
+    )
+});
 
-/// Sets these ticks aside in one statement, and says how many of them had no room in `rejected_ticks` of `rows_max` rows
-/// an exchange, and are only counted.
-pub(super) async fn set_aside(
+/// Keeps these ticks in `rejected_ticks` in one statement, up to `rows_max` rows an exchange, and returns how many of them had
+/// no room there and are only counted.
+pub(super) async fn keep(
     connection: &mut PgConnection,
     refusals: &[Refusal],
     rows_max: u32,
 ) -> Result<i64, sqlx::Error> {
-    let ticks = || refusals.iter().map(|refusal| &refusal.tick);
-    let times: Vec<DateTime<Utc>> = ticks().map(|tick| tick.exchange_at.to_datetime()).collect();
-    let received: Vec<DateTime<Utc>> = ticks().map(|tick| tick.received_at.to_datetime()).collect();
-    let exchanges: Vec<&str> = ticks().map(|tick| tick.instrument.exchange()).collect();
-    let symbols: Vec<&str> = ticks().map(|tick| tick.instrument.symbol().as_str()).collect();
-    let ids: Vec<String> = ticks().map(|tick| kept_id(&tick.trade_id)).collect();
-    let sides: Vec<&str> = ticks().map(|tick| tick.side.as_str()).collect();
-    let prices: Vec<Decimal> = ticks().map(|tick| tick.price).collect();
-    let quantities: Vec<Decimal> = ticks().map(|tick| tick.quantity).collect();
-    let sources: Vec<&str> = ticks().map(|tick| tick.source.as_str()).collect();
-    let states: Vec<Option<&str>> = refusals.iter().map(|it| it.sqlstate.as_deref()).collect();
-    let reasons: Vec<String> =
-        refusals.iter().map(|it| kept(&it.reason, REASON_BYTES_MAX)).collect();
+    let (mut arrays, mut text) = (Arrays::default(), String::new());
+    for refusal in refusals {
+        refusal.put(&mut text, &mut arrays).map_err(sqlx::Error::Encode)?;
+        arrays.end_row();
+    }
     // Planned each time: a plan that was made while the table was empty might read all of it for each tick.
-    sqlx::query_scalar(STATEMENT)
-        .persistent(false)
-        .bind(times)
-        .bind(received)
-        .bind(exchanges)
-        .bind(symbols)
-        .bind(ids)
-        .bind(sides)
-        .bind(prices)
-        .bind(quantities)
-        .bind(sources)
-        .bind(states)
-        .bind(reasons)
-        .bind(i64::from(rows_max))
-        .fetch_one(connection)
-        .await
+    let query = arrays.bind(&STATEMENT).persistent(false).bind(i64::from(rows_max));
+    query.fetch_one(connection).await?.try_get(0)
 }

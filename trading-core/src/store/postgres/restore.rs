@@ -5,11 +5,13 @@
 //! known to have been off by just as much; or two exchanges were refused in the same hour for being off by the same.
 
 use std::collections::BTreeSet;
+use std::sync::LazyLock;
 
 use sqlx::PgPool;
 use sqlx::types::chrono::{DateTime, Utc};
 
 use super::partitions::Partitions;
+use super::tick_data;
 use crate::domain::{ClockOffset, Timestamp};
 
 /// Ticks that one statement stores.
@@ -53,14 +55,16 @@ const FIND: &str = concat!(
 );
 
 /// Gaps that were given up because of a moved tick are open again: what is left of them decides anew.
-const MOVE: &str = "WITH moved AS ( \
+static MOVE: LazyLock<String> = LazyLock::new(|| {
+    let columns = tick_data::names();
+    format!(
+        "WITH moved AS ( \
          DELETE FROM rejected_ticks AS it USING unnest($1::text[], $2::text[], $3::timestamptz[], $4::text[]) \
              AS key (exchange, symbol, time, trade_id) \
          WHERE it.exchange = key.exchange AND it.symbol = key.symbol AND it.time = key.time AND it.trade_id = key.trade_id \
          RETURNING it.* \
      ), stored AS ( \
-         INSERT INTO tick_data (time, received_at, exchange, symbol, trade_id, side, price, quantity, source) \
-         SELECT time, received_at, exchange, symbol, trade_id, side, price, quantity, source FROM moved \
+         INSERT INTO tick_data ({columns}) SELECT {columns} FROM moved \
          ORDER BY exchange, symbol, time, trade_id ON CONFLICT DO NOTHING RETURNING 1 \
      ), reopened AS ( \
          UPDATE tick_gaps SET status = 'open', closed_at = NULL, retry_at = now(), attempts = 0, claimed_by = NULL, \
@@ -71,7 +75,9 @@ const MOVE: &str = "WITH moved AS ( \
                      WHEN first_id || last_id || moved.trade_id ~ '^[0-9]+$' \
                          THEN moved.trade_id::numeric BETWEEN first_id::numeric AND last_id::numeric \
                      ELSE false END) RETURNING 1) \
-     SELECT (SELECT count(*) FROM moved), (SELECT count(*) FROM stored), (SELECT count(*) FROM reopened)";
+     SELECT (SELECT count(*) FROM moved), (SELECT count(*) FROM stored), (SELECT count(*) FROM reopened)"
+    )
+});
 
 /// Stores the ticks that were refused for their time only and whose time is known to be right, in steps, and takes those
 /// out of `rejected_ticks` that are stored by now.
@@ -125,7 +131,7 @@ async fn store(pool: &PgPool, keys: Vec<Key>) -> Result<(u64, u64, u64), sqlx::E
         times.push(time);
         ids.push(id);
     }
-    let (moved, stored, reopened): (i64, i64, i64) = sqlx::query_as(MOVE)
+    let (moved, stored, reopened): (i64, i64, i64) = sqlx::query_as(MOVE.as_str())
         .bind(exchanges)
         .bind(symbols)
         .bind(times)
