@@ -123,7 +123,7 @@ mod tests {
         resolved: Vec<Outcome>,
     }
 
-    #[derive(Debug, Clone)]
+    #[derive(Debug, Clone, Copy)]
     enum Step {
         Send { records: u64, tracked: bool },
         Take(usize),

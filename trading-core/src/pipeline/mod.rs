@@ -6,10 +6,11 @@
 //!                                    └──chunks──▶ taps (paper trading): never waited for
 //! ```
 //!
-//! Every tick that enters ends in the store, is set aside there, waits in the spool, or is still in flight when the
+//! Every tick that enters ends in the store, is kept there as rejected, waits in the spool, or is still in flight when the
 //! process is stopped by force: the [`Ledger`] says which. When the store is slow the batch grows (to `max_coalesced`),
 //! then the channel fills, then the feeds wait; when it is away batches go to the spool, and the feeds wait only once
-//! that is full. The pipeline ends by itself when the last feed has gone and everything is written, or spooled.
+//! that is full. A source that must know when what it sent is durable asks for a [`Receipt`]. The pipeline ends by itself
+//! when the last feed has gone and everything is written, or spooled.
 
 mod batcher;
 mod channel;
@@ -18,14 +19,8 @@ mod drain;
 mod durable;
 mod health;
 mod ledger;
-#[cfg(test)]
-mod outage_tests;
 mod probe;
 mod receipt;
-#[cfg(test)]
-mod receipt_tests;
-#[cfg(test)]
-mod record_tests;
 mod store_access;
 mod store_circuit;
 mod tap;

@@ -66,7 +66,7 @@ pub struct TapReceiver<R = Tick> {
 
 /// A tap that holds up to `capacity` records.
 #[must_use]
-pub fn tap<R>(capacity: usize) -> (TapSender<R>, TapReceiver<R>) {
+pub fn tap<R: Record>(capacity: usize) -> (TapSender<R>, TapReceiver<R>) {
     let shared = Arc::new(Shared::default());
     // A chunk holds at least one record, so this many chunks never bound it before the count of records does.
     let (sender, receiver) = mpsc::channel(capacity.max(1));
@@ -82,7 +82,7 @@ pub fn tap<R>(capacity: usize) -> (TapSender<R>, TapReceiver<R>) {
     (sender, TapReceiver { chunks: receiver, shared, stored: stored_receiver })
 }
 
-impl<R> TapSender<R> {
+impl<R: Record> TapSender<R> {
     /// Offers a chunk; never waits. What does not fit, or is offered after the receiver has gone, is counted as missed.
     pub fn offer(&mut self, chunk: &Chunk<R>) {
         let waiting = self.shared.waiting.load(Ordering::Acquire);
@@ -113,7 +113,7 @@ impl<R> TapSender<R> {
     }
 }
 
-impl<R> TapReceiver<R> {
+impl<R: Record> TapReceiver<R> {
     /// The next chunk; `None` when the pipeline has ended and everything was delivered. Cancel-safe.
     pub async fn recv(&mut self) -> Option<Delivery<R>> {
         let delivery = self.chunks.recv().await?;

@@ -10,7 +10,6 @@ use tempfile::TempDir;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::tests::{Bench, Log, ScriptedStore, start_with, ticks};
 use super::*;
 use crate::store::spool::{Backlog, Spool};
 use crate::store::{DaysLeft, StoreError, Written};

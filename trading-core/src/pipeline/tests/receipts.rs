@@ -10,7 +10,6 @@ use proptest::prelude::*;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::tests::{Bench, ScriptedStore, start, start_with, ticks};
 use super::*;
 use crate::store::StoreError;
 use crate::store::spool::Spool;

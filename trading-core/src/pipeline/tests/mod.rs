@@ -1,5 +1,9 @@
 //! The pipeline's promises, with time paused and a store that does as it is told.
 
+mod kinds;
+mod outage;
+mod receipts;
+
 use std::collections::VecDeque;
 use std::io;
 use std::num::{NonZeroU32, NonZeroUsize};
@@ -13,14 +17,14 @@ use tokio::time::Instant;
 use tracing_subscriber::fmt::MakeWriter;
 
 use super::*;
-pub(super) use crate::domain::testing::tick;
+use crate::domain::testing::tick;
 use crate::store::{StoreError, Written};
 
-pub(super) fn ticks(ids: std::ops::Range<u64>) -> Vec<Tick> {
+fn ticks(ids: std::ops::Range<u64>) -> Vec<Tick> {
     ids.map(tick).collect()
 }
 
-pub(super) fn settings() -> (PipelineSettings, BatchSettings) {
+fn settings() -> (PipelineSettings, BatchSettings) {
     let size = |number| NonZeroUsize::new(number).unwrap();
     (
         PipelineSettings {
@@ -41,18 +45,18 @@ pub(super) fn settings() -> (PipelineSettings, BatchSettings) {
 
 /// Notes each batch and when it came; fails as often as it is told; writes only while it has permits.
 #[derive(Debug)]
-pub(super) struct ScriptedStore {
-    pub(super) batches: Mutex<Vec<(Instant, Vec<u64>)>>,
-    pub(super) failures: Mutex<VecDeque<StoreError<Tick>>>,
-    pub(super) permits: Semaphore,
+struct ScriptedStore {
+    batches: Mutex<Vec<(Instant, Vec<u64>)>>,
+    failures: Mutex<VecDeque<StoreError<Tick>>>,
+    permits: Semaphore,
     /// While it is, every write fails at once, after those that were told to.
-    pub(super) away: AtomicBool,
+    away: AtomicBool,
     /// A batch with this tick needs a person.
-    pub(super) unusable: Mutex<Option<u64>>,
+    unusable: Mutex<Option<u64>>,
 }
 
 impl ScriptedStore {
-    pub(super) fn new(permits: usize) -> Arc<Self> {
+    fn new(permits: usize) -> Arc<Self> {
         Arc::new(Self {
             batches: Mutex::default(),
             failures: Mutex::default(),
@@ -62,11 +66,11 @@ impl ScriptedStore {
         })
     }
 
-    pub(super) fn sizes(&self) -> Vec<usize> {
+    fn sizes(&self) -> Vec<usize> {
         self.batches.lock().unwrap().iter().map(|(_, ids)| ids.len()).collect()
     }
 
-    pub(super) fn ids(&self) -> Vec<u64> {
+    fn ids(&self) -> Vec<u64> {
         self.batches.lock().unwrap().iter().flat_map(|(_, ids)| ids.clone()).collect()
     }
 }
@@ -93,7 +97,7 @@ impl Store for ScriptedStore {
 
 /// What was logged, for tests of the lines that operators and their scripts rely on.
 #[derive(Clone, Default)]
-pub(super) struct Log(Arc<Mutex<Vec<u8>>>);
+struct Log(Arc<Mutex<Vec<u8>>>);
 
 impl io::Write for Log {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -115,7 +119,7 @@ impl<'a> MakeWriter<'a> for Log {
 }
 
 impl Log {
-    pub(super) fn capture(&self) -> tracing::subscriber::DefaultGuard {
+    fn capture(&self) -> tracing::subscriber::DefaultGuard {
         let subscriber = tracing_subscriber::fmt()
             .with_max_level(tracing::Level::DEBUG)
             .with_writer(self.clone())
@@ -126,28 +130,28 @@ impl Log {
         tracing::subscriber::set_default(subscriber)
     }
 
-    pub(super) fn lines(&self) -> Vec<String> {
+    fn lines(&self) -> Vec<String> {
         let bytes = self.0.lock().unwrap().clone();
         String::from_utf8(bytes).unwrap().lines().map(|line| line.trim().to_owned()).collect()
     }
 
-    pub(super) fn count(&self, part: &str) -> usize {
+    fn count(&self, part: &str) -> usize {
         self.lines().iter().filter(|line| line.contains(part)).count()
     }
 }
 
-pub(super) struct Bench {
-    pub(super) sender: TickSender,
-    pub(super) ledger: Arc<Ledger>,
-    pub(super) probe: PipelineProbe,
-    pub(super) running: JoinSet<()>,
+struct Bench {
+    sender: TickSender,
+    ledger: Arc<Ledger>,
+    probe: PipelineProbe,
+    running: JoinSet<()>,
 }
 
-pub(super) fn start(store: &Arc<ScriptedStore>, taps: Vec<TapSender>) -> Bench {
+fn start(store: &Arc<ScriptedStore>, taps: Vec<TapSender>) -> Bench {
     start_with(store, taps, None)
 }
 
-pub(super) fn start_with(
+fn start_with(
     store: &Arc<ScriptedStore>,
     taps: Vec<TapSender>,
     spooling: Option<Spooling>,
@@ -167,11 +171,11 @@ pub(super) fn start_with(
 
 impl Bench {
     /// Sends ticks; for how long that was held up.
-    pub(super) async fn send(&self, mut batch: Vec<Tick>) -> Duration {
+    async fn send(&self, mut batch: Vec<Tick>) -> Duration {
         self.sender.send_all(&mut batch).await.unwrap()
     }
 
-    pub(super) async fn end(self) -> LedgerReading {
+    async fn end(self) -> LedgerReading {
         drop(self.sender);
         self.running.join_all().await;
         self.ledger.read()

@@ -6,7 +6,6 @@ use std::sync::{Arc, Mutex};
 
 use tokio_util::sync::CancellationToken;
 
-use super::tests::settings;
 use super::*;
 use crate::domain::count;
 use crate::store::spool::Spool;
