@@ -67,7 +67,7 @@ async fn sessions(pool: &PgPool) -> Vec<Session> {
 }
 
 /// Waits until the connections are like this.
-async fn sessions_until(pool: &PgPool, are_so: impl Fn(&[Session]) -> bool) -> Vec<Session> {
+async fn sessions_until(pool: &PgPool, are_so: impl Fn(&[Session]) -> bool + Sync) -> Vec<Session> {
     until(async || {
         let sessions = sessions(pool).await;
         if are_so(&sessions) { Ok(sessions) } else { Err(format!("{sessions:?}")) }

@@ -28,7 +28,7 @@ fn hours(folder: &Path) -> (Vec<Closure>, Timestamp) {
 }
 
 /// Waits until the time is later than this.
-async fn later_than(time: impl Fn() -> Timestamp, program: &Program) {
+async fn later_than(time: impl Fn() -> Timestamp + Sync, program: &Program) {
     until(async || match time() {
         time if Timestamp::now() > time => Ok(()),
         time => Err(format!("never later than {time}\n{}", program.log())),

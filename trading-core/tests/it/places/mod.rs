@@ -154,7 +154,7 @@ async fn psql_on_a_stopped_database_starts_it_for_as_long_as_it_runs() {
     let (code, _, log) = psql(&["-v", "ON_ERROR_STOP=1", "-f", script.to_str().unwrap()]);
     assert_eq!(code, Some(3), "{log}");
     assert_eq!(server_pid(&scratch.options()).await, None);
-    let (code, _, log) = program("db psql", &vec![setting("DATABASE__DATA_DIR", "/nonexistent/x")]);
+    let (code, _, log) = program("db psql", &[setting("DATABASE__DATA_DIR", "/nonexistent/x")]);
     assert_eq!(code, Some(1), "{log}");
     assert!(log.contains("nothing is recorded in /nonexistent/x yet"), "{log}");
 }

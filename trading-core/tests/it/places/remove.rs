@@ -234,7 +234,7 @@ async fn data_behind_a_link_is_not_removed_and_the_answer_says_what_to_delete() 
 #[tokio::test]
 async fn another_servers_database_and_a_directory_of_something_else_are_refused() {
     let url = ("DATABASE_URL".to_owned(), "postgres://me:secret@host:5432/market".to_owned());
-    let (code, _, log) = program("db remove --yes", &vec![url]);
+    let (code, _, log) = program("db remove --yes", &[url]);
     assert_eq!(code, Some(64), "{log}");
     assert!(log.contains("DROP DATABASE \"market\"") && !log.contains("secret"), "{log}");
 
