@@ -34,7 +34,7 @@ use trading_core::feed::{self, ConnectGate, FeedBoard, FeedContext, LivenessRule
 use trading_core::network::Network;
 use trading_core::pipeline::{Ledger, TickSender, channel};
 use trading_core::store::journal::journal;
-use trading_core::store::postgres::migrate;
+use trading_core::store::postgres::migrate::migrate;
 
 const FLOOD: u64 = 400_000;
 const ROUNDS: usize = 3;

@@ -17,7 +17,7 @@ use sqlx::postgres::{PgConnectOptions, PgPool};
 use support::server::Server;
 use tokio::time::Instant;
 use trading_core::domain::{Side, Source, Tick, Timestamp, TradeId};
-use trading_core::store::postgres::migrate;
+use trading_core::store::postgres::migrate::migrate;
 
 const TICKS: u64 = 200_000;
 const ROUNDS: usize = 3;

@@ -20,7 +20,8 @@ use crate::domain::{
 use crate::exchange::IdRule;
 use crate::feed::GapLines;
 use crate::store::journal::Journal;
-use crate::store::postgres::{PostgresStore, StoredTrade, first_received, last_received};
+use crate::store::postgres::PostgresStore;
+use crate::store::postgres::arrived::{StoredTrade, first_received, last_received};
 use crate::store::spool::Spool;
 use crate::store::{Store, StoreError, Written, cause_of, said};
 use crate::telemetry::{Lasting, RepeatLimiter};

@@ -22,11 +22,13 @@ use crate::domain::{GapStatus, Instrument, RecorderClock, TimeRange, Timestamp, 
 use crate::pipeline::{Ledger, LedgerReading, Pipeline, PipelineParts, channel};
 use crate::repair::{self, LoadError, RepairContext, RepairVenue, Reread};
 use crate::simulator::MARKET_VERSION;
-use crate::store::postgres::{
-    GapScope, ListedGap, MaintenanceError, Origin, ask_again, claim, count_gaps, database_time,
-    list_gaps, origin, remove_doubles, remove_quarantined, restore_refused_for_time,
-    upsert_instruments,
+use crate::store::postgres::gaps::{
+    GapScope, ListedGap, ask_again, count_gaps, database_time, list_gaps, remove_doubles,
 };
+use crate::store::postgres::maintenance::{MaintenanceError, upsert_instruments};
+use crate::store::postgres::origin::{Origin, claim, origin};
+use crate::store::postgres::quarantine::remove_quarantined;
+use crate::store::postgres::restore::restore_refused_for_time;
 use crate::telemetry::{Progress, Total, Unit};
 
 /// Gaps of one exchange that are listed at the end.

@@ -13,7 +13,9 @@ use super::recorded::must_be_meant;
 use super::start_error::StartError;
 use crate::config::{DatabaseUrl, Settings};
 use crate::store::embedded::{Cluster, Options, command};
-use crate::store::postgres::{PostgresStore, Server, Session, migrate, pooler};
+use crate::store::postgres::migrate::migrate;
+use crate::store::postgres::pooler::pooler;
+use crate::store::postgres::{PostgresStore, Server, Session};
 use crate::store::with_causes;
 
 /// The server's time for one statement of a recorder beside its writes; far longer than any of them takes on a healthy server.

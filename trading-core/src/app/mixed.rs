@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::config::{DatabaseUrl, Settings};
 use crate::store::embedded::{Options, SIMULATED, flag, of_the_trades};
-use crate::store::postgres::Origin;
+use crate::store::postgres::origin::Origin;
 
 /// A database that holds trades of the other kind than those that were to be recorded.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -15,7 +15,7 @@ use super::start_error::StartError;
 use super::venues::Venue;
 use crate::config::Settings;
 use crate::domain::{LastStored, RecorderClock, Tick};
-use crate::store::postgres::Origin;
+use crate::store::postgres::origin::Origin;
 use crate::store::spool::{Spool, SpoolNames};
 
 /// Everything a recorder needs of the database and the disk.

@@ -8,7 +8,7 @@ use super::database::Database;
 use super::recorded::must_be_meant;
 use super::start_error::StartError;
 use crate::config::Settings;
-use crate::store::postgres::{Reader, ReaderError, ReaderPassword, make_reader};
+use crate::store::postgres::reader::{Reader, ReaderError, ReaderPassword, make_reader};
 
 /// Which role is wanted.
 #[derive(Debug, Clone)]

@@ -13,10 +13,11 @@ use super::venues::Venue;
 use crate::config::Settings;
 use crate::domain::{Instrument, LastStored, TradeId};
 use crate::exchange::IdRule;
-use crate::store::postgres::{
-    DatabaseName, MaintenanceError, Origin, carriers, claim, days, in_doubt_since, last_stored,
-    list_time_until_now, migrate, upsert_instruments,
-};
+use crate::store::postgres::latest::{carriers, in_doubt_since, last_stored, list_time_until_now};
+use crate::store::postgres::maintenance::{MaintenanceError, upsert_instruments};
+use crate::store::postgres::migrate::migrate;
+use crate::store::postgres::origin::{DatabaseName, Origin, claim};
+use crate::store::postgres::rights::days;
 use crate::store::spool;
 
 /// Upper bound on the time from an exchange's stamp of a trade to its receipt, unless the exchange or the way hangs.

@@ -11,7 +11,7 @@ use crate::config::{DatabaseUrl, Settings};
 use crate::domain::SimulatedMarket;
 use crate::simulator::{Clock, Closure, MARKET_VERSION, SimulatorOptions};
 use crate::store::embedded::Options;
-use crate::store::postgres::{Origin, origin};
+use crate::store::postgres::origin::{Origin, origin};
 
 /// Simulated exchanges that run inside this process until they are ended.
 #[derive(Debug)]

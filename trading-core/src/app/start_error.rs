@@ -10,7 +10,10 @@ use super::venues::VenueError;
 use crate::config::{ServerUrlError, Settings};
 use crate::simulator::SimulatorError;
 use crate::store::embedded::EmbeddedError;
-use crate::store::postgres::{MaintenanceError, OriginError, Pooler, is_away, refusal};
+use crate::store::postgres::maintenance::MaintenanceError;
+use crate::store::postgres::origin::OriginError;
+use crate::store::postgres::pooler::Pooler;
+use crate::store::postgres::{is_away, refusal};
 use crate::store::spool::SpoolError;
 
 /// There is no database yet.

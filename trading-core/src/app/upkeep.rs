@@ -11,10 +11,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 use crate::domain::{RecorderClock, Timestamp};
-use crate::store::postgres::{
-    Dropped, MaintenanceError, Restored, drop_old_partitions, make_days_ahead, remedy,
-    restore_refused_for_time,
-};
+use crate::store::postgres::maintenance::MaintenanceError;
+use crate::store::postgres::restore::{Restored, restore_refused_for_time};
+use crate::store::postgres::retention::{Dropped, drop_old_partitions};
+use crate::store::postgres::{make_days_ahead, remedy};
 use crate::store::{Remedy, cause_of, said};
 use crate::telemetry::Lasting;
 

@@ -13,7 +13,8 @@ use crate::config::{ExchangeSettings, Settings};
 use crate::domain::bounds::SETTLED;
 use crate::domain::{SymbolRef, Timestamp, When};
 use crate::exchange;
-use crate::store::postgres::{database_time, not_stored_for};
+use crate::store::postgres::gaps::database_time;
+use crate::store::postgres::latest::not_stored_for;
 use crate::verify::{self, Comparison, Report, Scope, VerifyError};
 
 /// Connections that read at once: the server computes, one core each.

@@ -15,7 +15,7 @@ use crate::domain::Timestamp;
 use crate::network::Network;
 use crate::simulator::{MARKET_VERSION, SimulatorOptions};
 use crate::store::embedded::Options;
-use crate::store::postgres::Origin;
+use crate::store::postgres::origin::Origin;
 
 /// How long simulated exchanges of another process may take to answer.
 const ASK_MAX: Duration = Duration::from_secs(5);

@@ -5,7 +5,7 @@ use trading_core::app::{self, BackfillError, BackfillOptions, BackfillReport, Fr
 use trading_core::cli::{BackfillArgs, Cli, ExitCode};
 use trading_core::domain::{GapStatus, TimeRange, Timestamp};
 use trading_core::output;
-use trading_core::store::postgres::ListedGap;
+use trading_core::store::postgres::gaps::ListedGap;
 use trading_core::store::with_causes;
 use trading_core::telemetry::{Grouped, Page, Side, Table, Text, Tone};
 

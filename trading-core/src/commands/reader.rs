@@ -9,7 +9,7 @@ use trading_core::app::{self, ReaderOptions};
 use trading_core::cli::{ExitCode, ReaderArgs};
 use trading_core::config::{DatabaseUrl, Settings};
 use trading_core::output;
-use trading_core::store::postgres::{Reader, ReaderError, ReaderPassword};
+use trading_core::store::postgres::reader::{Reader, ReaderError, ReaderPassword};
 
 use super::{Environment, failed, pg_bin};
 

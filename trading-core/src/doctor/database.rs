@@ -13,9 +13,11 @@ use super::stored::{self, Load};
 use crate::config::{DatabaseUrl, Settings};
 use crate::domain::{DATABASE, Timestamp, Witness};
 use crate::store::embedded::{Options, command};
-use crate::store::postgres::{
-    Days, Pooler, Schema, Server, Session, days, is_away, lock_holder, pooler, refusal, schema,
-};
+use crate::store::postgres::maintenance::{Schema, schema};
+use crate::store::postgres::migrate::lock_holder;
+use crate::store::postgres::pooler::{Pooler, pooler};
+use crate::store::postgres::rights::{Days, days};
+use crate::store::postgres::{Server, Session, is_away, refusal};
 use crate::store::{said, with_causes};
 use crate::telemetry::Grouped;
 

@@ -19,7 +19,7 @@ pub const SETTLED: Duration = Duration::from_secs(60);
 mod tests {
     use super::*;
     use crate::exchange;
-    use crate::store::postgres::LEASE;
+    use crate::store::postgres::gaps::LEASE;
 
     #[test]
     fn a_recorder_is_taken_for_dead_only_after_several_notes_are_missing() {

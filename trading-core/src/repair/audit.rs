@@ -17,10 +17,11 @@ use super::says::Says;
 use super::{RANGES_MAX, RepairContext, RepairVenue};
 use crate::domain::{IdRange, IdSet, Instrument, TimeRange, Timestamp};
 use crate::exchange::IdRule;
-use crate::store::postgres::{
-    AuditStep, Gaps, Jump, audit_step, checked_until, first_stored, listed, note_audit, remedy,
-    remove_doubles,
+use crate::store::postgres::audit::{
+    AuditStep, Jump, audit_step, checked_until, first_stored, listed, note_audit,
 };
+use crate::store::postgres::gaps::{Gaps, remove_doubles};
+use crate::store::postgres::remedy;
 use crate::store::{Remedy, said};
 
 /// How often the ids are looked through.

@@ -12,7 +12,7 @@ use crate::domain::{Backoff, Instrument, Tick, TimeRange, count};
 use crate::exchange::history::{Pages, Span};
 use crate::pipeline::ChannelClosed;
 use crate::rest::RestError;
-use crate::store::postgres::Gaps;
+use crate::store::postgres::gaps::Gaps;
 use crate::telemetry::Progress;
 
 /// Times that an exchange is asked for one page.

@@ -7,7 +7,8 @@ use super::admission::Admission;
 use super::load::{LoadError, only_unknown, send};
 use crate::domain::{Instrument, Source, Tick, Timestamp, count};
 use crate::exchange::{DecodeError, Exchange, Subscribed};
-use crate::store::postgres::{Gaps, instruments, quarantined};
+use crate::store::postgres::gaps::Gaps;
+use crate::store::postgres::quarantine::{instruments, quarantined};
 
 /// Frames that are held at once.
 const FRAMES: i64 = 100;

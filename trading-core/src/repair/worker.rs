@@ -21,10 +21,11 @@ use crate::exchange::IdRule;
 use crate::exchange::history::{Pages, Reach, Span};
 use crate::pipeline::{ChannelClosed, Outcome, Receipt};
 use crate::rest::RestError;
-use crate::store::postgres::{
-    Carried, GapScope, Gaps, LEASE, last_stored, look_again, remove_doubles, retry_delay,
-    waiting_gaps,
+use crate::store::postgres::audit::look_again;
+use crate::store::postgres::gaps::{
+    Carried, GapScope, Gaps, LEASE, remove_doubles, retry_delay, waiting_gaps,
 };
+use crate::store::postgres::latest::last_stored;
 
 /// Pages after which what was done is noted and the rest becomes a gap of its own.
 const PAGES_MAX: usize = 100;

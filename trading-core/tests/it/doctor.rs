@@ -7,7 +7,7 @@ use serde_json::Value;
 use trading_core::domain::Timestamp;
 use trading_core::exchange::names;
 use trading_core::simulator::{Clock, RestLimits, SimulatorOptions};
-use trading_core::store::postgres::{Origin, claim};
+use trading_core::store::postgres::origin::{Origin, claim};
 
 use crate::support::exchanges::{Exchanges, with_history};
 use crate::support::postgres::migrated;

@@ -15,9 +15,8 @@ use trading_core::domain::{
 use trading_core::store::journal::{
     FRAME_BYTES_MAX, Journal, QuarantinedFrame, journal, note_all_stored,
 };
-use trading_core::store::postgres::{
-    PostgresStore, in_doubt_since, last_stored, list_time_until_now,
-};
+use trading_core::store::postgres::PostgresStore;
+use trading_core::store::postgres::latest::{in_doubt_since, last_stored, list_time_until_now};
 use trading_core::store::{Store as _, StoreError};
 
 use crate::support::postgres::migrated;

@@ -16,7 +16,7 @@ use trading_core::paper::{
 use trading_core::pipeline::{TapSender, tap};
 use trading_core::simulator::{Market, MarketOptions};
 use trading_core::store::embedded::{Cluster, Durability, Options};
-use trading_core::store::postgres::migrate;
+use trading_core::store::postgres::migrate::migrate;
 
 use crate::support::postgres::{Scratch, connect, crash, migrated};
 use crate::support::ticks::traded;

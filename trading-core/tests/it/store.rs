@@ -5,7 +5,9 @@ use sqlx::postgres::PgConnectOptions;
 use sqlx::types::chrono::{DateTime, Utc};
 use sqlx::{Executor as _, PgPool};
 use trading_core::domain::{Source, Tick, Timestamp, TradeId, parse_decimal};
-use trading_core::store::postgres::{PostgresStore, migrate, upsert_instruments};
+use trading_core::store::postgres::PostgresStore;
+use trading_core::store::postgres::maintenance::upsert_instruments;
+use trading_core::store::postgres::migrate::migrate;
 use trading_core::store::{Remedy, Store as _, Written};
 
 use crate::support::postgres::{TestDatabase, database, migrated};

@@ -7,7 +7,7 @@ use std::process::Stdio;
 
 use nix::pty::{Winsize, openpty};
 use trading_core::store::embedded::Cluster;
-use trading_core::store::postgres::{Origin, claim};
+use trading_core::store::postgres::origin::{Origin, claim};
 
 use crate::support::postgres::{Scratch, TestDatabase, migrated};
 use crate::support::process::{command, setting};

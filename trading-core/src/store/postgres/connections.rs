@@ -46,7 +46,7 @@ impl Connections {
 
 /// Whether these options connect through a Unix socket, where no acknowledgement is waited for.
 #[must_use]
-pub fn is_local_socket(options: &PgConnectOptions) -> bool {
+pub(super) fn is_local_socket(options: &PgConnectOptions) -> bool {
     options.get_socket().is_some() || options.get_host().starts_with('/')
 }
 

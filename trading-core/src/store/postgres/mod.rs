@@ -18,25 +18,25 @@ macro_rules! only_time {
     };
 }
 
-mod arrived;
-mod audit;
+pub mod arrived;
+pub mod audit;
 mod connections;
 mod copy;
-mod gaps;
+pub mod gaps;
 mod insert;
-mod latest;
-mod maintenance;
-mod migrate;
+pub mod latest;
+pub mod maintenance;
+pub mod migrate;
 mod neighbour;
-mod origin;
+pub mod origin;
 mod partitions;
-mod pooler;
-mod quarantine;
-mod reader;
+pub mod pooler;
+pub mod quarantine;
+pub mod reader;
 mod reject;
-mod restore;
-mod retention;
-mod rights;
+pub mod restore;
+pub mod retention;
+pub mod rights;
 mod rows;
 mod server;
 mod sqlstate;
@@ -56,29 +56,9 @@ use sqlstate::Failure;
 use sqlx::PgConnection;
 use tokio::time::Instant;
 
-pub use arrived::{StoredTrade, first_received, last_received};
-pub use audit::{
-    AuditStep, Jump, Mark, audit_step, checked_until, first_stored, listed, look_again, note_audit,
-};
-pub use connections::{is_local_socket, is_on_this_machine};
-pub use gaps::{
-    Carried, GapScope, Gaps, LEASE, ListedGap, ask_again, count_gaps, database_time,
-    exchanges_with_work, list_gaps, release_held, remove_doubles, retry_delay, waiting_gaps,
-};
-pub use latest::{
-    Carriers, carriers, in_doubt_since, last_stored, list_time_until_now, not_stored_for,
-};
-pub use maintenance::{MaintenanceError, Schema, schema, upsert_instruments};
-pub use migrate::{LockHolder, lock_holder, migrate, migrate_within};
-pub use origin::{DatabaseName, Origin, OriginError, claim, database_name, origin};
+pub use connections::is_on_this_machine;
 pub use partitions::make_days_ahead;
-pub use pooler::{Pooler, pooler};
-pub use quarantine::{QuarantinedRow, instruments, quarantined, remove_quarantined};
-pub use reader::{Reader, ReaderError, ReaderPassword, make_reader};
 pub use reject::REJECTED_MAX;
-pub use restore::{Restored, restore_refused_for_time};
-pub use retention::{Dropped, drop_old_partitions};
-pub use rights::{Days, days};
 pub(in crate::store) use server::url_encoded;
 pub use server::{SESSION_OPTIONS, Server, Session, is_away, refusal};
 pub use sqlstate::remedy;

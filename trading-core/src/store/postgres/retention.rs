@@ -10,7 +10,7 @@ use std::time::Duration;
 use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgPool};
 
-use super::MaintenanceError;
+use super::maintenance::MaintenanceError;
 use crate::domain::Timestamp;
 use crate::store::said;
 

@@ -95,7 +95,7 @@ impl Server {
 
     /// Whether it is reached through a Unix socket, where no acknowledgement is waited for.
     pub(super) fn is_local_socket(&self) -> bool {
-        super::is_local_socket(&self.options)
+        super::connections::is_local_socket(&self.options)
     }
 
     /// Whether it runs on this machine, as far as its address tells.

@@ -2,7 +2,7 @@
 //! user says so.
 
 use sqlx::postgres::PgPoolOptions;
-use trading_core::store::postgres::{Origin, claim, database_name};
+use trading_core::store::postgres::origin::{Origin, claim, database_name};
 use trading_core::store::spool::Spool;
 
 use super::{count, run, settings};

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use trading_core::store::postgres::{Pooler, Server, Session, pooler};
+use trading_core::store::postgres::pooler::{Pooler, pooler};
+use trading_core::store::postgres::{Server, Session};
 
 use super::{reached, run, settings};
 use crate::support::exchanges::Exchanges;

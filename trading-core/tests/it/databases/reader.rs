@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::{AssertSqlSafe, Executor as _};
 use trading_core::store::embedded::command;
-use trading_core::store::postgres::migrate;
+use trading_core::store::postgres::migrate::migrate;
 
 use super::{run, settings};
 use crate::support::postgres::{Scratch, TestDatabase, database};

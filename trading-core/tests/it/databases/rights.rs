@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use sqlx::Connection as _;
-use trading_core::store::postgres::{MaintenanceError, migrate, migrate_within};
+use trading_core::store::postgres::maintenance::MaintenanceError;
+use trading_core::store::postgres::migrate::{migrate, migrate_within};
 
 use super::{reached, run, settings};
 use crate::support::exchanges::Exchanges;

@@ -9,7 +9,8 @@ use std::collections::BTreeSet;
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Executor as _, PgPool};
 use trading_core::domain::testing::instrument;
 use trading_core::domain::{Source, Tick, Timestamp, TradeId};
-use trading_core::store::postgres::{PostgresStore, last_stored, make_days_ahead};
+use trading_core::store::postgres::latest::last_stored;
+use trading_core::store::postgres::{PostgresStore, make_days_ahead};
 use trading_core::store::{DaysLeft, Remedy, Store as _, StoreError, Written};
 
 use crate::support::postgres::migrated;

@@ -2,7 +2,8 @@
 
 use sqlx::PgPool;
 use trading_core::domain::{ClockOffset, Source, Tick, TradeId};
-use trading_core::store::postgres::{PostgresStore, Restored, restore_refused_for_time};
+use trading_core::store::postgres::PostgresStore;
+use trading_core::store::postgres::restore::{Restored, restore_refused_for_time};
 use trading_core::store::{Store as _, Written};
 
 use super::{DAY, day, live, now, number, old, rows, run, stored};

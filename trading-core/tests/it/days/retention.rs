@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use trading_core::domain::{Tick, Timestamp};
 use trading_core::store::Store as _;
-use trading_core::store::postgres::{Dropped, PostgresStore, drop_old_partitions};
+use trading_core::store::postgres::PostgresStore;
+use trading_core::store::postgres::retention::{Dropped, drop_old_partitions};
 
 use super::{DAY, day, live, now, old, rows, run};
 use crate::support::postgres::{TestDatabase, migrated};

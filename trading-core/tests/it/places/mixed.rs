@@ -1,6 +1,6 @@
 //! A start that would mix real and simulated trades is refused, and says what to type; what it says is done here.
 
-use trading_core::store::postgres::Origin;
+use trading_core::store::postgres::origin::Origin;
 
 use super::{made, of_a_market, settings};
 use crate::support::exchanges::Exchanges;
@@ -70,7 +70,7 @@ async fn another_servers_database_of_the_other_kind_is_refused_with_what_to_type
     let exchanges = Exchanges::start(10).await;
     for (line, held) in [("live", of_a_market()), ("live --simulate", Origin::Exchanges)] {
         let database = migrated().await;
-        trading_core::store::postgres::claim(&database.pool, &held).await.unwrap();
+        trading_core::store::postgres::origin::claim(&database.pool, &held).await.unwrap();
         let folder = tempfile::tempdir().unwrap();
         let mut settings = exchanges.settings.clone();
         settings.push(("DATABASE_URL".to_owned(), database.url.clone()));

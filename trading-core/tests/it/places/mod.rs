@@ -8,7 +8,8 @@ mod users;
 
 use trading_core::simulator::MARKET_VERSION;
 use trading_core::store::embedded::{Cluster, command as db};
-use trading_core::store::postgres::{Origin, claim, migrate};
+use trading_core::store::postgres::migrate::migrate;
+use trading_core::store::postgres::origin::{Origin, claim};
 
 use crate::support::exchanges::{Exchanges, grown};
 use crate::support::postgres::{Scratch, connect, server_pid};

@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 
 use nix::unistd::geteuid;
 use trading_core::store::embedded::command as db;
-use trading_core::store::postgres::Origin;
+use trading_core::store::postgres::origin::Origin;
 use trading_core::store::spool::{self, Spool};
 
 use super::{made, of_a_market, settings};

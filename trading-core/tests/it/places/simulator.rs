@@ -1,7 +1,8 @@
 //! A served simulator says that it is one: nobody records it as a real exchange by accident, and whoever means it may.
 
 use trading_core::simulator::MARKET_VERSION;
-use trading_core::store::postgres::{Origin, claim, migrate};
+use trading_core::store::postgres::migrate::migrate;
+use trading_core::store::postgres::origin::{Origin, claim};
 
 use super::{made, of_a_market, settings};
 use crate::support::postgres::{Scratch, TestDatabase, database, migrated};

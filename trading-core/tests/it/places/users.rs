@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::Command;
 
 use nix::unistd::geteuid;
-use trading_core::store::postgres::Origin;
+use trading_core::store::postgres::origin::Origin;
 
 use super::{made, settings};
 use crate::support::postgres::Scratch;

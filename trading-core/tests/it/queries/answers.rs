@@ -2,7 +2,7 @@
 
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{AssertSqlSafe, Executor as _, PgPool};
-use trading_core::store::postgres::migrate;
+use trading_core::store::postgres::migrate::migrate;
 
 use super::{number, run};
 use crate::support::postgres::{database, migrated};

@@ -105,7 +105,7 @@ async fn refused_ticks_of_other_reasons_are_not_looked_through_each_minute() {
     let all = "SELECT seq_scan FROM pg_stat_user_tables WHERE relname = 'rejected_ticks'";
     let before = number(&pool, all).await + number(&pool, scans).await;
     let offset = trading_core::domain::ClockOffset::default();
-    trading_core::store::postgres::restore_refused_for_time(&pool, &offset).await.unwrap();
+    trading_core::store::postgres::restore::restore_refused_for_time(&pool, &offset).await.unwrap();
     let indexed = number(&pool, by_index).await;
     run(&pool, "SELECT pg_stat_force_next_flush()").await;
     let after = number(&pool, all).await + number(&pool, scans).await;

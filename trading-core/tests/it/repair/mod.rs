@@ -16,7 +16,7 @@ use trading_core::pipeline::Spooling;
 use trading_core::simulator::{
     Action, RestFault, RestLimit, RestLimits, SimulatorOptions, Switches, Target, Venue,
 };
-use trading_core::store::postgres::{GapScope, Gaps};
+use trading_core::store::postgres::gaps::{GapScope, Gaps};
 use trading_core::store::spool::Spool;
 
 use crate::support::place::{Place, options};

@@ -19,7 +19,8 @@ use trading_core::repair::{self, RepairContext, RepairVenue};
 use trading_core::rest::RestClient;
 use trading_core::simulator::{FaultsHandle, Market, RestLimits, SimulatorOptions};
 use trading_core::store::Store as _;
-use trading_core::store::postgres::{PostgresStore, upsert_instruments};
+use trading_core::store::postgres::PostgresStore;
+use trading_core::store::postgres::maintenance::upsert_instruments;
 
 use super::exchanges::Exchanges;
 use super::postgres::{TestDatabase, migrated};

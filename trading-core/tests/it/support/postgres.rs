@@ -17,7 +17,7 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{AssertSqlSafe, PgPool};
 use tokio::sync::OnceCell;
 use trading_core::store::embedded::{Cluster, Durability, Options, command};
-use trading_core::store::postgres::migrate;
+use trading_core::store::postgres::migrate::migrate;
 
 use super::waiting::{PATIENCE, until};
 
