@@ -55,8 +55,19 @@ pub trait Pages: Send + std::fmt::Debug {
         ticks: &mut Vec<Tick>,
     ) -> Result<(), HistoryError>;
 
-    /// What has been read so far; `None` before the first trade.
+    /// What has been read so far; `None`: nothing yet from which something can be concluded.
     fn reach(&self) -> Option<Reach>;
+}
+
+/// How far back a venue's history reaches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Depth {
+    /// Any past time can be asked for.
+    Whole,
+    /// Everything that was traded within this time up to now.
+    Last(Duration),
+    /// Only the newest few trades of a symbol.
+    Newest,
 }
 
 /// What a venue's history demands and offers.
@@ -66,8 +77,8 @@ pub struct HistoryRules {
     pub requests: NonZeroU32,
     /// See `requests`.
     pub per: Duration,
-    /// Whether any past time can be asked for; else only the newest few trades are to be had.
-    pub reaches_back: bool,
+    /// How far back it reaches.
+    pub depth: Depth,
     /// How far a trade's time here may be from its time in the WebSocket's frames; `None`: they are the same, to the
     /// microsecond. Where they differ, a trade that came both ways may be stored twice: its id shows that.
     pub times_apart: Option<Duration>,

@@ -15,7 +15,7 @@ use tokio_tungstenite::tungstenite::Message;
 use super::wire::Stream;
 use super::*;
 use crate::config::{Overrides, load};
-use crate::exchange::history::HistoryRules;
+use crate::exchange::history::{Depth, HistoryRules};
 use crate::rest::{RestClient, RestError};
 
 /// Servers of a test, which end with it.
@@ -167,7 +167,7 @@ async fn rest(network: &Network, url: &str) -> Result<String, RestError> {
     let rules = HistoryRules {
         requests: 1_000.try_into().unwrap(),
         per: std::time::Duration::from_secs(1),
-        reaches_back: true,
+        depth: Depth::Whole,
         times_apart: None,
     };
     RestClient::new(rules, network, Arc::default()).unwrap().get(url).await

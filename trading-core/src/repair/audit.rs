@@ -20,7 +20,7 @@ use crate::exchange::IdRule;
 use crate::store::postgres::audit::{
     AuditStep, Jump, audit_step, checked_until, first_stored, listed, note_audit,
 };
-use crate::store::postgres::gaps::{Gaps, remove_doubles};
+use crate::store::postgres::gaps::{Gaps, remove_doubles, repaired_lately};
 use crate::store::postgres::remedy;
 use crate::store::{Remedy, said};
 
@@ -66,6 +66,14 @@ struct Auditor {
 
 impl Auditor {
     async fn round(&self, venues: &[RepairVenue], now: Timestamp) {
+        for venue in venues.iter().filter(|venue| venue.exchange.ids() == IdRule::Unique) {
+            if let Some(apart) = venue.exchange.history().rules().times_apart
+                && let Err(error) = self.remove_late_doubles(venue, apart).await
+            {
+                debug!(error = %said(&error), "Doubles of {} are looked for later", venue.exchange.name());
+                return;
+            }
+        }
         for venue in venues.iter().filter(|venue| venue.exchange.ids() == IdRule::Consecutive) {
             // Of an exchange's symbols what is missing is said together.
             self.says.tell();
@@ -83,6 +91,22 @@ impl Auditor {
                 }
             }
         }
+    }
+
+    /// What was fetched may have come over a socket after all, after its gap was closed: out of a spool, or by way of
+    /// another recorder.
+    async fn remove_late_doubles(
+        &self,
+        venue: &RepairVenue,
+        apart: Duration,
+    ) -> Result<(), sqlx::Error> {
+        let pool = &self.context.pool;
+        for instrument in &venue.instruments {
+            for times in repaired_lately(pool, *instrument).await? {
+                remove_doubles(pool, *instrument, times, apart).await?;
+            }
+        }
+        Ok(())
     }
 
     async fn look_through(

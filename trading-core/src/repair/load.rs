@@ -9,11 +9,11 @@ use tokio_util::sync::CancellationToken;
 use super::admission::Admission;
 use super::{RepairContext, RepairVenue};
 use crate::domain::{Backoff, Instrument, Tick, TimeRange, count};
-use crate::exchange::history::{Pages, Span};
+use crate::exchange::history::{Depth, Pages, Span};
 use crate::pipeline::ChannelClosed;
 use crate::rest::RestError;
 use crate::store::postgres::gaps::Gaps;
-use crate::telemetry::Progress;
+use crate::telemetry::{Lasting, Progress};
 
 /// Times that an exchange is asked for one page.
 const ATTEMPTS_MAX: u32 = 5;
@@ -28,6 +28,9 @@ pub enum LoadError {
     /// The exchange keeps its newest trades only.
     #[error("its history holds only the newest trades: no range can be loaded")]
     TooShort,
+    /// The exchange keeps the trades of this time up to now only; those of the range are loaded.
+    #[error("its history reaches back {} only: what is older could not be loaded", Lasting(*.0))]
+    TooOld(Duration),
     /// We were stopped.
     #[error("stopped before the end")]
     Stopped,
@@ -98,7 +101,7 @@ impl Loader<'_> {
     ) -> Result<(), LoadError> {
         let history = self.venue.exchange.history();
         let rules = history.rules();
-        if !rules.reaches_back {
+        if rules.depth == Depth::Newest {
             return Err(LoadError::TooShort);
         }
         let span = Span { instrument, ids: None, times: self.times };
@@ -123,7 +126,12 @@ impl Loader<'_> {
             }
         }
         cover(self.times.duration().as_secs());
-        Ok(())
+        match rules.depth {
+            Depth::Last(depth) if self.times.from < self.context.clock.now() - depth => {
+                Err(LoadError::TooOld(depth))
+            }
+            _ => Ok(()),
+        }
     }
 
     async fn page(&self, pages: &mut dyn Pages, ticks: &mut Vec<Tick>) -> Result<bool, LoadError> {

@@ -36,7 +36,8 @@ pub use quarantine::{Reread, reread_quarantined};
 pub use worker::repair_all;
 
 use crate::domain::{HeldSince, Instrument, RecorderClock, Tick};
-use crate::exchange::Exchange;
+use crate::exchange::history::Depth;
+use crate::exchange::{Exchange, IdRule};
 use crate::pipeline::{ChannelClosed, Ledger, Receipt, TickSender};
 use crate::rest::RestClient;
 use crate::store::postgres::gaps::{GapScope, exchanges_with_work, release_held};
@@ -53,6 +54,9 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 const AWAY_INTERVAL: Duration = Duration::from_secs(60);
 /// The age from which on a gap is repaired, so that late ticks can fill it first; zero where the exchange soon forgets.
 const SETTLED: Duration = Duration::from_secs(2);
+/// Where a trade is dated otherwise in the history, and no id tells which are missing, those that came since are to be
+/// stored first, so that they are known.
+const WRITTEN: Duration = Duration::from_secs(10);
 /// Ranges of missing ids that are known at once.
 const RANGES_MAX: usize = 5_000;
 /// Ticks that enter the channel at once.
@@ -100,13 +104,18 @@ impl RepairVenue {
     /// Its gaps, of these symbols or of all, that begin no longer ago than this.
     #[must_use]
     pub fn scope(&self, symbols: Option<Vec<String>>, max_age: Option<Duration>) -> GapScope {
-        let reaches_back = self.exchange.history().rules().reaches_back;
+        let rules = self.exchange.history().rules();
+        let is_hurried = rules.depth == Depth::Newest;
         GapScope {
             exchange: self.exchange.name(),
             symbols,
             max_age,
-            settled: if reaches_back { SETTLED } else { Duration::ZERO },
-            newest_first: !reaches_back,
+            settled: match (self.exchange.ids(), rules.times_apart) {
+                _ if is_hurried => Duration::ZERO,
+                (IdRule::Unique, Some(_)) => WRITTEN,
+                _ => SETTLED,
+            },
+            newest_first: is_hurried,
         }
     }
 }

@@ -11,7 +11,7 @@ use super::*;
 use crate::domain::{
     IdRange, Instrument, RecorderClock, Source, Tick, TimeRange, Timestamp, TradeId,
 };
-use crate::exchange::history::{HistoryError, Reach, Span};
+use crate::exchange::history::{Depth, HistoryError, Reach, Span};
 use crate::exchange::{self, Exchange};
 use crate::simulator::{
     Clock, FaultsHandle, Listing, Market, RestLimit, RestLimits, Simulator, SimulatorOptions,
@@ -22,7 +22,7 @@ use crate::simulator::{
 const NOW: &str = "2026-09-02T07:44:10.104422Z";
 /// The venues whose whole past can be asked for.
 fn paged() -> impl Iterator<Item = Venue> {
-    let paged = exchange::all().filter(|exchange| exchange.history().rules().reaches_back);
+    let paged = exchange::all().filter(|exchange| exchange.history().rules().depth == Depth::Whole);
     paged.map(|exchange| exchange.name().parse().unwrap())
 }
 

@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use super::error::LAYERS;
 use super::*;
 use crate::config::NetworkSettings;
-use crate::exchange::history::HistoryRules;
+use crate::exchange::history::{Depth, HistoryRules};
 use crate::network::Network;
 
 /// As often as a test likes.
@@ -27,7 +27,7 @@ pub(super) fn unlimited() -> HistoryRules {
     HistoryRules {
         requests: NonZeroU32::new(100_000).unwrap(),
         per: Duration::from_secs(1),
-        reaches_back: true,
+        depth: Depth::Whole,
         times_apart: None,
     }
 }

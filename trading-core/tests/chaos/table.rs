@@ -10,6 +10,7 @@ use sqlx::PgPool;
 use sqlx::types::chrono::{DateTime, Utc};
 use trading_core::domain::{Symbol, Timestamp};
 use trading_core::exchange::by_name;
+use trading_core::exchange::history::Depth;
 use trading_core::simulator::{Listing, Market};
 
 use crate::report::Problems;
@@ -134,7 +135,7 @@ pub(crate) fn check(market: &Market, stored: &Stored, gaps: &[Gap], problems: &m
 
 /// Whether the exchange can be asked for any past trade.
 pub(crate) fn reaches_back(exchange: &str) -> bool {
-    by_name(exchange).is_some_and(|it| it.history().rules().reaches_back)
+    by_name(exchange).is_some_and(|it| it.history().rules().depth == Depth::Whole)
 }
 
 fn check_gap(market: &Market, stored: &Stored, gap: &Gap, problems: &mut Problems) {

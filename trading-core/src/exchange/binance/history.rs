@@ -15,8 +15,8 @@ use serde::de::IgnoredAny;
 use super::super::Exchange;
 use super::super::frame::{Text, amount};
 use super::super::history::{
-    BESIDE, Candle, History, HistoryError, HistoryRules, Listed, Pages, Reach, Reading, Span,
-    encoded, ids_of,
+    BESIDE, Candle, Depth, History, HistoryError, HistoryRules, Listed, Pages, Reach, Reading,
+    Span, encoded, ids_of,
 };
 use super::{Binance, stamp};
 use crate::domain::{IdRange, Instrument, Side, Source, Tick, Timestamp, TradeId};
@@ -34,7 +34,7 @@ impl History for Binance {
             // Documented: a weight of 6,000 a minute from one address, of which a page costs 25.
             requests: NonZeroU32::MIN.saturating_add(239),
             per: Duration::from_mins(1),
-            reaches_back: true,
+            depth: Depth::Whole,
             // Both in milliseconds, or both in microseconds.
             times_apart: None,
         }

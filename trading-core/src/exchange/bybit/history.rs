@@ -13,7 +13,8 @@ use super::super::DecodeError;
 use super::super::Exchange;
 use super::super::frame::{Text, amount};
 use super::super::history::{
-    Candle, History, HistoryError, HistoryRules, Listed, Pages, Reach, Reading, Span, encoded,
+    Candle, Depth, History, HistoryError, HistoryRules, Listed, Pages, Reach, Reading, Span,
+    encoded,
 };
 use super::{Bybit, taker};
 use crate::domain::{Instrument, Source, Tick, Timestamp, TradeId};
@@ -31,7 +32,7 @@ impl History for Bybit {
             // Documented: 600 requests in 5 s from one address. Ours: a sixth of it, as recording shares the address.
             requests: NonZeroU32::MIN.saturating_add(19),
             per: Duration::from_secs(1),
-            reaches_back: false,
+            depth: Depth::Newest,
             // Both in milliseconds.
             times_apart: None,
         }

@@ -15,8 +15,8 @@ use serde_json::value::RawValue;
 use super::super::Exchange;
 use super::super::frame::{Text, amount, side};
 use super::super::history::{
-    BESIDE, Candle, History, HistoryError, HistoryRules, Listed, Pages, Reach, Reading, Span,
-    encoded, ids_of,
+    BESIDE, Candle, Depth, History, HistoryError, HistoryRules, Listed, Pages, Reach, Reading,
+    Span, encoded, ids_of,
 };
 use super::Coinbase;
 use crate::domain::{Instrument, Source, Tick, Timestamp, TradeId};
@@ -32,7 +32,7 @@ impl History for Coinbase {
             // Said to be 10 a second from one address; ours: somewhat less.
             requests: NonZeroU32::MIN.saturating_add(7),
             per: Duration::from_secs(1),
-            reaches_back: true,
+            depth: Depth::Whole,
             // Both in microseconds.
             times_apart: None,
         }

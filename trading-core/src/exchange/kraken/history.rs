@@ -22,7 +22,8 @@ use serde_json::value::RawValue;
 use super::super::DecodeError;
 use super::super::frame::{Text, amount};
 use super::super::history::{
-    Candle, History, HistoryError, HistoryRules, Listed, Pages, Reach, Reading, Span, encoded,
+    Candle, Depth, History, HistoryError, HistoryRules, Listed, Pages, Reach, Reading, Span,
+    encoded,
 };
 use super::{Kraken, current};
 use crate::domain::{Instrument, Side, Source, Symbol, Tick, Timestamp, TimestampError, TradeId};
@@ -38,7 +39,7 @@ impl History for Kraken {
             // Documented: one a second from one address.
             requests: NonZeroU32::MIN,
             per: Duration::from_secs(1),
-            reaches_back: true,
+            depth: Depth::Whole,
             times_apart: Some(Duration::from_millis(1)),
         }
     }

@@ -14,8 +14,8 @@ use serde_json::value::RawValue;
 
 use super::super::frame::{Text, amount};
 use super::super::history::{
-    BESIDE, Candle, History, HistoryError, HistoryRules, Listed, Pages, Reach, Reading, Span,
-    encoded, ids_of,
+    BESIDE, Candle, Depth, History, HistoryError, HistoryRules, Listed, Pages, Reach, Reading,
+    Span, encoded, ids_of,
 };
 use super::super::{DecodeError, Exchange, Subscribed};
 use super::{Okx, Trade, number};
@@ -32,7 +32,7 @@ impl History for Okx {
             // Documented: 20 requests in 2 s from one address; ours: somewhat less.
             requests: NonZeroU32::MIN.saturating_add(7),
             per: Duration::from_secs(1),
-            reaches_back: true,
+            depth: Depth::Whole,
             // Both in milliseconds.
             times_apart: None,
         }

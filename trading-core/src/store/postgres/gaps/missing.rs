@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use sqlx::PgPool;
+use sqlx::types::chrono::{DateTime, Utc};
 
 use super::{Gaps, number};
 use crate::domain::bounds::{ACKNOWLEDGE_MAX, SILENCE_MAX};
-use crate::domain::{DAY, IdRange, Instrument, OpenGap, Tick, TimeRange};
+use crate::domain::{DAY, IdRange, Instrument, OpenGap, Tick, TimeRange, Timestamp};
 
 /// The ids of a gap lie between the times of its neighbours, give or take the order in which a venue stamps trades.
 const SLACK: Duration = Duration::from_secs(60);
@@ -246,6 +247,32 @@ pub enum Carried {
     Unknown,
     /// None did.
     No,
+}
+
+/// The times of a symbol's gaps in time that were repaired within the last day, the newest thousand.
+///
+/// # Errors
+///
+/// When the server cannot be reached or refuses.
+pub async fn repaired_lately(
+    pool: &PgPool,
+    instrument: Instrument,
+) -> Result<Vec<TimeRange>, sqlx::Error> {
+    let rows: Vec<(DateTime<Utc>, DateTime<Utc>)> = sqlx::query_as(
+        "SELECT from_time, to_time FROM tick_gaps \
+         WHERE exchange = $1 AND symbol = $2 AND first_id IS NULL AND status = 'repaired' \
+             AND closed_at > now() - interval '1 day' \
+         ORDER BY closed_at DESC LIMIT 1000",
+    )
+    .bind(instrument.exchange())
+    .bind(instrument.symbol().as_str())
+    .fetch_all(pool)
+    .await?;
+    let times = rows.into_iter().map(|(from, to)| {
+        let at = |time: DateTime<Utc>| Timestamp::from_micros(time.timestamp_micros()).ok();
+        Some(TimeRange::new(at(from)?, at(to)?))
+    });
+    Ok(times.flatten().collect())
 }
 
 /// Removes the backfilled ticks of a symbol between two times whose trade came over the socket too, with a time that is

@@ -18,7 +18,7 @@ pub use list::{
     ask_again, count_gaps, database_time, exchanges_with_work, list_gaps, release_held,
     waiting_gaps,
 };
-pub use missing::{Carried, remove_doubles};
+pub use missing::{Carried, remove_doubles, repaired_lately};
 
 use crate::domain::GapStatus;
 
