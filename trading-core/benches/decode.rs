@@ -177,6 +177,10 @@ fn made_frame(exchange: &str, symbol: &str, n: u64) -> Result<String, Failed> {
         "okx" => format!(
             r#"{{"arg":{{"channel":"trades-all","instId":"{symbol}"}},"data":[{{"instId":"{symbol}","tradeId":"{id}","px":"{whole}.{cents:02}","sz":"0.{cents:02}130000","side":"sell","source":"0","ts":"{millis}"}}]}}"#
         ),
+        "bitstamp" => format!(
+            r#"{{"data":{{"id":{id},"timestamp":"{}","amount":0.{cents:02}13,"amount_str":"0.{cents:02}130000","price":{whole}.{cents:02},"price_str":"{whole}.{cents:02}","type":1,"microtimestamp":"{millis}000","buy_order_id":2045952085757952,"sell_order_id":2045952156454912}},"channel":"live_trades_{symbol}","event":"trade"}}"#,
+            millis / 1_000
+        ),
         "bybit" => {
             let element = |n: u64| {
                 format!(

@@ -101,6 +101,12 @@ impl Timestamp {
         DateTime::from_timestamp_micros(self.0).unwrap_or_default()
     }
 
+    /// The beginning of the second that it lies in.
+    #[must_use]
+    pub const fn second(self) -> Self {
+        Self(self.0 - self.0.rem_euclid(1_000_000))
+    }
+
     /// The beginning of the minute that it lies in.
     #[must_use]
     pub const fn minute(self) -> Self {
@@ -182,6 +188,7 @@ mod tests {
     #[test]
     fn a_time_is_moved_within_what_a_time_can_be() {
         let time = Timestamp::from_micros(123_456_789).unwrap();
+        assert_eq!(time.second().as_micros(), 123_000_000);
         assert_eq!(time.minute().as_micros(), 120_000_000);
         assert_eq!(time.plus_micros(-456_789).as_micros(), 123_000_000);
         assert_eq!(time.plus_micros(i64::MIN).as_micros(), 0);

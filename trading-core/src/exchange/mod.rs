@@ -8,6 +8,7 @@
 //! To add one: its folder, and its name in the three lists below. The tests name every other place that must know it.
 
 mod binance;
+mod bitstamp;
 mod bybit;
 mod coinbase;
 mod frame;
@@ -24,6 +25,7 @@ use std::time::Duration;
 use rustc_hash::FxHashMap;
 
 pub use binance::Binance;
+pub use bitstamp::Bitstamp;
 pub use bybit::Bybit;
 pub use coinbase::Coinbase;
 pub use kraken::Kraken;
@@ -35,7 +37,7 @@ use crate::domain::{
 };
 
 /// The list of venues, in order of name. Whatever else must know a venue is made from this list or fails a test.
-static VENUES: &[&dyn Exchange] = &[&Binance, &Bybit, &Coinbase, &Kraken, &Okx];
+static VENUES: &[&dyn Exchange] = &[&Binance, &Bitstamp, &Bybit, &Coinbase, &Kraken, &Okx];
 
 /// Every venue, in order of name.
 pub fn all() -> impl Iterator<Item = &'static dyn Exchange> {
@@ -377,6 +379,7 @@ mod tests {
             urls.collect::<Vec<_>>(),
             [
                 "wss://stream.binance.com:9443/stream",
+                "wss://ws.bitstamp.net/",
                 "wss://stream.bybit.com/v5/public/spot",
                 "wss://ws-feed.exchange.coinbase.com/",
                 "wss://ws.kraken.com/v2",

@@ -115,6 +115,7 @@ fn the_longest_names_are_subscribed_within_the_limits_of_a_message() {
     let pair = format!("{long}-{long}");
     for (exchange, bytes) in [
         (&Binance as &dyn Exchange, 4_088),
+        (&Bitstamp, 512),
         (&Bybit, 1_024),
         (&Coinbase, 1_024),
         (&Kraken, 4_096),
@@ -149,6 +150,13 @@ fn what_a_venue_lists_is_read_in_its_own_spelling() {
             r#"[{"symbol":"币安人生USDT","price":"0.1"},{"symbol":"BTCUSDT","price":"1"}]"#
         ),
         [name("BTCUSDT", None), name("币安人生USDT", None)]
+    );
+    assert_eq!(
+        listed(
+            &Bitstamp,
+            r#"[{"trading":"Enabled","base_decimals":8,"url_symbol":"btcusd","name":"BTC/USD"},{"trading":"Disabled","url_symbol":"oldusd","name":"OLD/USD"}]"#
+        ),
+        [name("btcusd", Some(true)), name("oldusd", Some(false))]
     );
     assert_eq!(
         listed(

@@ -1,6 +1,7 @@
 //! What the venues' histories tell, over HTTP, against the truth: each venue's pages on its simulated exchange.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use rust_decimal::Decimal;
 use tokio::task::JoinSet;
@@ -251,6 +252,27 @@ async fn bybit_tells_its_last_sixty_trades() {
         (0..=at.newest()).rev().filter(|id| at.listing.is_issued(*id)).take(60).collect();
     at.assert_are(&ticks, at.issued(newest[59], newest[0]));
     assert_eq!((reach.unwrap().ids, requests), (IdRange::new(newest[59], newest[0]), 1));
+}
+
+#[tokio::test]
+async fn bitstamp_tells_its_last_hour_or_its_last_day_in_whole_seconds() {
+    let exchanges = Exchanges::serve(1, 0, RestLimits::none()).await;
+    let at = exchanges.at(Venue::BITSTAMP);
+    let now = Timestamp::from_rfc3339(NOW).unwrap();
+    for (ago, answers) in [(600, 1), (7_200, 2)] {
+        let from = now - Duration::from_secs(ago) + Duration::from_micros(77);
+        let to = from + Duration::from_secs(60);
+        let (ticks, reach, requests) = at.read(at.times(from, to)).await;
+        // Whatever may lie in the span by the second of its time.
+        let (first, end) = (from.second(), to.second() + Duration::from_micros(999_999));
+        let truth = at.issued(at.listing.first_since(first), at.listing.latest(end).unwrap());
+        at.assert_are(&ticks, truth.map(|trade| Trade { at: trade.at.second(), ..trade }));
+        assert!(reach.unwrap().times.from <= from, "{requests} answers reach back to the span");
+        assert_eq!(requests, answers);
+    }
+    let (from, to) = (now - Duration::from_hours(40), now - Duration::from_hours(30));
+    let (ticks, reach, _) = at.read(at.times(from, to)).await;
+    assert!(ticks.is_empty() && reach.unwrap().times.from > to, "what is older is not known");
 }
 
 #[tokio::test]

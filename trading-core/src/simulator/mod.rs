@@ -15,6 +15,7 @@
 //! venue's limit. To add a venue: see `venue.rs`.
 
 mod binance;
+mod bitstamp;
 mod bybit;
 mod coinbase;
 mod control;

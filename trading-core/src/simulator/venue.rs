@@ -18,7 +18,8 @@ pub struct Venue(pub(super) &'static dyn Twin);
 
 impl Venue {
     /// Every venue, in order of name.
-    pub const ALL: &[Self] = &[Self::BINANCE, Self::BYBIT, Self::COINBASE, Self::KRAKEN, Self::OKX];
+    pub const ALL: &[Self] =
+        &[Self::BINANCE, Self::BITSTAMP, Self::BYBIT, Self::COINBASE, Self::KRAKEN, Self::OKX];
 
     /// The name as in the settings and in the paths of the simulator.
     #[must_use]
@@ -142,6 +143,8 @@ pub(super) struct Facts {
     pub(super) quantity_digits: Digits,
     /// The id of a symbol's trade number 0, from 16 bits that belong to the symbol.
     pub(super) first_id: fn(u64) -> u64,
+    /// Of its ids, how many millionths are of other pairs than a symbol's own: as if they were never issued.
+    pub(super) other_ids: u32,
     /// Its own spelling of a symbol in its WebSocket frames.
     pub(super) spelling: fn(&Symbol) -> String,
     /// How often its REST side may be asked, as it documents it or is said to do.

@@ -109,7 +109,8 @@ async fn what_cannot_be_had_is_said_and_exits_2() {
 
 #[tokio::test]
 async fn a_range_is_loaded_whole_over_what_is_there_and_opens_no_gaps() {
-    let reaching = all().filter(|it| it.history().rules().depth == Depth::Whole).map(Exchange::name);
+    let reaching =
+        all().filter(|it| it.history().rules().depth == Depth::Whole).map(Exchange::name);
     for exchange in reaching {
         let unissued = "0.02".parse().unwrap();
         let place = Place::new(exchange, SimulatorOptions { unissued, ..options() }).await;

@@ -86,7 +86,7 @@ const LINES: [(&str, &str); 9] = [
     ("trading-core li", "trading-core live"),
     ("trading-core db stat", "trading-core db status"),
     ("trading-core live --ex", "trading-core live --exchange"),
-    ("trading-core live --exchange bi", "trading-core live --exchange binance"),
+    ("trading-core live --exchange bin", "trading-core live --exchange binance"),
     ("trading-core live --exchange=ok", "trading-core live --exchange=okx"),
     ("trading-core verify --symbol PEP", "trading-core verify --symbol PEPEUSDT"),
     ("trading-core verify --symbol BTCUSDT,PEP", "trading-core verify --symbol BTCUSDT,PEPEUSDT"),

@@ -5,6 +5,7 @@ use std::path::Path;
 use nix::sys::signal::Signal;
 use sqlx::PgPool;
 use trading_core::domain::Timestamp;
+use trading_core::exchange::names;
 use trading_core::simulator::{Closure, Market, MarketOptions};
 use trading_core::store::embedded::Cluster;
 
@@ -78,7 +79,7 @@ async fn whole(pool: &PgPool, folder: &Path, program: &Program) {
         let market =
             Market::new(&MarketOptions { seed: 42, rate, closures, ..MarketOptions::default() });
         let symbols = stored(pool, &market.unwrap()).await;
-        assert_eq!(symbols.len(), 50);
+        assert_eq!(symbols.len(), 10 * names().len());
         let missing: usize = symbols.values().map(|stored| stored.missing().len()).sum();
         let open: i64 =
             sqlx::query_scalar("SELECT count(*) FROM tick_gaps WHERE status <> 'repaired'")

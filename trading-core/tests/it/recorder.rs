@@ -1,4 +1,4 @@
-//! The whole program: every trade of five simulated exchanges is stored once, with its exact values, through a plain
+//! The whole program: every trade of the simulated exchanges is stored once, with its exact values, through a plain
 //! run and through faults.
 
 use std::collections::BTreeSet;
@@ -9,6 +9,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use rust_decimal::Decimal;
 use sqlx::PgPool;
+use trading_core::exchange::names;
 use trading_core::simulator::{Action, EntryKind, Market, MarketOptions};
 use trading_core::store::embedded::Cluster;
 use trading_core::store::embedded::command::stop;
@@ -54,7 +55,7 @@ async fn a_simulated_run_stores_every_trade_once_and_the_ledger_adds_up() {
     let market =
         Market::new(&MarketOptions { seed: 42, rate, ..MarketOptions::default() }).unwrap();
     let stored = stored(&pool, &market).await;
-    assert_eq!(stored.len(), 50, "ten symbols of five exchanges");
+    assert_eq!(stored.len(), 10 * names().len(), "ten symbols of each exchange");
     for ((exchange, symbol), symbol_stored) in &stored {
         assert_eq!(symbol_stored.missing(), Vec::<u64>::new(), "{exchange}:{symbol}");
         assert!(symbol_stored.ids.len() >= 50, "{exchange}:{symbol}");

@@ -43,3 +43,26 @@ fn an_independent_client_reads_each_twin() {
         assert!(script.contains(&function), "tests/ccxt/compare.py: add `{}`", function.trim());
     }
 }
+
+#[test]
+fn the_pages_name_every_venue() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    for (page, place) in [
+        ("README.md", "It records the spot trades of "),
+        ("CHANGELOG.md", "- `trading-core live` records the public trades of "),
+        ("docs/guide.md", "| exchange, venue | "),
+        ("docs/operating.md", "| `exchanges.<name>.enabled` | "),
+    ] {
+        let text = fs::read_to_string(root.join(page)).unwrap();
+        let line = text.lines().find(|line| line.starts_with(place));
+        let line = line.unwrap_or_else(|| panic!("{page}: no line begins with {place:?}"));
+        for name in names() {
+            assert!(line.to_lowercase().contains(name), "{page}: {place:?} does not name {name}");
+        }
+    }
+    let text = fs::read_to_string(root.join("docs/cookbook.md")).unwrap().to_lowercase();
+    for name in names() {
+        let row = format!("\n| {name} | ");
+        assert!(text.contains(&row), "docs/cookbook.md: how far back does {name}'s history reach?");
+    }
+}

@@ -208,7 +208,7 @@ max_bytes = "4"
       pipeline.health_interval = {}: a duration with its unit from "1s" to "1day" (my.toml:17)
       database.max_conections = "7": unknown key; did you mean TRADING_CORE__DATABASE__MAX_CONNECTIONS? (environment TRADING_CORE__DATABASE__MAX_CONECTIONS)
       simulate.port = 70000: a whole number from 0 to 65535 (environment TRADING_CORE__SIMULATE__PORT)
-      --exchange = "krakn": did you mean kraken? (one of binance, bybit, coinbase, kraken, okx) (flag --exchange)
+      --exchange = "krakn": did you mean kraken? (one of binance, bitstamp, bybit, coinbase, kraken, okx) (flag --exchange)
       simulate.rate = "-1": a decimal above 0, at most 1000000 (flag --rate)
     "#);
 }
@@ -355,7 +355,7 @@ kind = "x"
 "#;
     insta::assert_snapshot!(from_file(text).unwrap_err(), @r#"
     8 problems in the settings:
-      paper.strategies.a.exchange = "mtgox": one of binance, bybit, coinbase, kraken, okx (my.toml:4)
+      paper.strategies.a.exchange = "mtgox": one of binance, bitstamp, bybit, coinbase, kraken, okx (my.toml:4)
       paper.strategies.a.symbols = []: at least one symbol (my.toml:5)
       paper.strategies.a.cash = "0": a decimal above 0 (my.toml:6)
       paper.strategies.a.fee_rate = "1": a decimal from 0 up to, not including, 1 (my.toml:7)

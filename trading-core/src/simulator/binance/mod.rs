@@ -45,6 +45,7 @@ static FACTS: Facts = Facts {
     price_digits: Digits::Padded(8),
     quantity_digits: Digits::Padded(8),
     first_id: |bits| 100_000_000 + bits * 10_007,
+    other_ids: 0,
     spelling: |symbol| symbol.as_str().to_owned(),
     // A weight of 6,000 a minute.
     limit: RestLimit { burst: 6_000, per_second: 100 },

@@ -45,6 +45,7 @@ static FACTS: Facts = Facts {
     first_id: |bits| {
         2_200_000_000_000_000_000 + (bits % 1_000) * 1_000_000_000_000_000 + 50_000_000
     },
+    other_ids: 0,
     spelling: |symbol| symbol.as_str().to_owned(),
     // 600 in 5 s.
     limit: RestLimit { burst: 600, per_second: 120 },

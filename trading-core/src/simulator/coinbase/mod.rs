@@ -46,6 +46,7 @@ static FACTS: Facts = Facts {
     price_digits: Digits::Exact,
     quantity_digits: Digits::Trimmed,
     first_id: |bits| 10_000_000 + bits * 1_009,
+    other_ids: 0,
     spelling: |symbol| format!("{}-{}", symbol.base(), symbol.quote()),
     // 10 a second, in bursts to 15.
     limit: RestLimit { burst: 15, per_second: 10 },

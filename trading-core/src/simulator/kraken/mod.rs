@@ -47,6 +47,7 @@ static FACTS: Facts = Facts {
     price_digits: Digits::Exact,
     quantity_digits: Digits::Padded(8),
     first_id: |bits| 1_000_000 + bits * 101,
+    other_ids: 0,
     spelling: |symbol| format!("{}/{}", symbol.base(), symbol.quote()),
     // A counter to 15 that falls by one a second.
     limit: RestLimit { burst: 15, per_second: 1 },

@@ -78,7 +78,8 @@ const PATTERN: u64 = 4;
 const ISSUED: u64 = 10;
 
 impl Listing {
-    /// `unissued` is the share of ids that are never issued, in millionths; at most a tenth.
+    /// `unissued` is the share of ids that are never issued, in millionths; at most a tenth. The venue's own share, at
+    /// most three tenths, may be more.
     pub(super) fn new(
         seed: u64,
         facts: &'static Facts,
@@ -87,6 +88,7 @@ impl Listing {
         unissued: u32,
     ) -> Self {
         let stream = noise::stream(seed, &[facts.name, symbol.as_str()]);
+        let unissued = unissued.max(facts.other_ids);
         let mut integer_digits = None;
         let (fair, price_scale) = Fair::new(seed, symbol, stream, |level| {
             integer_digits = (level / 10_u128.pow(LEVEL_DIGITS)).checked_ilog10();

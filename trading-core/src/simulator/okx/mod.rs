@@ -40,6 +40,7 @@ static FACTS: Facts = Facts {
     price_digits: Digits::Trimmed,
     quantity_digits: Digits::Trimmed,
     first_id: |bits| 50_000_000 + bits * 5_003,
+    other_ids: 0,
     spelling: |symbol| format!("{}-{}", symbol.base(), symbol.quote()),
     // 20 in 2 s.
     limit: RestLimit { burst: 20, per_second: 10 },

@@ -6,10 +6,11 @@ use futures_util::SinkExt as _;
 use sqlx::types::chrono::{DateTime, Utc};
 use tokio_tungstenite::tungstenite::Message as Frame;
 use trading_core::domain::{RecorderClock, Timestamp, steady_micros};
-use trading_core::exchange::{Kraken, Limits, Okx};
+use trading_core::exchange::{Bitstamp, Kraken, Limits, Okx};
 use trading_core::feed::ConnectionState;
 
-use super::{World, gaps};
+use super::continuity::noted;
+use super::{Server, World, gaps};
 use crate::support::postgres::migrated;
 use crate::support::waiting::{in_time, spawn};
 
@@ -59,6 +60,46 @@ async fn a_planned_cut_is_met_by_a_second_connection_and_each_trade_comes_once_i
     assert_eq!((shown.state, shown.reconnects), (ConnectionState::Streaming, 1), "without a break");
     let (rest, came, _) = world.stop().await;
     assert_eq!((rest, came.exchange.duplicates), (vec![], 1));
+}
+
+async fn acknowledge_bitstamp(server: &mut Server) {
+    for pair in ["btcusd", "ethusd"] {
+        let channel = format!("live_trades_{pair}");
+        assert!(server.next().await.unwrap().contains(&channel));
+        server
+            .send(format!(
+                r#"{{"event":"bts:subscription_succeeded","channel":"{channel}","data":{{}}}}"#
+            ))
+            .await;
+    }
+}
+
+async fn send_bitstamp(server: &mut Server, id: u64) {
+    let micros = Timestamp::now().as_micros();
+    server.send(format!(r#"{{"data":{{"id":{id},"timestamp":"1","amount":0.5,"amount_str":"0.50000000","price":78808.8,"price_str":"78808.80","type":1,"microtimestamp":"{micros}","buy_order_id":1,"sell_order_id":2}},"channel":"live_trades_btcusd","event":"trade"}}"#)).await;
+}
+
+#[tokio::test]
+async fn a_reconnection_that_bitstamp_asks_for_loses_and_doubles_nothing() {
+    let database = migrated().await;
+    let mut world = World::new(&Bitstamp, 1_000, |limits| limits).await;
+    let mut old = world.accept().await;
+    acknowledge_bitstamp(&mut old).await;
+    send_bitstamp(&mut old, 10).await;
+    assert_eq!(world.ids(1).await, [10]);
+    old.send(r#"{"event":"bts:request_reconnect","channel":"","data":""}"#).await;
+    let mut next = world.accept().await;
+    // The ids between are of other pairs.
+    send_bitstamp(&mut old, 14).await;
+    assert_eq!(world.ids(1).await, [14]);
+    acknowledge_bitstamp(&mut next).await;
+    send_bitstamp(&mut next, 14).await;
+    send_bitstamp(&mut next, 29).await;
+    assert_eq!(world.ids(1).await, [29]);
+    assert_eq!(old.next().await, None, "it is closed once the next one is subscribed");
+    let ledger = std::sync::Arc::clone(&world.ledger);
+    assert_eq!(noted(world, &database.pool).await, [""; 0], "no gap");
+    assert_eq!(ledger.read().duplicates, 1);
 }
 
 #[tokio::test]

@@ -27,7 +27,7 @@ fn stored(exchange: &dyn Exchange, id: u64, at: &str) -> Vec<LastStored> {
 }
 
 /// Stops the feed, writes what it noted, and reads the gaps.
-async fn noted(world: World, pool: &PgPool) -> Vec<String> {
+pub(super) async fn noted(world: World, pool: &PgPool) -> Vec<String> {
     let (_, _, journal) = world.stop().await;
     in_time(journal.run(pool.clone())).await;
     gaps(pool).await

@@ -1,8 +1,11 @@
-//! Gaps in time, where ids prove nothing: what Bybit still shows comes back, the rest is given up unless another connection
-//! carried it.
+//! Gaps in time, where ids prove nothing: what Bybit still shows comes back, and what Bitstamp has of a day; the rest is
+//! given up unless another connection carried it.
+
+use std::time::Duration;
 
 use sqlx::Executor as _;
 use trading_core::domain::{Timestamp, steady_micros};
+use trading_core::simulator::Venue;
 
 use crate::support::place::{Place, options};
 use crate::support::truth::stored;
@@ -28,6 +31,34 @@ async fn bybit_gives_back_what_it_still_shows_and_the_rest_is_given_up() {
     assert!(begin > last - 70, "no more than sixty trades are shown");
     assert_eq!(place.missing(begin, last).await, [0_u64; 0]);
     stored(place.pool(), &place.market).await;
+    place.close().await;
+}
+
+#[tokio::test]
+async fn what_bitstamp_still_has_comes_back_in_whole_seconds_and_once() {
+    let place = Place::new("bitstamp", options()).await;
+    let listing = place.market.listing(Venue::BITSTAMP, "BTCUSD").unwrap();
+    let since = |seconds| listing.first_since(Timestamp::now() - Duration::from_secs(seconds));
+    let (begin, first, last, end) = (since(90), since(80), since(70), since(62));
+    place.store((begin..=first).chain(last..end)).await;
+    place.list(None, (place.time(first), place.time(last))).await;
+    let mut repairing = place.repair("one");
+    assert_eq!(place.closed().await, ["repaired"]);
+    assert_eq!(place.missing(begin, end - 1).await, [0_u64; 0]);
+    let once = "SELECT count(*) > 0 AND count(*) = count(DISTINCT trade_id) FROM tick_data";
+    place.until(once).await;
+    let cut = "SELECT count(*) > 0 AND bool_and(time = date_trunc('second', time)) FROM tick_data \
+               WHERE source = 'backfill'";
+    place.until(cut).await;
+    stored(place.pool(), &place.market).await;
+
+    // They come over a socket after all, with their own times: of a trade that is there twice, that row stays.
+    place.store(first..=last).await;
+    place.until("SELECT count(*) > count(DISTINCT trade_id) FROM tick_data").await;
+    place.audit(&mut repairing);
+    place.until(once).await;
+    stored(place.pool(), &place.market).await;
+    repairing.stop().await;
     place.close().await;
 }
 

@@ -1,53 +1,66 @@
 //! The table held against the market function.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use rust_decimal::Decimal;
 use sqlx::PgPool;
 use sqlx::types::chrono::{DateTime, Utc};
 use trading_core::domain::Symbol;
-use trading_core::simulator::Market;
+use trading_core::exchange::{IdRule, by_name};
+use trading_core::simulator::{Listing, Market};
 
 /// What is stored of one symbol.
 #[derive(Debug, Default)]
 pub(crate) struct Stored {
     /// The ids, each once.
     pub(crate) ids: BTreeSet<u64>,
+    /// The symbol, where the ids between its own are of other pairs.
+    shared: Option<Arc<Listing>>,
 }
 
 impl Stored {
-    /// Ids between the first and the last that are not there.
+    /// Ids between the first and the last that are not there, but for those of other pairs.
     pub(crate) fn missing(&self) -> Vec<u64> {
+        let is_own = |id: &u64| self.shared.as_ref().is_none_or(|listing| listing.is_issued(*id));
         match (self.ids.first(), self.ids.last()) {
             (Some(first), Some(last)) => {
-                (*first..=*last).filter(|id| !self.ids.contains(id)).collect()
+                (*first..=*last).filter(|id| !self.ids.contains(id) && is_own(id)).collect()
             }
             _ => Vec::new(),
         }
     }
 }
 
-type Row = (String, String, String, DateTime<Utc>, String, Decimal, Decimal);
+type Row = (String, String, String, DateTime<Utc>, String, Decimal, Decimal, String);
 
-/// Reads the whole table; every row is a trade of the market with its exact values, and no trade is there twice.
+/// Reads the whole table; every row is a trade of the market with its exact values, and no trade is there twice. The
+/// history of Bitstamp has whole seconds.
 pub(crate) async fn stored(pool: &PgPool, market: &Market) -> BTreeMap<(String, String), Stored> {
     let rows: Vec<Row> = sqlx::query_as(
-        "SELECT exchange, symbol, trade_id, time, side, price, quantity FROM tick_data",
+        "SELECT exchange, symbol, trade_id, time, side, price, quantity, source FROM tick_data",
     )
     .fetch_all(pool)
     .await
     .unwrap();
     let mut stored: BTreeMap<(String, String), Stored> = BTreeMap::new();
-    for (exchange, symbol, trade_id, time, side, price, quantity) in rows {
+    for (exchange, symbol, trade_id, time, side, price, quantity, source) in rows {
         let id: u64 = trade_id.parse().unwrap();
         let canonical: Symbol = symbol.parse().unwrap();
         let truth = market.trade(&exchange, &canonical, id).unwrap();
+        let is_cut = exchange == "bitstamp" && source == "backfill";
+        let at = if is_cut { truth.at.second() } else { truth.at };
         assert_eq!(
             (time, side.as_str(), price, quantity),
-            (truth.at.to_datetime(), truth.side.as_str(), truth.price, truth.quantity),
+            (at.to_datetime(), truth.side.as_str(), truth.price, truth.quantity),
             "{exchange}:{symbol} {id}"
         );
-        let is_new = stored.entry((exchange.clone(), symbol.clone())).or_default().ids.insert(id);
+        let of_symbol = stored.entry((exchange.clone(), symbol.clone())).or_insert_with(|| {
+            let listing = market.listing(exchange.parse().unwrap(), &symbol).cloned();
+            let is_shared = by_name(&exchange).unwrap().ids() == IdRule::Unique;
+            Stored { ids: BTreeSet::new(), shared: listing.filter(|_| is_shared) }
+        });
+        let is_new = of_symbol.ids.insert(id);
         assert!(is_new, "{exchange}:{symbol} {id} is stored twice");
     }
     stored
