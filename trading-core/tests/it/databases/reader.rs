@@ -9,7 +9,7 @@ use trading_core::store::postgres::migrate::migrate;
 
 use super::{run, settings};
 use crate::support::postgres::{Scratch, TestDatabase, database};
-use crate::support::process::{Settings, program, setting};
+use crate::support::process::{Settings, program, program_with, setting};
 
 /// What follows a word in what the program printed.
 fn said<'a>(told: &'a str, what: &str) -> &'a str {
@@ -49,7 +49,7 @@ async fn drop_role(database: &TestDatabase, name: &str) {
 async fn a_reader_of_any_name_reads_what_is_there_and_what_comes_and_changes_nothing() {
     let (database, name, settings, folder) =
         there("o'Neill\"; DROP TABLE tick_data; -- :\\ %I ").await;
-    let (code, told, log) = program(&format!("db reader {name} -vvv"), &settings);
+    let (code, told, log) = program_with(&["db", "reader", &name, "-vvv"], &settings);
     assert_eq!(code, Some(0), "{told}{log}");
     let password = said(&told, "password").to_owned();
     assert!(password.len() == 32 && !log.contains(&password) && !log.contains("SCRAM"), "{log}");
@@ -199,7 +199,7 @@ async fn a_role_that_does_other_work_and_a_user_who_may_not_make_one_are_refused
     let (code, _, log) = program("db reader nobody_yet", &plain);
     assert!(code == Some(1) && log.contains("GRANT trading_core TO"), "{log}");
     for wrong in ["", "a\nb", &"x".repeat(64)] {
-        let (code, _, log) = program(&format!("db reader {wrong}"), &settings);
+        let (code, _, log) = program_with(&["db", "reader", wrong], &settings);
         assert!(code == Some(1) && log.contains("1 to 63 bytes"), "{log}");
     }
     drop_role(&database, &name).await;

@@ -23,8 +23,13 @@ pub(crate) type Ended = (Option<i32>, String, String);
 
 /// Runs the program to its end, with these arguments, parted by blanks.
 pub(crate) fn program(line: &str, settings: &[(String, String)]) -> Ended {
+    program_with(&line.split_whitespace().collect::<Vec<_>>(), settings)
+}
+
+/// The same with arguments that may hold blanks, or nothing.
+pub(crate) fn program_with(arguments: &[&str], settings: &[(String, String)]) -> Ended {
     let mut command = command();
-    ended(command.args(line.split_whitespace()).envs(settings.iter().cloned()).output().unwrap())
+    ended(command.args(arguments).envs(settings.iter().cloned()).output().unwrap())
 }
 
 pub(crate) fn ended(output: Output) -> Ended {
