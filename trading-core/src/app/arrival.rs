@@ -14,6 +14,7 @@ use tracing::{error, info, warn};
 
 use super::registration::{Registered, Registration};
 use super::start_error::StartError;
+use crate::domain::bounds::FIRST_TRADE_MAX;
 use crate::domain::{
     GapCause, GapRecord, IdRange, Instrument, LastStored, Tick, TimeRange, Timestamp,
 };
@@ -30,8 +31,6 @@ use crate::telemetry::{Lasting, RepeatLimiter};
 const RETRY_DELAY: Duration = Duration::from_secs(2);
 /// How long a stop waits for the spool to be stored, so that what was missed before the start is listed.
 const LISTED_AT_STOP_MAX: Duration = Duration::from_secs(5);
-/// How long a feed may take to its first trade: up to then trades may be missing.
-const FIRST_TRADE_MAX: Duration = Duration::from_secs(5);
 
 /// Whether the database has been reached since the start.
 #[derive(Debug, Clone)]

@@ -2,7 +2,6 @@
 //! database is claimed for this kind of trades, the instruments are noted, and it answers where recording goes on.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use rustc_hash::FxHashMap;
 use sqlx::PgPool;
@@ -11,6 +10,7 @@ use super::database::{Address, Database};
 use super::start_error::StartError;
 use super::venues::Venue;
 use crate::config::Settings;
+use crate::domain::bounds::LATENESS_MAX;
 use crate::domain::{Instrument, LastStored, TradeId};
 use crate::exchange::IdRule;
 use crate::store::postgres::latest::{carriers, in_doubt_since, last_stored, list_time_until_now};
@@ -19,9 +19,6 @@ use crate::store::postgres::migrate::migrate;
 use crate::store::postgres::origin::{DatabaseName, Origin, claim};
 use crate::store::postgres::rights::days;
 use crate::store::spool;
-
-/// Upper bound on the time from an exchange's stamp of a trade to its receipt, unless the exchange or the way hangs.
-const LAG_MAX: Duration = Duration::from_secs(5);
 
 /// What a recorder brings to a database.
 #[derive(Debug, Clone)]
@@ -159,7 +156,7 @@ async fn doubt(
     for &(instrument, _, ids) in instruments {
         let exchange = instrument.exchange();
         if !since.contains_key(exchange) {
-            since.insert(exchange, in_doubt_since(pool, exchange, LAG_MAX).await?);
+            since.insert(exchange, in_doubt_since(pool, exchange, LATENESS_MAX).await?);
         }
         let Some(since) = since.get(exchange) else { continue };
         let Some(since) = since.get(instrument.symbol().as_str()) else { continue };

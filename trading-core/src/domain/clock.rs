@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
 
-use super::{Source, Tick, Timestamp};
+use super::{DAY, Source, Tick, Timestamp};
 
-/// A live tick is far from its receipt when its exchange time is more than a day before or after it, in microseconds.
-/// Feeds are seconds late and clocks minutes off; a day is neither.
-const FAR_MICROS: u64 = 86_400_000_000;
+/// A live tick is far from its receipt when its exchange time is more than a day before or after it. Feeds are seconds
+/// late and clocks minutes off; a day is neither.
+const FAR: Duration = DAY;
 
 /// What must be added to the recorder's clock to get the true time, as far as the database and the exchanges agree on
 /// one. Zero until they do. Clones share the value: one task sets it, every stage reads it.
@@ -37,8 +38,7 @@ impl ClockOffset {
     /// as what was asked for, and never far.
     #[must_use]
     pub fn is_far(&self, tick: &Tick) -> bool {
-        let is_far_from =
-            |at: Timestamp| tick.exchange_at.as_micros().abs_diff(at.as_micros()) > FAR_MICROS;
+        let is_far_from = |at: Timestamp| !tick.exchange_at.is_near(at, FAR);
         tick.source == Source::Live
             && is_far_from(tick.received_at)
             && is_far_from(self.corrected(tick.received_at))

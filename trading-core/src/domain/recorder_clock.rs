@@ -2,14 +2,15 @@
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::{ClockOffset, Tick, Timestamp};
 
 /// Two stamps that are further apart than the time that passed between them are of two readings of the calendar: the
-/// order between them is not kept. In microseconds.
-const ORDER_KEPT_MICROS: u64 = 1_000_000;
+/// order between them is not kept.
+const ORDER_KEPT: Duration = Duration::from_secs(1);
 
 /// Microseconds since some moment before the start, at a steady pace: also while the machine sleeps, where the system
 /// counts that (Linux), and whatever somebody does to the machine's clock.
@@ -111,9 +112,8 @@ impl Stamp {
     /// where that is earlier.
     #[must_use]
     pub fn after(self, last: Self) -> (Self, bool) {
-        let passed = self.steady.saturating_sub(last.steady);
-        let expected = last.at.as_micros().saturating_add(passed);
-        if self.at.as_micros().abs_diff(expected) > ORDER_KEPT_MICROS {
+        let expected = last.at.plus_micros(self.steady.saturating_sub(last.steady));
+        if !self.at.is_near(expected, ORDER_KEPT) {
             return (self, true);
         }
         (Self { at: self.at.strictly_after(last.at), ..self }, false)

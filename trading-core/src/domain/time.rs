@@ -125,6 +125,12 @@ impl Timestamp {
         Duration::from_micros(self.0.abs_diff(other.0))
     }
 
+    /// Whether this is at most `within` before or after `other`.
+    #[must_use]
+    pub fn is_near(self, other: Self, within: Duration) -> bool {
+        self.0.abs_diff(other.0) <= micros(within).unsigned_abs()
+    }
+
     /// Microseconds from `other` to this, negative where this comes first: for what one clock is ahead of another.
     #[must_use]
     pub const fn micros_since(self, other: Self) -> i64 {
@@ -212,6 +218,8 @@ mod tests {
         assert_eq!((late.since(early), early.since(late)), (DAY * 2, Duration::ZERO));
         assert_eq!((late.apart(early), early.apart(late)), (DAY * 2, DAY * 2));
         assert_eq!(early.micros_since(late), -172_800_000_000);
+        assert!(early.is_near(late, DAY * 2) && late.is_near(early, Duration::MAX));
+        assert!(!early.is_near(late, DAY * 2 - Duration::from_micros(1)));
         assert_eq!(Timestamp::EPOCH + Timestamp::MAX.since(Timestamp::EPOCH), Timestamp::MAX);
     }
 

@@ -4,20 +4,16 @@
 //! write that has no other place to go is not answered for long. It closes when the store has taken a batch.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 use tracing::{error, info};
 
 use super::store_circuit::{StoreCircuit, Trouble};
+use crate::domain::bounds::WRITE_MAX;
 use crate::store::spool::{Backlog, Spool};
 use crate::store::{DaysLeft, Store, StoreError, Written, cause_of};
 use crate::telemetry::{Lasting, SharedLimiter};
-
-/// A write without an answer for this long is given up where the spool can take its batch: writing it again is
-/// harmless, and the feeds do not wait for it.
-const ANSWER_SLOW: Duration = Duration::from_secs(10);
 
 /// What the writers and the drain share.
 #[derive(Debug)]
@@ -72,17 +68,17 @@ impl<S: Store> StoreAccess<S> {
         written
     }
 
-    /// Writes a batch, and does not wait longer than [`ANSWER_SLOW`] for the answer, unless it is patient.
+    /// Writes a batch, and does not wait longer than [`WRITE_MAX`] for the answer, unless it is patient.
     pub(super) async fn try_write(
         &self,
         batch: &[S::Record],
         is_patient: bool,
     ) -> Result<Written, StoreError<S::Record>> {
         let mut writing = std::pin::pin!(self.write(batch));
-        if let Ok(written) = timeout(ANSWER_SLOW, &mut writing).await {
+        if let Ok(written) = timeout(WRITE_MAX, &mut writing).await {
             return written;
         }
-        let silent = StoreError::Silent(ANSWER_SLOW);
+        let silent = StoreError::Silent(WRITE_MAX);
         if !is_patient {
             return Err(silent);
         }

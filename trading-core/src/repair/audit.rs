@@ -15,6 +15,7 @@ use tracing::{debug, warn};
 use super::admission::Admission;
 use super::says::Says;
 use super::{RANGES_MAX, RepairContext, RepairVenue};
+use crate::domain::bounds::{LATENESS_MAX, WRITTEN_MAX};
 use crate::domain::{IdRange, IdSet, Instrument, TimeRange, Timestamp};
 use crate::exchange::IdRule;
 use crate::store::postgres::audit::{
@@ -26,10 +27,6 @@ use crate::store::{Remedy, said};
 
 /// How often the ids are looked through.
 const INTERVAL: Duration = Duration::from_secs(30);
-/// Younger trades may still be on their way, in another recorder: in this one, what the pipeline holds.
-const YOUNG: Duration = Duration::from_secs(30);
-/// How much later than it was made a trade may be received.
-const LATE: Duration = Duration::from_secs(5);
 
 /// Looks through what is stored of these venues, now and every half minute, until it is stopped.
 pub async fn audit(
@@ -117,7 +114,7 @@ impl Auditor {
     ) -> Result<(), sqlx::Error> {
         let pool = &self.context.pool;
         // Some writes may end long before others that began earlier.
-        let until = now - YOUNG.max(self.context.held.age() + LATE);
+        let until = now - WRITTEN_MAX.max(self.context.held.age() + LATENESS_MAX);
         let mut mark = match checked_until(pool, instrument).await? {
             Some(mark) => mark,
             None => match first_stored(pool, instrument, now - self.max_age).await? {

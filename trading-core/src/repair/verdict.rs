@@ -8,6 +8,7 @@
 
 use std::time::Duration;
 
+use crate::domain::bounds::DISORDER_MAX;
 use crate::domain::{GapPart, GapStatus, IdRange, IdSet, OpenGap, TimeRange};
 use crate::exchange::history::Reach;
 
@@ -29,8 +30,6 @@ const SKIPPED_ONE_IN: u64 = 5;
 const SKIPPED_MAX: u64 = 1_000;
 /// Parts that one gap is split into at once; what lies beyond stays open.
 const PARTS_MAX: usize = 1_000;
-/// Trades may be stamped in another order than they are counted in: this much more time is read again.
-const DISORDER: Duration = Duration::from_secs(1);
 
 const REFUSED: &str = "refused by the database: see rejected_ticks";
 const FORGOTTEN: &str = "the exchange's history begins after it";
@@ -179,10 +178,10 @@ impl Split<'_> {
             reach
         {
             let (low, high) = (read.first(), read.last());
-            part.times = TimeRange::new(from, (oldest + DISORDER).min(to));
+            part.times = TimeRange::new(from, (oldest + DISORDER_MAX).min(to));
             self.take(&IdSet::span(ids.first(), low.saturating_sub(1)), &part);
             if high < until {
-                (until, rest_from) = (high, (newest - DISORDER).max(from));
+                (until, rest_from) = (high, (newest - DISORDER_MAX).max(from));
             }
         }
         part.times = TimeRange::new(rest_from, to);

@@ -1,5 +1,7 @@
 //! Times without a connection, where ids prove nothing: which trades came last before each and first after it.
 
+use std::time::Duration;
+
 use sqlx::types::chrono::{DateTime, Utc};
 
 use crate::domain::Timestamp;
@@ -10,8 +12,8 @@ use super::ids::{Span, hull};
 use super::read::{Key, instant};
 use super::snapshot::Snapshot;
 
-/// The first trade after a time away may be stamped so much earlier than the last one before it.
-const STAMPS_BACK_MAX_MICROS: i64 = 5_000_000;
+/// The first trade after a time away may be stamped this much earlier than the last one before it.
+const STAMPS_BACK_MAX: Duration = Duration::from_secs(5);
 
 /// Rows that were received in one bucket of time: its number, and when they were traded.
 type Bucket = (i64, Span);
@@ -142,7 +144,7 @@ pub(super) async fn away(
     .await?;
     let away = edges.iter().zip(rows).filter_map(|((at, ..), (_, last, first))| {
         let (last, first) = (instant(last?), instant(first?));
-        if first.plus_micros(STAMPS_BACK_MAX_MICROS) < last {
+        if first + STAMPS_BACK_MAX < last {
             // The stamps are of no use: the time itself must be listed.
             return Some(Away { at: *at, between: *at });
         }

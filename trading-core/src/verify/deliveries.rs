@@ -3,7 +3,7 @@
 use sqlx::postgres::PgConnection;
 use sqlx::types::chrono::{DateTime, Utc};
 
-use crate::domain::{Timestamp, count};
+use crate::domain::{DAY, Timestamp, count};
 use crate::telemetry::Grouped;
 
 use super::error::VerifyError;
@@ -22,8 +22,6 @@ const fn told_at_start(exchange: &str) -> u64 {
         _ => 0,
     }
 }
-
-const DAY_MICROS: i64 = 86_400_000_000;
 
 /// Those that nothing explains, each as a finding with the symbols that it is about. `dropped_until`:
 /// the first day that is still there where older ones were dropped; what a venue told of the time before it is gone.
@@ -84,7 +82,7 @@ async fn missing(
     // Every row that may be one of them is taken for one.
     let explained = number(received)
         + number(otherwise)
-        + if dropped_until.plus_micros(DAY_MICROS) > delivery.at.0 {
+        + if dropped_until + DAY > delivery.at.0 {
             at_start
         } else {
             number(earlier).min(at_start)

@@ -1,8 +1,9 @@
 //! What `tick_gaps` says of one symbol, and which of its rows speaks for a missing id.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
-use crate::domain::{GapStatus, Timestamp};
+use crate::domain::GapStatus;
 
 use super::ids::{IdRange, Span};
 
@@ -80,12 +81,8 @@ impl Listed {
 
 /// The parts of a span that no row with a time speaks of. Each row is taken for `slack` longer at both ends: its times
 /// are the exchange's, the span's are ours.
-pub(super) fn unlisted(
-    rows: &[GapRow],
-    span: Span,
-    slack: impl Fn(Timestamp, i64) -> Timestamp,
-) -> Vec<Span> {
-    let spans = rows.iter().map(|row| (slack(row.at.0, -1), Some(slack(row.at.1, 1))));
+pub(super) fn unlisted(rows: &[GapRow], span: Span, slack: Duration) -> Vec<Span> {
+    let spans = rows.iter().map(|row| (row.at.0 - slack, Some(row.at.1 + slack)));
     super::coverage::Coverage::new(spans).outside(span)
 }
 
@@ -94,6 +91,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::domain::Timestamp;
 
     fn row(ids: IdRange, status: GapStatus) -> GapRow {
         GapRow { id: 0, status, ids: Some(ids), at: (Timestamp::EPOCH, Timestamp::EPOCH) }

@@ -6,14 +6,12 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::time::Duration;
 
+use super::bounds::DISORDER_MAX;
 use crate::domain::Timestamp;
 
 /// Ids in a block: one bit each.
 const BLOCK_LEN: u64 = 64;
-/// Ids may run against the exchange's time by so much; a trade that is further off does not belong where its id says.
-const DISORDER_MAX: Duration = Duration::from_secs(1);
 /// Blocks kept per symbol that are not whole. A symbol with more is missing trades everywhere.
 const LOOSE_MAX: usize = 500_000;
 
@@ -279,7 +277,7 @@ impl Ids {
             return Vec::new();
         }
         let mut by_weight: Vec<usize> = (0..pieces.len()).collect();
-        let micros = |at: Span| at.1.as_micros() - at.0.as_micros();
+        let micros = |at: Span| at.1.micros_since(at.0);
         by_weight.sort_by_key(|at| {
             pieces.get(*at).map(|(_, rows, at)| (std::cmp::Reverse(*rows), micros(*at)))
         });
@@ -301,7 +299,11 @@ impl Ids {
             let (ids, _, at) = pieces.get(index)?;
             let earliest = kept.range(..index).next_back().map_or(EPOCH, |(_, span)| span.1);
             let latest = kept.range(index..).next().map_or(at.1.max(earliest), |(_, span)| span.0);
-            Some(Suspect { ids: *ids, at: *at, belongs: (moved(earliest, -1), moved(latest, 1)) })
+            Some(Suspect {
+                ids: *ids,
+                at: *at,
+                belongs: (earliest - DISORDER_MAX, latest + DISORDER_MAX),
+            })
         };
         blamed.into_iter().filter_map(suspect).collect()
     }
@@ -360,13 +362,7 @@ pub(super) fn hull(one: Span, other: Span) -> Span {
 
 /// Whether what has the higher ids is later, the disorder that is borne apart.
 fn is_after(lower: Span, higher: Span) -> bool {
-    lower.1 <= moved(higher.0, 1)
-}
-
-/// A time moved by so many times the disorder that is borne.
-fn moved(at: Timestamp, times: i64) -> Timestamp {
-    let micros = i64::try_from(DISORDER_MAX.as_micros()).unwrap_or(i64::MAX);
-    at.plus_micros(micros.saturating_mul(times))
+    lower.1 <= higher.0 + DISORDER_MAX
 }
 
 /// Takes the lowest ones that follow each other out of `bits`, which are not zero.

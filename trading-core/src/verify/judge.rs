@@ -7,6 +7,7 @@ use crate::exchange::IdRule;
 use crate::telemetry::Grouped;
 
 use super::away::Away;
+use super::bounds::{CLOCKS_APART_MAX, SEEN_LATE_MAX};
 use super::findings::{Finding, Findings, Kind};
 use super::gaps::{GapRow, Listed, unlisted};
 use super::ids::{IdRange, Ids, Present, Span, hull};
@@ -14,13 +15,8 @@ use super::report::{Missing, SymbolReport};
 use super::sessions::Connected;
 use super::tables::Rejected;
 
-/// The exchange's clock and ours may differ by so much where a time without a connection is looked for in `tick_gaps`.
-const CLOCKS_APART_MAX: Duration = Duration::from_secs(5);
-
-/// A recorder's connections are noted as alive every ten seconds.
-const SEEN_LATE_MAX_MICROS: i64 = 15_000_000;
-/// Trades may be stamped against their order by so much where a time without a connection is held against `tick_gaps`.
-const STAMPS_APART_MAX_MICROS: i64 = 500_000;
+/// Trades may be stamped against their order by this much where a time without a connection is compared with `tick_gaps`.
+const STAMPS_APART_MAX: Duration = Duration::from_millis(500);
 
 /// What is looked at: from here, up to there without it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -368,15 +364,14 @@ impl Judge<'_> {
     /// Where ids prove nothing, each time without a connection must be listed.
     fn disconnects(&mut self) {
         let evidence = self.evidence;
-        let (least, still) = (STAMPS_APART_MAX_MICROS, |at: Timestamp, _| at);
+        let is_long = |span: &Span| span.1.since(span.0) > STAMPS_APART_MAX;
         let mut told: Option<Span> = None;
         for away in &evidence.away {
             // Listed is what lies between the trades beside it; or, where the clocks agree, the time itself.
-            let mut open = unlisted(&evidence.gaps, away.between, still);
-            open.retain(|span| micros(*span) > least);
-            let own = unlisted(&evidence.gaps, away.at, still);
-            let is_listed = own.iter().all(|span| micros(*span) <= least);
-            if is_listed || told == Some(away.between) {
+            let mut open = unlisted(&evidence.gaps, away.between, Duration::ZERO);
+            open.retain(is_long);
+            let own = unlisted(&evidence.gaps, away.at, Duration::ZERO);
+            if !own.iter().any(is_long) || told == Some(away.between) {
                 continue;
             }
             told = Some(away.between);
@@ -388,17 +383,17 @@ impl Judge<'_> {
         if evidence.connected.claimed.spans().is_empty()
             && let Some(at) = evidence.at
         {
-            for span in unlisted(&evidence.gaps, at, moved) {
+            for span in unlisted(&evidence.gaps, at, CLOCKS_APART_MAX) {
                 self.unlisted_disconnect(span);
             }
         }
         // After the last one nothing may be stored but what is listed.
         let end = evidence.connected.proven.spans().last().map(|span| span.1);
-        let end = end.map(|end| end.plus_micros(SEEN_LATE_MAX_MICROS));
+        let end = end.map(|end| end + SEEN_LATE_MAX);
         if let Some((end, (_, last))) = end.zip(evidence.at)
             && end < last
         {
-            for span in unlisted(&evidence.gaps, (end, last), moved) {
+            for span in unlisted(&evidence.gaps, (end, last), CLOCKS_APART_MAX) {
                 self.unlisted_disconnect(span);
             }
         }
@@ -483,17 +478,6 @@ impl Judge<'_> {
             self.tell(kind, count, None, None, text);
         }
     }
-}
-
-/// A time moved by so many times that the clocks may be apart.
-fn moved(at: Timestamp, times: i64) -> Timestamp {
-    let micros = i64::try_from(CLOCKS_APART_MAX.as_micros()).unwrap_or(i64::MAX);
-    at.plus_micros(micros.saturating_mul(times))
-}
-
-/// How long a span is, in microseconds.
-const fn micros(span: Span) -> i64 {
-    span.1.as_micros() - span.0.as_micros()
 }
 
 fn overlap(one: IdRange, other: IdRange) -> Option<IdRange> {

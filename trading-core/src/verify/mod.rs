@@ -21,6 +21,7 @@
 //! on their way between two writers, can be left out.
 
 mod away;
+mod bounds;
 mod candles;
 mod closer;
 mod coverage;
@@ -53,6 +54,7 @@ use crate::domain::{Lines, SymbolRef, Timestamp, count, escaped, nearest};
 use crate::exchange::{self, Exchange, IdRule};
 use crate::telemetry::{Grouped, Progress, Total, Unit};
 
+use bounds::{SETTLED, SIGN_OF_LIFE_MAX};
 use findings::Findings;
 use gaps::GapRow;
 use judge::{Evidence, Window, judge};
@@ -66,8 +68,6 @@ use tally::Tally;
 const PAGE_BYTES: u64 = 8_192;
 /// Stored symbols that are named in place of one that is not.
 const NAMES_MAX: usize = 10;
-/// What came over a connection that ended so long ago is stored, or in a spool.
-const SETTLED_MICROS: i64 = 60_000_000;
 
 /// What is to be proven.
 #[derive(Debug, Clone)]
@@ -107,15 +107,16 @@ impl Scope {
     }
 }
 
-/// Whether a recorder runs: a connection stands, and its recorder gave a sign of life within the last minute.
+/// Whether a recorder runs: a connection is open, and its recorder gave a sign of life within the last minute.
 ///
 /// # Errors
 ///
 /// As [`verify`].
 pub async fn is_recording(pool: &PgPool) -> Result<bool, VerifyError> {
     sqlx::query_scalar(
-        "SELECT EXISTS (SELECT FROM feed_sessions WHERE ended_at IS NULL AND seen_at > now() - interval '1 minute')",
+        "SELECT EXISTS (SELECT FROM feed_sessions WHERE ended_at IS NULL AND seen_at > now() - $1)",
     )
+    .bind(SIGN_OF_LIFE_MAX)
     .fetch_one(pool)
     .await
     .map_err(VerifyError::of_schema)
@@ -352,7 +353,7 @@ impl Small {
         // While somebody records, the scope ends where nothing is on its way any more; an earlier end was asked for.
         let settled = match scope.settle_seconds {
             Some(_) => scope.to,
-            None => scope.to.max(now.plus_micros(-SETTLED_MICROS)),
+            None => scope.to.max(now - SETTLED),
         };
         let asked = Asked { from: scope.from, to: scope.to, settled, symbols: &symbols, days };
         Ok(Self {

@@ -140,8 +140,7 @@ impl Asked<'_> {
 /// Whether the day of a time is there, or was taken out between others.
 fn is_kept(days: &[Day], at: Timestamp) -> bool {
     let before = days.iter().filter(|day| !day.is_default && day.begin() <= at);
-    let slack = i64::try_from(DROPPED_BETWEEN_MAX.as_micros()).unwrap_or(i64::MAX);
-    before.map(Day::end).max().is_some_and(|end| at < end.plus_micros(slack))
+    before.map(Day::end).max().is_some_and(|end| at < end + DROPPED_BETWEEN_MAX)
 }
 
 impl Deliveries {

@@ -9,6 +9,7 @@
 )]
 
 mod backfill;
+mod bounds;
 mod captures;
 mod clock;
 mod completions;

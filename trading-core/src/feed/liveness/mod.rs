@@ -20,8 +20,8 @@ const KNOWN_MIN: u32 = 16;
 const SMOOTHING: u32 = 32;
 /// A trade within this after subscribing anew: that was the cure, and the alarm was right.
 const CURED_MAX: Duration = Duration::from_secs(10);
-/// A stamp counts for at most this much more than its receipt, in microseconds.
-const STAMP_AHEAD_MAX: i64 = 2_000_000;
+/// A stamp counts for at most this much more than its receipt.
+const STAMP_AHEAD_MAX: Duration = Duration::from_secs(2);
 /// After this many moments of trade without an alarm the symbol is judged as at first.
 const FORGIVEN: u32 = 256;
 
@@ -133,7 +133,7 @@ impl Liveness {
     /// A trade came, perhaps once more: it is a sign of life when it is younger than all before. Whether it is.
     pub(super) fn record_trade(&mut self, tick: &Tick, now: Instant) -> bool {
         // A stamp of the future must not make those after it look old.
-        let at = tick.exchange_at.min(tick.received_at.plus_micros(STAMP_AHEAD_MAX));
+        let at = tick.exchange_at.min(tick.received_at + STAMP_AHEAD_MAX);
         let rate = self.symbols.entry(tick.instrument).or_default();
         let is_younger = rate.newest < Some(at);
         if is_younger {

@@ -1,10 +1,7 @@
 //! Ids that lie where none was expected, until enough of them show that they are no mistake.
 
 use crate::domain::Timestamp;
-
-/// Ids further apart than this do not support each other. No symbol trades so much between two of its trades that come
-/// one after the other; after an outage the next few show that the count goes on there.
-pub(super) const JUMP_MAX: u64 = 1_000;
+use crate::domain::bounds::JUMP_MAX;
 
 /// How an id lies to those of a cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

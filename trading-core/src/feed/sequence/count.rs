@@ -9,13 +9,12 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Noticed;
-use super::cluster::{Cluster, JUMP_MAX, Place};
+use super::cluster::{Cluster, Place};
 use super::holes::{Hole, Holes};
 use super::stamps::Moment;
+use crate::domain::bounds::{JUMP_CONFIRMED, JUMP_MAX};
 use crate::domain::{GapCause, GapRecord, IdRange, Instrument, Tick, TimeRange, Timestamp};
 
-/// Trades with ids far above the last that show that the count goes on there.
-pub(super) const CONFIRM_AHEAD: usize = 4;
 /// Trades with ids below the last, and made after it, that show that the count goes on there.
 pub(super) const CONFIRM_BEHIND: usize = 8;
 /// Trades that go on from the last one, after which an id far above is taken for a mistake.
@@ -301,7 +300,7 @@ impl Count {
                 noticed.ahead.push((tick.instrument, last.id, id));
             }
         }
-        if self.ahead.as_ref().is_some_and(|ahead| ahead.cluster.len() >= CONFIRM_AHEAD) {
+        if self.ahead.as_ref().is_some_and(|ahead| ahead.cluster.len() >= JUMP_CONFIRMED) {
             self.go_ahead(last, tick.received_at, now);
         }
         true

@@ -20,6 +20,7 @@ use std::time::Duration;
 use rustc_hash::FxHashMap;
 use tokio::time::Instant;
 
+use crate::domain::bounds::FIRST_TRADE_MAX;
 use crate::domain::{
     GapCause, GapRecord, IdRange, Instrument, LastStored, RecorderClock, Tick, Timestamp,
 };
@@ -27,10 +28,6 @@ use crate::exchange::IdRule;
 use count::{Arrival, Count};
 use recent::Recent;
 use stamps::Lead;
-
-/// Where ids prove nothing, the first trade of a new connection ends the gap. Where a symbol has no trade for this long,
-/// our clock ends it: it is taken to be less than this behind the exchange's.
-const FIRST_TRADE_MAX: Duration = Duration::from_secs(5);
 
 /// A connection that brought nothing for this long is open in name only.
 const HEARD_MAX: Duration = Duration::from_secs(5);
@@ -193,6 +190,8 @@ impl Sequence {
         let until = self.lead.at(at).max(at);
         for (instrument, seen) in &mut self.seen {
             seen.count.due(*instrument, now, &mut gaps);
+            // A symbol without a trade for this long: our clock, taken to be less than that behind the exchange's, ends
+            // the gap.
             let is_settled = seen.since.is_some_and(|since| now >= since + FIRST_TRADE_MAX);
             if is_settled {
                 gaps.extend(seen.recent.end_away(*instrument, until, at, &mut seen.away));

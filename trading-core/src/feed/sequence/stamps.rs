@@ -1,13 +1,15 @@
 //! How far an exchange's stamps may be believed: against the time of receipt, and what usually lies between the two.
 
+use std::time::Duration;
+
 use crate::domain::{Tick, Timestamp};
 
-/// A stamp this much later than the exchange's clock is not believed, in microseconds.
-const AHEAD_MAX: i64 = 1_000_000;
-/// A trade whose stamp is not believed was made at most this long before its receipt, in microseconds.
-const DELAY_MAX: i64 = 2_000_000;
-/// The first trade after a gap ends it by its own stamp if that is at most this far from its receipt, in microseconds.
-const END_MAX: u64 = 60_000_000;
+/// A stamp this much later than the exchange's clock is not believed.
+const AHEAD_MAX: Duration = Duration::from_secs(1);
+/// A trade whose stamp is not believed was made at most this long before its receipt.
+const DELAY_MAX: Duration = Duration::from_secs(2);
+/// The first trade after a gap ends it by its own stamp if that is at most this far from its receipt.
+const END_MAX: Duration = Duration::from_secs(60);
 /// A stamp further behind its receipt is not one of a trade that was just made, in microseconds.
 const LATE_MAX: i64 = 5_000_000;
 /// The smallest step by which the lead is moved, in microseconds.
@@ -50,14 +52,13 @@ impl Lead {
     /// When a trade was made, as far as that can be believed: never later than its receipt. A stamp that is far from
     /// the receipt says nothing of the exchange's clock.
     pub(super) fn read(&mut self, tick: &Tick, is_far: bool) -> Moment {
-        let (stamp, received) = (tick.exchange_at.as_micros(), tick.received_at.as_micros());
         if !is_far && self.noted_at.replace(tick.received_at) != Some(tick.received_at) {
-            self.note(stamp.saturating_sub(received));
+            self.note(tick.exchange_at.micros_since(tick.received_at));
         }
         let receipt = self.at(tick.received_at);
-        let is_believed = stamp <= receipt.as_micros().saturating_add(AHEAD_MAX);
-        let at = if is_believed { tick.exchange_at } else { receipt.plus_micros(-DELAY_MAX) };
-        let is_near = stamp.abs_diff(receipt.as_micros()) <= END_MAX;
+        let is_believed = tick.exchange_at <= receipt + AHEAD_MAX;
+        let at = if is_believed { tick.exchange_at } else { receipt - DELAY_MAX };
+        let is_near = tick.exchange_at.is_near(receipt, END_MAX);
         Moment { at, latest: if is_believed && is_near { at } else { receipt } }
     }
 }

@@ -356,3 +356,15 @@ fn jump((before, time_before, id, time): &Row) -> Option<Jump> {
     let ids = IdRange::new(u64::try_from(before + 1).ok()?, u64::try_from(id - 1).ok()?)?;
     Some(Jump { ids, times: TimeRange::between(instant(*time_before)?, instant(*time)?) })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::bounds;
+
+    #[test]
+    fn the_audit_follows_a_count_that_jumped_where_a_feed_does() {
+        assert_eq!(u64::try_from(JUMP_MAX).unwrap(), bounds::JUMP_MAX);
+        assert_eq!(usize::try_from(NEAR_MIN).unwrap() + 1, bounds::JUMP_CONFIRMED);
+    }
+}

@@ -7,14 +7,17 @@ use rustc_hash::FxHashMap;
 use sqlx::PgPool;
 use sqlx::types::chrono::{DateTime, Utc};
 
-use crate::domain::bounds::SESSION_DEAD;
+use crate::domain::bounds::{JUMP_CONFIRMED, JUMP_MAX, SESSION_DEAD};
 use crate::domain::{
-    ENDED_WITHOUT_A_WORD, GapCause, IdRange, Instrument, LastStored, Timestamp, TradeId,
+    APART_MICROS, ENDED_WITHOUT_A_WORD, GapCause, IdRange, Instrument, LastStored, Timestamp,
+    TradeId,
 };
 
 /// An exchange is being recorded where a trade is stored that was made this short a time ago. Trades come to the table within a
 /// second or so.
 const RECORDED_NOW: Duration = Duration::from_secs(3);
+/// An exchange's clock may be ahead of the database's by this much: what is stamped later is of the future.
+const CLOCKS_APART: Duration = Duration::from_micros(APART_MICROS);
 /// What a recorder of an earlier version, which noted nothing, may have held with its usual settings.
 const UNNOTED: Duration = Duration::from_secs(30);
 
@@ -26,10 +29,8 @@ const PARTITIONS_AT_ONCE: usize = 30;
 const PARTITIONS_MAX: i64 = 3_000;
 /// Symbols that are asked for at once: their rows are in memory together.
 const SYMBOLS_AT_ONCE: usize = 100;
-/// Ids further apart than this do not support each other.
-const NEAR: u64 = 1_000;
 /// At least this many ids near each other are no mistake.
-const SURE: usize = 3;
+const SURE: usize = JUMP_CONFIRMED - 1;
 
 /// A stored trade, and when it was made: no later than it was received.
 #[derive(Debug, Clone)]
@@ -171,7 +172,7 @@ async fn newest_between(
          CROSS JOIN LATERAL ( \
              SELECT trade_id, least(time, received_at) AS at FROM tick_data \
              WHERE tick_data.exchange = wanted.exchange AND tick_data.symbol = wanted.symbol \
-                 AND (NOT $3 OR time <= now() + interval '5 seconds') AND time >= $5 AND time < $6 \
+                 AND (NOT $3 OR time <= now() + $7) AND time >= $5 AND time < $6 \
              ORDER BY time DESC, length(trade_id) DESC, trade_id DESC LIMIT $4 \
          ) AS latest",
     )
@@ -183,6 +184,7 @@ async fn newest_between(
     .bind(ROWS)
     .bind(from)
     .bind(until)
+    .bind(CLOCKS_APART)
     .fetch_all(pool)
     .await?;
     let mut found: FxHashMap<Instrument, Vec<Row>> = FxHashMap::default();
@@ -245,7 +247,7 @@ fn end_of(instrument: Instrument, rows: &[Row], mut missing: Vec<IdRange>) -> Op
     let mut numbered: Vec<(u64, Timestamp)> =
         rows.iter().filter_map(|row| Some((row.number?, row.at))).collect();
     numbered.sort_unstable();
-    let clusters = numbered.chunk_by(|(lower, _), (higher, _)| higher - lower <= NEAR);
+    let clusters = numbered.chunk_by(|(lower, _), (higher, _)| higher - lower <= JUMP_MAX);
     // Enough ids near each other are where the count was; of fewer, the most, and then the lowest: what is wrong with
     // that is found by the next trades.
     let weigh = |cluster: &&[(u64, Timestamp)]| {

@@ -40,7 +40,7 @@ fn a_count_that_goes_on_far_above_is_followed_after_a_few_trades_and_the_gap_is_
     world.pass([10], 1);
     world.sequence.record_ended(true);
     world.subscribe();
-    let count = u64::try_from(CONFIRM_AHEAD).unwrap();
+    let count = u64::try_from(JUMP_CONFIRMED).unwrap();
     let ahead = 50_000..50_000 + count;
     assert_eq!(world.pass(ahead.clone(), 60), ahead.collect::<Vec<_>>());
     let missing = gap(Some((11, 49_999)), 1, 60, GapCause::NoConnection, 60);

@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 
-use super::count::{CONFIRM_AHEAD, CONFIRM_BEHIND, UNFOLLOWED_MAX};
+use super::count::{CONFIRM_BEHIND, UNFOLLOWED_MAX};
 use super::holes::{GRACE, HOLES_MAX, LISTED_MAX};
 use super::recent::RECENT_MAX;
 use super::*;
+use crate::domain::bounds::JUMP_CONFIRMED;
 use crate::domain::testing::{self, instrument};
 use crate::domain::{TimeRange, TradeId};
 
