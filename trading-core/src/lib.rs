@@ -4,7 +4,7 @@
 //! ("Words", "Where to find what in the code").
 
 // The words of the trade; imports nothing of ours.
-pub mod domain;
+pub use domain;
 
 // Settings: defaults, file, environment, flags; all problems at once.
 pub mod config;
@@ -16,7 +16,7 @@ pub mod telemetry;
 pub mod network;
 
 // The list of venues, each a pure folder: URLs, subscribe text, frames to ticks, the past.
-pub mod exchange;
+pub use exchange;
 
 // One task per feed: its connections, backoff, what was seen, what is missing, who is silent.
 pub mod feed;
@@ -43,7 +43,7 @@ pub mod verify;
 pub mod doctor;
 
 // The simulated exchanges: a pure market behind the real protocols, on loopback.
-pub mod simulator;
+pub use simulator;
 
 // The command line and its exit codes.
 pub mod cli;

@@ -268,11 +268,13 @@ fn the_image_is_built_by_a_compiler_that_can_from_files_that_reach_it() {
     }
     let context = tempfile::tempdir().unwrap();
     let context = context.path();
-    fs::create_dir_all(context.join("trading-core")).unwrap();
-    for name in ["Cargo.toml", "Cargo.lock", "trading-core/Cargo.toml"] {
+    let (copied, rest) = file.split_once("RUN sed").unwrap();
+    let sources = copied.lines().filter_map(|line| line.strip_prefix("COPY "));
+    for name in sources.flat_map(|line| line.rsplit_once(' ').unwrap().0.split(' ')) {
+        fs::create_dir_all(context.join(name).parent().unwrap()).unwrap();
         fs::copy(root().join(name), context.join(name)).unwrap();
     }
-    let lines = file.split_once("RUN sed").unwrap().1.split_once("&& cargo build").unwrap().0;
+    let lines = rest.split_once("&& cargo build").unwrap().0;
     let lines = format!("sed{}", lines.trim_end().trim_end_matches('\\'));
     let run = |command: &mut Command| {
         let output = command.current_dir(context).output().unwrap();

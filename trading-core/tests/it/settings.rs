@@ -143,9 +143,8 @@ fn an_exchange_with_a_slip_gets_one_answer_from_every_command() {
 fn every_variable_that_begins_as_ours_is_known() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let mut found = BTreeSet::new();
-    for folder in
-        ["scripts", "config", "trading-core/src", "trading-core/tests", "trading-core/benches"]
-    {
+    let ours = ["src", "crates", "tests", "benches"].map(|folder| format!("trading-core/{folder}"));
+    for folder in ours.iter().map(String::as_str).chain(["scripts", "config"]) {
         names_below(&root.join(folder), &mut found);
     }
     let known: BTreeSet<String> =

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 
 use trading_core::config::{DEFAULTS, File, Overrides, load};
 
-use crate::support::page::{Page, pages, root, sources};
+use crate::support::page::{Page, bases, pages, root};
 
 /// Languages of fenced blocks; a block in another one is checked by nobody.
 const LANGUAGES: [&str; 11] =
@@ -52,9 +52,7 @@ fn every_path_of_the_repository_that_is_named_is_there() {
     let is_there = |path: &str| {
         let end = format!("/{path}");
         let is_end = || files.iter().any(|file| file.ends_with(&end));
-        root().join(path).exists()
-            || sources().join(path).exists()
-            || (path.ends_with(".rs") && is_end())
+        bases().iter().any(|base| base.join(path).exists()) || (path.ends_with(".rs") && is_end())
     };
     let comments = files.iter().filter(|file| file.ends_with(".rs")).map(|file| {
         let path = root().join(file);

@@ -9,9 +9,9 @@ pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-/// The folder of the sources, below which the pages name files.
-pub(crate) fn sources() -> PathBuf {
-    root().join("trading-core/src")
+/// The folders below which the pages name files: the clone's, that of the sources, and that above the crates.
+pub(crate) fn bases() -> [PathBuf; 3] {
+    ["", "trading-core/src", "trading-core"].map(|folder| root().join(folder))
 }
 
 /// The README, the changelog and all of docs/, in order.
@@ -185,7 +185,7 @@ impl Page {
             let Some((first, _)) = text.split_once('/') else { return text.ends_with(".rs") };
             // What is built and made is there on no fresh clone.
             let is_made = first == "target" || first.is_empty() || first == "..";
-            !is_made && (root().join(first).is_dir() || sources().join(first).is_dir())
+            !is_made && bases().iter().any(|base| base.join(first).is_dir())
         };
         names.retain(|(_, name)| is_path(name) && is_ours(name));
         names.into_iter().map(|(line, name)| (line, name.replace("<venue>", "binance"))).collect()
