@@ -196,7 +196,7 @@ where
 }
 
 /// What the pages of every venue have in common: what is wanted, and how far the reading has come.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Reading {
     pub(super) span: Span,
     reach: Option<Reach>,
@@ -209,12 +209,13 @@ impl Reading {
 
     /// Keeps the wanted trades of a page; those beside the span only widen the reach.
     pub(super) fn keep(&mut self, page: Vec<Tick>, ticks: &mut Vec<Tick>) {
-        for tick in page {
-            self.widen(&tick);
-            if !self.is_before(&tick) && !self.is_after(&tick) {
-                ticks.push(tick);
-            }
-        }
+        ticks.extend(page.into_iter().filter(|tick| self.wants(tick)));
+    }
+
+    /// As [`Self::keep`] for one trade: whether it is wanted.
+    pub(super) fn wants(&mut self, tick: &Tick) -> bool {
+        self.widen(tick);
+        !self.is_before(tick) && !self.is_after(tick)
     }
 
     /// Whether a trade lies before the span.

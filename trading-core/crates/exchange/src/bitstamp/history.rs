@@ -5,13 +5,14 @@
 //!
 //! Protocol: <https://www.bitstamp.net/api/#tag/Transactions-public/operation/GetTransactions>, September 2026.
 
+use std::fmt;
 use std::num::NonZeroU32;
 use std::str::FromStr;
 use std::time::Duration;
 
 use rust_decimal::Decimal;
-use rustc_hash::FxHashSet;
 use serde::Deserialize;
+use serde::de::{DeserializeSeed, Deserializer, SeqAccess, Visitor};
 
 use super::super::DecodeError;
 use super::super::Exchange;
@@ -21,7 +22,7 @@ use super::super::history::{
     encoded,
 };
 use super::Bitstamp;
-use domain::{DAY, Instrument, Side, Source, Tick, TimeRange, Timestamp, TradeId};
+use domain::{DAY, IdRange, Instrument, Side, Source, Tick, TimeRange, Timestamp, TradeId};
 
 /// What an answer with the trades of a day is sure to hold: a minute less, as one of the two clocks may be off.
 const DAY_AT_LEAST: Duration = Duration::from_mins(24 * 60 - 1);
@@ -52,7 +53,7 @@ impl History for Bitstamp {
             next: Some(Window::Hour),
             reading: Reading::new(Span { times, ..span }),
             day_begins: None,
-            known: FxHashSet::default(),
+            hour: None,
         })
     }
 
@@ -132,10 +133,55 @@ struct BitstampPages {
     /// What to ask for next; `None`: nothing more is to be had.
     next: Option<Window>,
     reading: Reading,
-    /// The ids of the hour, which are in the day too.
-    known: FxHashSet<TradeId>,
+    /// The ids of the hour, which are in the day too; they grow with time.
+    hour: Option<IdRange>,
     /// When the day that was read began, at the latest.
     day_begins: Option<Timestamp>,
+}
+
+/// What is kept of an answer while it is read.
+#[derive(Debug)]
+struct Page {
+    reading: Reading,
+    /// The ids of the answer before this one.
+    hour: Option<IdRange>,
+    wanted: Vec<Tick>,
+    /// Trades in it.
+    number: usize,
+    newest: Option<u64>,
+    ids: Option<IdRange>,
+    /// Whether it has a trade before the span.
+    is_reached: bool,
+    /// Whether it has a trade of the answer before it.
+    overlaps: bool,
+}
+
+impl Page {
+    fn new(reading: Reading, hour: Option<IdRange>) -> Self {
+        Self {
+            reading,
+            hour,
+            wanted: Vec::new(),
+            number: 0,
+            newest: None,
+            ids: None,
+            is_reached: false,
+            overlaps: false,
+        }
+    }
+
+    fn take(&mut self, id: u64, tick: Tick) {
+        self.number += 1;
+        self.newest.get_or_insert(id);
+        let own = IdRange::one(id);
+        self.ids = Some(self.ids.map_or(own, |ids| ids.hull(own)));
+        self.is_reached |= self.reading.is_before(&tick);
+        if self.hour.is_some_and(|hour| hour.contains(id)) {
+            self.overlaps = true;
+        } else if self.reading.wants(&tick) {
+            self.wanted.push(tick);
+        }
+    }
 }
 
 impl Pages for BitstampPages {
@@ -155,21 +201,22 @@ impl Pages for BitstampPages {
     ) -> Result<(), HistoryError> {
         let Some(window) = self.next else { return Ok(()) };
         let instrument = self.reading.span.instrument;
-        let mut page = serde_json::from_str::<Vec<Trade<'_>>>(body)?
-            .into_iter()
-            .map(|trade| trade.into_tick(instrument, received_at))
-            .collect::<Result<Vec<_>, HistoryError>>()?;
-        let is_known = |tick: &Tick| self.known.contains(&tick.trade_id);
-        if !self.known.is_empty() && !page.iter().any(is_known) {
+        let mut page = Page::new(self.reading.clone(), self.hour);
+        each(body, |trade: Trade<'_>| {
+            let id = number("tid", &trade.tid)?;
+            page.take(id, trade.into_tick(id, instrument, received_at)?);
+            Ok(())
+        })?;
+        if self.hour.is_some() && !page.overlaps {
             // An old answer: what was traded between it and the hour is in neither.
-            let newest = page.first().map_or_else(String::new, |tick| tick.trade_id.to_string());
+            let newest = page.newest.map_or_else(String::new, |id| id.to_string());
             return Err(HistoryError::Elsewhere(newest));
         }
-        let is_quiet = page.len() < QUIET;
-        let is_reached = page.iter().any(|tick| self.reading.is_before(tick));
-        page.retain(|tick| !is_known(tick));
-        self.known.extend(page.iter().map(|tick| tick.trade_id.clone()));
-        self.reading.keep(page, ticks);
+        let Page { reading, wanted, number, ids, is_reached, .. } = page;
+        self.reading = reading;
+        self.hour = ids;
+        ticks.extend(wanted);
+        let is_quiet = number < QUIET;
         self.next = match window {
             Window::Hour if !is_reached => Some(Window::Day),
             Window::Hour => None,
@@ -205,6 +252,47 @@ fn seconds(field: &'static str, text: &str) -> Result<Timestamp, DecodeError> {
     Ok(Timestamp::from_millis(number::<i64>(field, text)?.saturating_mul(1_000))?)
 }
 
+/// Reads the trades of an answer one by one: it may hold a hundred thousand, of which few are wanted.
+fn each<'a>(
+    body: &'a str,
+    read: impl FnMut(Trade<'a>) -> Result<(), HistoryError>,
+) -> Result<(), HistoryError> {
+    let mut reader = serde_json::Deserializer::from_str(body);
+    let trades = Each { read, error: None }.deserialize(&mut reader)?;
+    reader.end()?;
+    trades
+}
+
+struct Each<F> {
+    read: F,
+    error: Option<HistoryError>,
+}
+
+impl<'de, F: FnMut(Trade<'de>) -> Result<(), HistoryError>> DeserializeSeed<'de> for Each<F> {
+    type Value = Result<(), HistoryError>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_seq(self)
+    }
+}
+
+impl<'de, F: FnMut(Trade<'de>) -> Result<(), HistoryError>> Visitor<'de> for Each<F> {
+    type Value = Result<(), HistoryError>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list of trades")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut trades: A) -> Result<Self::Value, A::Error> {
+        while let Some(trade) = trades.next_element()? {
+            if self.error.is_none() {
+                self.error = (self.read)(trade).err();
+            }
+        }
+        Ok(self.error.map_or(Ok(()), Err))
+    }
+}
+
 #[derive(Deserialize)]
 struct Trade<'a> {
     /// Seconds, cut.
@@ -224,12 +312,13 @@ struct Trade<'a> {
 impl Trade<'_> {
     fn into_tick(
         self,
+        id: u64,
         instrument: Instrument,
         received_at: Timestamp,
     ) -> Result<Tick, HistoryError> {
         Ok(Tick {
             instrument,
-            trade_id: TradeId::Number(number("tid", &self.tid)?),
+            trade_id: TradeId::Number(id),
             price: amount("price", &self.price)?,
             quantity: amount("amount", &self.amount)?,
             side: match &*self.side {

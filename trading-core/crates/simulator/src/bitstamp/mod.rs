@@ -27,9 +27,9 @@ const PING_INTERVAL: Duration = Duration::from_secs(54);
 const MESSAGE_BYTES_MAX: usize = 512;
 /// Channels of a connection at most; with one more it is closed without a word.
 const CHANNELS_MAX: usize = 1_024;
-/// Trades in one answer at most, newest first. The real venue is not known to have a limit: this one keeps the day of a
-/// fast market within what a client reads.
-const TRADES_MAX: usize = 100_000;
+/// Trades in one answer at most, newest first. The real venue is not known to have a limit: this one is about the day of
+/// its busiest pair, and keeps the answer of a market that is faster than any within what a client reads.
+const TRADES_MAX: usize = 20_000;
 /// How the channels begin that carry trades.
 const TRADES: &str = "live_trades_";
 const NOT_FOUND: &str = r#"{"status":"error","reason":"Not found."}"#;
