@@ -12,7 +12,7 @@ const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
 ///
 /// ```
 /// # use std::time::Duration;
-/// # use trading_core::domain::Backoff;
+/// # use domain::Backoff;
 /// let second = Duration::from_secs(1);
 /// let mut backoff = Backoff::new(second, 3 * second, 7).without_jitter();
 /// assert_eq!([(); 4].map(|()| backoff.next_delay().as_secs()), [1, 2, 3, 3]);

@@ -19,7 +19,7 @@ pub struct DecimalError {
 /// When the text is no number, or needs more than the 28 digits a [`Decimal`] holds.
 ///
 /// ```
-/// use trading_core::domain::parse_decimal;
+/// use domain::parse_decimal;
 /// assert_eq!(parse_decimal("0.00010900").unwrap().to_string(), "0.00010900");
 /// assert_eq!(parse_decimal("1.8E-4").unwrap().to_string(), "0.00018");
 /// assert!(parse_decimal("1.00000000000000000000000000015e0").is_err());

@@ -19,7 +19,7 @@ pub enum Lines {
 /// # Examples
 ///
 /// ```
-/// use trading_core::domain::{Lines, escaped};
+/// use domain::{Lines, escaped};
 ///
 /// assert_eq!(escaped("币安 \x1b[31m\n", Lines::One), r"币安 \u001b[31m\n");
 /// assert_eq!(escaped("one\ntwo\r", Lines::Many), "one\ntwo\\r");
