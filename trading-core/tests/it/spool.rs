@@ -16,7 +16,7 @@ use trading_core::store::embedded::command;
 use crate::support::exchanges::{Exchanges, grown};
 use crate::support::postgres::{Scratch, connect};
 use crate::support::process::{self, Program, Settings, setting};
-use crate::support::truth::stored;
+use crate::support::truth::{Stored, stored};
 use crate::support::waiting::until;
 
 /// Small and quick, so that an outage is seen soon.
@@ -91,20 +91,13 @@ fn ledger(log: &str) -> BTreeMap<String, u64> {
     words.windows(2).filter_map(|pair| Some((pair[0].to_owned(), pair[1].parse().ok()?))).collect()
 }
 
-async fn stored_by(
-    scratch: &Scratch,
-    market: &Market,
-) -> BTreeMap<(String, String), BTreeSet<u64>> {
+async fn stored_by(scratch: &Scratch, market: &Market) -> BTreeMap<(String, String), Stored> {
     let cluster = Cluster::start(&scratch.options()).await.unwrap();
     let pool = connect(&cluster.url(), 2).await;
     let stored = stored(&pool, market).await;
     pool.close().await;
     cluster.stop().await.unwrap();
-    stored.into_iter().map(|(symbol, stored)| (symbol, stored.ids)).collect()
-}
-
-fn missing(ids: &BTreeSet<u64>, up_to: u64) -> Vec<u64> {
-    (*ids.first().unwrap()..=up_to).filter(|id| !ids.contains(id)).collect()
+    stored
 }
 
 #[tokio::test]
@@ -160,7 +153,7 @@ async fn through_an_outage_and_a_kill_everything_spooled_is_found_and_stored_onc
     assert_eq!(left.len(), 10 * names().len(), "every symbol went to the spool");
     for (symbol, ids) in &left {
         // What came after the last spooled batch was in memory when the recorder was killed.
-        let missing = missing(&stored[symbol], *ids.last().unwrap());
+        let missing = stored[symbol].missing_through(*ids.last().unwrap());
         assert_eq!(missing, Vec::<u64>::new(), "{symbol:?}");
     }
 }
@@ -190,8 +183,8 @@ async fn a_database_that_comes_back_is_found_and_nothing_is_missing() {
     assert!(!log.contains("Feed disconnected"), "{log}");
     let counts = ledger(&log);
     assert_eq!(counts["received"], counts["stored"] + counts["duplicates"], "{counts:?}");
-    for (symbol, ids) in stored_by(&scratch, &exchanges.market).await {
-        assert_eq!(missing(&ids, *ids.last().unwrap()), Vec::<u64>::new(), "{symbol:?}");
+    for (symbol, stored) in stored_by(&scratch, &exchanges.market).await {
+        assert_eq!(stored.missing(), Vec::<u64>::new(), "{symbol:?}");
     }
 }
 
@@ -226,7 +219,7 @@ async fn at_its_limit_the_feeds_wait_it_is_said_and_nothing_is_lost() {
     let counts = ledger(&log);
     assert_eq!((counts["dropped"], counts["spooled"], counts["flight"]), (0, 0, 0), "{counts:?}");
     assert_eq!(counts["received"], counts["stored"] + counts["duplicates"], "{counts:?}");
-    let rows: usize = stored_by(&scratch, &market(60)).await.values().map(BTreeSet::len).sum();
+    let rows: usize = stored_by(&scratch, &market(60)).await.values().map(|it| it.ids.len()).sum();
     assert_eq!(u64::try_from(rows).unwrap(), counts["stored"]);
 }
 
@@ -271,8 +264,8 @@ async fn what_a_stop_during_an_outage_leaves_is_stored_by_drain() {
     assert_eq!(drained["dir"], spool_dir(&scratch).to_str().unwrap());
     assert_eq!(waiting(&settings), 0);
     assert!(answer(&settings, &["inspect"]).is_empty());
-    for (symbol, ids) in stored_by(&scratch, &market(40)).await {
-        assert_eq!(missing(&ids, *ids.last().unwrap()), Vec::<u64>::new(), "{symbol:?}");
+    for (symbol, stored) in stored_by(&scratch, &market(40)).await {
+        assert_eq!(stored.missing(), Vec::<u64>::new(), "{symbol:?}");
     }
 }
 
@@ -344,7 +337,8 @@ async fn a_damaged_and_odd_spool_gives_all_that_can_be_read_and_says_what_it_cou
     assert!(told.contains("could not be read; kept in ") && told.contains(".damaged"), "{told}");
     assert!(told.contains("0000000098.segment was left alone: it is a named pipe"), "{told}");
     assert!(told.contains("nothing is left to drain"), "{told}");
-    let stored: usize = stored_by(&scratch, &market(40)).await.values().map(BTreeSet::len).sum();
+    let stored: usize =
+        stored_by(&scratch, &market(40)).await.values().map(|it| it.ids.len()).sum();
     assert!(stored >= all - ticks_hit, "{stored} of {all}");
 
     // What can be read of the files that were set aside is shown, and stored again, once.

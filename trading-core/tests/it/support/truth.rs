@@ -22,13 +22,14 @@ pub(crate) struct Stored {
 impl Stored {
     /// Ids between the first and the last that are not there, but for those of other pairs.
     pub(crate) fn missing(&self) -> Vec<u64> {
+        self.ids.last().map_or_else(Vec::new, |last| self.missing_through(*last))
+    }
+
+    /// As [`Self::missing`], from the first to this one.
+    pub(crate) fn missing_through(&self, last: u64) -> Vec<u64> {
         let is_own = |id: &u64| self.shared.as_ref().is_none_or(|listing| listing.is_issued(*id));
-        match (self.ids.first(), self.ids.last()) {
-            (Some(first), Some(last)) => {
-                (*first..=*last).filter(|id| !self.ids.contains(id) && is_own(id)).collect()
-            }
-            _ => Vec::new(),
-        }
+        let first = *self.ids.first().unwrap();
+        (first..=last).filter(|id| !self.ids.contains(id) && is_own(id)).collect()
     }
 }
 

@@ -4,6 +4,7 @@ use std::process::Output;
 
 use serde_json::Value;
 use trading_core::domain::Timestamp;
+use trading_core::exchange::names;
 
 use super::Recorded;
 use crate::support::postgres::{Scratch, migrated};
@@ -203,7 +204,7 @@ async fn beside_a_running_recorder_what_is_settled_is_complete() {
                 return Err(format!("it does not grow: {report:#}\n{}", program.log()));
             }
             assert_eq!(output.status.code(), Some(0), "{report:#}\n{}", program.log());
-            assert_eq!(report["symbols"].as_array().unwrap().len(), 50);
+            assert_eq!(report["symbols"].as_array().unwrap().len(), 10 * names().len());
             Ok(found)
         })
         .await;
