@@ -14,6 +14,7 @@ use trading_core::exchange::{IdRule, by_name};
 use trading_core::simulator::{Listing, Market};
 
 use crate::report::Problems;
+use crate::support::truth::is_time_of;
 
 /// Exchange and symbol.
 pub(crate) type Key = (String, String);
@@ -65,12 +66,10 @@ pub(crate) async fn stored(
             continue;
         };
         let truth = market.trade(&exchange, &canonical, id);
-        // The history of Bitstamp has whole seconds.
-        let is_cut = exchange == "bitstamp" && source == "backfill";
         let is_true = truth.as_ref().is_some_and(|truth| {
-            let at = if is_cut { truth.at.second() } else { truth.at };
-            (time, side.as_str(), price, quantity)
-                == (at.to_datetime(), truth.side.as_str(), truth.price, truth.quantity)
+            is_time_of(&exchange, &source, time, truth.at)
+                && (side.as_str(), price, quantity)
+                    == (truth.side.as_str(), truth.price, truth.quantity)
         });
         if !is_true {
             problems.add(format!(

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rust_decimal::Decimal;
 use sqlx::PgPool;
 use sqlx::types::chrono::{DateTime, Utc};
-use trading_core::domain::Symbol;
+use trading_core::domain::{Symbol, Timestamp};
 use trading_core::exchange::{IdRule, by_name};
 use trading_core::simulator::{Listing, Market};
 
@@ -33,10 +33,19 @@ impl Stored {
     }
 }
 
+/// Whether a stored time is that of a trade: the same, or as near to it as the exchange's history writes it.
+pub(crate) fn is_time_of(exchange: &str, source: &str, time: DateTime<Utc>, at: Timestamp) -> bool {
+    let apart = match source {
+        "backfill" => by_name(exchange).unwrap().history().rules().times_apart,
+        _ => None,
+    };
+    let time = Timestamp::from_micros(time.timestamp_micros()).unwrap();
+    time.is_near(at, apart.unwrap_or_default())
+}
+
 type Row = (String, String, String, DateTime<Utc>, String, Decimal, Decimal, String);
 
-/// Reads the whole table; every row is a trade of the market with its exact values, and no trade is there twice. The
-/// history of Bitstamp has whole seconds.
+/// Reads the whole table; every row is a trade of the market with its exact values, and no trade is there twice.
 pub(crate) async fn stored(pool: &PgPool, market: &Market) -> BTreeMap<(String, String), Stored> {
     let rows: Vec<Row> = sqlx::query_as(
         "SELECT exchange, symbol, trade_id, time, side, price, quantity, source FROM tick_data",
@@ -49,11 +58,14 @@ pub(crate) async fn stored(pool: &PgPool, market: &Market) -> BTreeMap<(String, 
         let id: u64 = trade_id.parse().unwrap();
         let canonical: Symbol = symbol.parse().unwrap();
         let truth = market.trade(&exchange, &canonical, id).unwrap();
-        let is_cut = exchange == "bitstamp" && source == "backfill";
-        let at = if is_cut { truth.at.second() } else { truth.at };
+        assert!(
+            is_time_of(&exchange, &source, time, truth.at),
+            "{exchange}:{symbol} {id} of {source}: {time}, and was {}",
+            truth.at
+        );
         assert_eq!(
-            (time, side.as_str(), price, quantity),
-            (at.to_datetime(), truth.side.as_str(), truth.price, truth.quantity),
+            (side.as_str(), price, quantity),
+            (truth.side.as_str(), truth.price, truth.quantity),
             "{exchange}:{symbol} {id}"
         );
         let of_symbol = stored.entry((exchange.clone(), symbol.clone())).or_insert_with(|| {
