@@ -107,7 +107,7 @@ fn the_shell_is_read_as_shells_read_it() {
 
 /// What a shell is given: lines of `sh` blocks, and those of `console` blocks behind a `$`. A line that ends with a
 /// backslash goes on in the next.
-fn shell_lines(page: &Page) -> Vec<(usize, String)> {
+pub(super) fn shell_lines(page: &Page) -> Vec<(usize, String)> {
     let mut found: Vec<(usize, String)> = Vec::new();
     for block in page.blocks() {
         let is_shell = block.language == "sh";
@@ -132,7 +132,7 @@ fn shell_lines(page: &Page) -> Vec<(usize, String)> {
 }
 
 /// The simple commands of a line, each as its words without quotes; those in `$(…)` too.
-fn commands(line: &str) -> Vec<Vec<String>> {
+pub(super) fn commands(line: &str) -> Vec<Vec<String>> {
     let mut found = vec![Vec::new()];
     let mut word: Option<String> = None;
     let mut letters = line.chars().peekable();

@@ -4,6 +4,7 @@
 //! What a fenced block is checked for, its language says: `sh` and `console` hold commands, `toml` settings, `sql` queries that
 //! run as they are (tests of the queries run them). Each problem is reported as `file:line: what is wrong`.
 
+mod cargo;
 mod commands;
 
 use std::collections::{BTreeMap, BTreeSet};
