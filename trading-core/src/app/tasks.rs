@@ -10,9 +10,9 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-/// What a task is for. At the stop the phases are ended one after the other, in this order; around them `live` opens and
-/// closes what they need: before all of them the simulated market is closed, after all of them the simulated exchanges,
-/// the pool and the database are.
+/// What a task is for. At the stop the phases are ended one after the other, in this order. Before all of them the
+/// recorder (`recorder.rs`) has the simulated market closed; after all of them `live.rs` ends the simulated exchanges, the
+/// pool and the database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) enum Phase {
     /// What brings ticks, and what works beside it: feeds, repair, audit, upkeep, the watch of the clock. Ends by its
@@ -26,7 +26,7 @@ pub(super) enum Phase {
 }
 
 impl Phase {
-    /// In the order of stopping: what answers questions about the others goes last.
+    /// In the order of stopping.
     const ORDER: [Self; 3] = [Self::Sources, Self::Pipeline, Self::Sinks];
 }
 

@@ -5,7 +5,8 @@
 //! it, tests run it on recorded frames, and any bytes at all may be given to [`Exchange::decode`]: it answers with an
 //! error, it never panics.
 //!
-//! To add one: its folder, and its name in the three lists below. The tests name every other place that must know it.
+//! To add one: its folder, its `mod` and `pub use` below, and its entry in `VENUES`. The tests name every other place
+//! that must know it.
 
 mod binance;
 mod bitstamp;

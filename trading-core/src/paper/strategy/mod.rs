@@ -3,7 +3,8 @@
 //! A strategy trades one instrument and sees every tick of it in order. It says buy or sell; sizes, fills and
 //! money are the engine's. The same ticks give the same signals, on every machine: no binary fractions.
 //!
-//! A new strategy is one file here, with a [`Kind`] that declares its parameters, and one line in [`KINDS`].
+//! A new strategy is one file here, with a [`Kind`] that declares its parameters; its `mod` below; and its entry in
+//! [`KINDS`], whose length grows by one.
 
 mod bars;
 mod mean_reversion;

@@ -1,7 +1,8 @@
 //! Kraken spot: the `trade` channel of WebSocket v2.
 //!
-//! Several trades per frame, for one symbol or more; on subscribing, the last 50 trades of each symbol are told
-//! again, which covers short reconnects for nothing. Ids count the trades of a symbol without a hole. Prices and
+//! Several trades per frame, for one symbol or more. On subscribing, a snapshot repeats the last 50 trades of each
+//! symbol, which covers short reconnects at no cost: what is older than a day is left out here, and what was seen
+//! before ends in the feed's sequence, like any repeat. Ids count the trades of a symbol without a hole. Prices and
 //! quantities are JSON numbers whose trailing zeros matter, so their text is read, never a float.
 //!
 //! Protocol: <https://docs.kraken.com/api/docs/websocket-v2/trade>, September 2026.
