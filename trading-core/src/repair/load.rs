@@ -182,7 +182,7 @@ pub(super) async fn send(
     while !ticks.is_empty() {
         admission.wait(&context.sender).await;
         // What loads waits for the pipeline's end, not for each portion.
-        drop(context.send_some(ticks).await?);
+        context.sender.send_all(&mut super::portion(ticks)).await?;
     }
     Ok(())
 }

@@ -82,9 +82,13 @@ pub struct RepairContext {
 impl RepairContext {
     /// Takes a portion of these ticks and sends it. Not cancel-safe.
     async fn send_some(&self, ticks: &mut Vec<Tick>) -> Result<Receipt, ChannelClosed> {
-        let mut portion: Vec<Tick> = ticks.drain(..ticks.len().min(PORTION)).collect();
-        self.sender.send_tracked(&mut portion).await
+        self.sender.send_tracked(&mut portion(ticks)).await
     }
+}
+
+/// Takes of these ticks those that enter the channel at once.
+fn portion(ticks: &mut Vec<Tick>) -> Vec<Tick> {
+    ticks.drain(..ticks.len().min(PORTION)).collect()
 }
 
 /// An exchange whose gaps are repaired.

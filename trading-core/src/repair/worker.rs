@@ -35,6 +35,8 @@ const BUSY_MAX: usize = 3;
 const MISDATED: Duration = DAY;
 /// How long ticks that were sent may take to be stored.
 const STORED_MAX: Duration = Duration::from_secs(60);
+/// How often it is asked whether the spool, in which they may wait, is empty by now.
+const SPOOL_INTERVAL: Duration = Duration::from_secs(1);
 /// How long the database may take to release a gap at the end.
 const RELEASE_MAX: Duration = Duration::from_secs(2);
 /// What an exchange may need to show a trade in its history that it has sent.
@@ -357,29 +359,33 @@ impl Worker {
         ids: IdRange,
         sent: &mut Sent,
     ) -> Result<KnownIds, Setback> {
-        let outcome = self.outcome(gap, sent).await?;
+        let unless_found = self.outcome(gap, sent).await?;
         let known = self.look(gap, ids, sent.widen(gap.times)).await?;
-        if known.absent.meets(&sent.ids) { Err(not_stored(outcome)) } else { Ok(known) }
+        if known.absent.meets(&sent.ids) { Err(unless_found) } else { Ok(known) }
     }
 
-    /// Waits until everything that was sent is durable. What is stored, only the table proves.
-    async fn outcome(&self, gap: &OpenGap, sent: &mut Sent) -> Result<Outcome, Setback> {
+    /// Waits until everything that was sent is durable, and the spool empty where it went there, but not for ever. What
+    /// is stored, only the table proves: the inner setback is that of what it does not show.
+    async fn outcome(&self, gap: &OpenGap, sent: &mut Sent) -> Result<Setback, Setback> {
         let mut receipts = std::mem::take(&mut sent.receipts);
-        let last = async {
-            let mut last = Outcome::Stored;
+        let mut last = Outcome::Stored;
+        let stored = async {
             for receipt in &mut receipts {
                 last = last.max(receipt.outcome().await);
             }
-            last
-        };
-        match self.hold(gap, timeout(STORED_MAX, last)).await? {
-            Ok(Outcome::Dropped) => Err(ChannelClosed.into()),
-            Ok(outcome) => Ok(outcome),
-            Err(_elapsed) => {
-                let waited = STORED_MAX.as_secs();
-                Err(Setback::Passing(format!("fetched, but not stored within {waited} s")))
+            // A history that holds the newest trades only may not show them again later.
+            while last == Outcome::Spooled && self.context.ledger.read().spooled > 0 {
+                sleep(SPOOL_INTERVAL).await;
             }
-        }
+        };
+        let in_time = self.hold(gap, timeout(STORED_MAX, stored)).await?.is_ok();
+        Ok(Setback::Passing(match last {
+            Outcome::Dropped => return Err(ChannelClosed.into()),
+            Outcome::Spooled if !in_time => "fetched, and waits in the spool".to_owned(),
+            _ if in_time => "fetched, but not found in the table".to_owned(),
+            // A receipt also waits for what was sent before: the table may show these all the same.
+            _ => format!("fetched, but not stored within {} s", STORED_MAX.as_secs()),
+        }))
     }
 
     async fn fill_time(&self, gap: &OpenGap) -> Result<(), Setback> {
@@ -453,9 +459,9 @@ impl Worker {
             ticks.iter().for_each(|tick| sent.note(tick));
             let page = ticks.clone();
             self.send(gap, &mut ticks, sent).await?;
-            let outcome = self.outcome(gap, sent).await?;
+            let unless_found = self.outcome(gap, sent).await?;
             if self.ask(self.gaps.unstored(&page)).await? > 0 {
-                return Err(not_stored(outcome));
+                return Err(unless_found);
             }
         }
         if let Some(Reach { times, .. }) = pages.reach() {
@@ -519,13 +525,4 @@ impl Worker {
             }
         }
     }
-}
-
-/// What was sent is durable, and the table does not show it.
-fn not_stored(outcome: Outcome) -> Setback {
-    let note = match outcome {
-        Outcome::Spooled => "fetched, and waits in the spool",
-        Outcome::Stored | Outcome::Dropped => "fetched, but not found in the table",
-    };
-    Setback::Passing(note.to_owned())
 }

@@ -77,7 +77,9 @@ async fn ticks_that_wait_in_the_spool_leave_their_gap_open_until_they_are_stored
     let nowhere = place.database.socket().socket(folder.path());
     let mut away = place.pipeline_to("away", nowhere, Some(spooling().await.0));
     place.repair_by(&mut away);
-    place.until("SELECT note = 'fetched, and waits in the spool' FROM tick_gaps").await;
+    while away.ledger.read().spooled < 11 {
+        sleep(Duration::from_millis(20)).await;
+    }
     assert_eq!(place.gaps().await[0].2, "open");
     let reading = away.stop().await;
     assert_eq!((reading.received, reading.spooled), (11, 11), "{reading}");
@@ -90,6 +92,37 @@ async fn ticks_that_wait_in_the_spool_leave_their_gap_open_until_they_are_stored
     let repairing = place.repair("one");
     assert_eq!(place.closed().await, ["repaired"]);
     assert_eq!(repairing.stop().await.received, 0, "it is not fetched again");
+    place.close().await;
+}
+
+#[tokio::test]
+async fn a_gap_whose_ticks_wait_in_the_spool_is_closed_once_they_are_stored() {
+    let place = Place::new("binance", options()).await;
+    let last = place.latest() - 10;
+    place.store((last - 100..last - 50).chain(last - 39..=last)).await;
+    place.gap(last - 50, last - 40).await;
+    let folder = tempfile::tempdir().unwrap();
+    let (path, database) = (folder.path().join("spool"), "a database".to_owned());
+    let (spool, _) = Spool::open(path, 1 << 20, database).await.unwrap();
+    let spooling = Spooling { spool, spool_now: CancellationToken::new(), seed: 7 };
+    let here = place.database.socket();
+    let name = format!(".s.PGSQL.{}", here.get_port());
+    let socket = here.get_socket().unwrap().join(&name);
+    // The pipeline's connections fail, until the server's socket is there.
+    let mut one = place.pipeline_to("one", here.socket(folder.path()), Some(spooling));
+    place.repair_by(&mut one);
+    while one.ledger.read().spooled < 11 {
+        sleep(Duration::from_millis(20)).await;
+    }
+    std::os::unix::fs::symlink(socket, folder.path().join(name)).unwrap();
+    assert_eq!(place.closed().await, ["repaired"]);
+    let attempts: i64 = sqlx::query_scalar("SELECT sum(attempts)::bigint FROM tick_gaps")
+        .fetch_one(place.pool())
+        .await
+        .unwrap();
+    assert_eq!(attempts, 0, "it was not postponed");
+    let reading = one.stop().await;
+    assert_eq!((reading.received, reading.stored), (11, 11), "{reading}");
     place.close().await;
 }
 
