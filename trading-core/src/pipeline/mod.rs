@@ -28,9 +28,10 @@ mod tap;
 mod tests;
 mod writer;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use tokio::task::JoinSet;
+use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
@@ -80,6 +81,9 @@ pub struct PipelineParts<S: Store> {
     pub spooling: Option<Spooling<S::Record>>,
 }
 
+/// The buffer of a batch that was written, and what became of its records.
+type Written<R> = (Vec<R>, Outcome);
+
 /// The batcher, its writers and taps, between the channel and the store.
 #[derive(Debug)]
 pub struct Pipeline<S: Store> {
@@ -89,7 +93,9 @@ pub struct Pipeline<S: Store> {
     batcher: Batcher<S::Record>,
     observers: Vec<Observer<S::Record>>,
     writer: Arc<Writer<S>>,
-    writes: JoinSet<(u64, Vec<S::Record>, Outcome)>,
+    writes: JoinSet<Written<S::Record>>,
+    /// Of each task among the writes, its number.
+    numbers: HashMap<Id, u64>,
     durable: Durable,
     /// When the channel was last seen empty: what waits in it was received later.
     emptied_at: i64,
@@ -123,7 +129,7 @@ impl<S: Store> Pipeline<S> {
         let probe = PipelineProbe {
             gauges: Arc::new(Gauges::default()),
             circuit: Arc::clone(access.circuit()),
-            spool: spool.clone(),
+            backlog: spool.as_ref().map(Spool::watch),
             channel: records.weak(),
             channel_capacity: records.utilization().capacity,
             ledger: Arc::clone(&ledger),
@@ -143,6 +149,7 @@ impl<S: Store> Pipeline<S> {
             observers,
             writer: Arc::new(writer),
             writes: JoinSet::new(),
+            numbers: HashMap::new(),
             durable: Durable::default(),
             emptied_at: steady_micros(),
             batched_since: None,
@@ -192,7 +199,7 @@ impl<S: Store> Pipeline<S> {
             // Every branch is cancel-safe: a record is either still in the channel or in `incoming`.
             tokio::select! {
                 biased;
-                Some(written) = self.writes.join_next() => self.conclude(written),
+                Some(written) = self.writes.join_next_with_id() => self.conclude(written),
                 Some(drained) = self.draining.join_next() => log_panic(&drained),
                 _ = health.tick() => self.report(),
                 () = tokio::time::sleep_until(due_at), if writer_is_free && !self.batcher.is_empty() => {}
@@ -207,6 +214,9 @@ impl<S: Store> Pipeline<S> {
         while let Some((claim, end)) = self.records.waiting_claim() {
             self.durable.wait_for(claim, end);
         }
+        // The probe outlives the pipeline.
+        self.note_held();
+        self.probe.gauges.set(0, 0, 0);
         debug!(ledger = %self.probe.ledger.read(), "Pipeline drained");
     }
 
@@ -251,25 +261,26 @@ impl<S: Store> Pipeline<S> {
             let writer = Arc::clone(&self.writer);
             let since = self.batched_since.take().unwrap_or(self.emptied_at);
             let number = self.durable.begin(batch.len(), since);
-            self.writes.spawn(async move {
-                let (buffer, outcome) = writer.write(batch).await;
-                (number, buffer, outcome)
-            });
+            let task = self.writes.spawn(async move { writer.write(batch).await });
+            self.numbers.insert(task.id(), number);
         }
     }
 
-    /// A write has ended: its records are stored or spooled, its buffer is free.
-    fn conclude(
-        &mut self,
-        written: Result<(u64, Vec<S::Record>, Outcome), tokio::task::JoinError>,
-    ) {
+    /// A write has ended: its records are stored or spooled, and its buffer is free; or it has panicked.
+    fn conclude(&mut self, written: Result<(Id, Written<S::Record>), JoinError>) {
         log_panic(&written);
-        if let Ok((number, buffer, outcome)) = written {
+        let (task, outcome) = match written {
+            Ok((task, (buffer, outcome))) => {
+                self.spares.push(buffer);
+                (task, outcome)
+            }
+            Err(panicked) => (panicked.id(), Outcome::Dropped),
+        };
+        if let Some(number) = self.numbers.remove(&task) {
             self.durable.end(number, outcome);
-            let through = self.durable.through();
-            self.observers.iter().for_each(|observer| observer.tap.publish_stored(through));
-            self.spares.push(buffer);
         }
+        let through = self.durable.through();
+        self.observers.iter().for_each(|observer| observer.tap.publish_stored(through));
     }
 
     fn report(&mut self) {
@@ -291,7 +302,7 @@ impl<S: Store> Pipeline<S> {
 }
 
 /// A writer or the drain has no reason to panic; if one does, its batch stays where the ledger says that it is.
-fn log_panic<T>(ended: &Result<T, tokio::task::JoinError>) {
+fn log_panic<T>(ended: &Result<T, JoinError>) {
     if let Err(error) = ended {
         tracing::error!(%error, "A task of the pipeline panicked");
     }

@@ -5,13 +5,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::mpsc::WeakSender;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::channel::Utilization;
 use super::ledger::{Ledger, LedgerReading};
 use super::store_circuit::StoreCircuit;
 use crate::domain::{HeldSince, Tick};
-use crate::store::spool::{Backlog, Spool, Spooled};
+use crate::store::spool::Backlog;
 
 /// A pipeline at one moment: the health line, the log and whoever asks read this and nothing else.
 #[derive(Debug, Clone, Copy)]
@@ -68,7 +69,8 @@ impl Gauges {
 pub struct PipelineProbe<R = Tick> {
     pub(super) gauges: Arc<Gauges>,
     pub(super) circuit: Arc<StoreCircuit>,
-    pub(super) spool: Option<Spool<R>>,
+    /// Of the spool, whose lock a probe does not keep.
+    pub(super) backlog: Option<watch::Receiver<Backlog>>,
     pub(super) channel: WeakSender<R>,
     pub(super) channel_capacity: usize,
     pub(super) ledger: Arc<Ledger>,
@@ -77,7 +79,7 @@ pub struct PipelineProbe<R = Tick> {
     pub(super) writers: usize,
 }
 
-impl<R: Spooled> PipelineProbe<R> {
+impl<R> PipelineProbe<R> {
     /// Its state now.
     #[must_use]
     pub fn read(&self) -> PipelineStatus {
@@ -102,7 +104,7 @@ impl<R: Spooled> PipelineProbe<R> {
                 StoreCircuitState::Closed
             },
             outage: self.circuit.open_for(Instant::now()),
-            spool: self.spool.as_ref().map(Spool::backlog).unwrap_or_default(),
+            spool: self.backlog.as_ref().map(|backlog| *backlog.borrow()).unwrap_or_default(),
             held_for: self.held.age(),
         }
     }

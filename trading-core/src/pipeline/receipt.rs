@@ -18,7 +18,7 @@ pub enum Outcome {
     Stored,
     /// All are durable, and at least one of them, or of those that were sent beside them, waits in the spool.
     Spooled,
-    /// The pipeline has ended, by force or by a fault, and vouches for nothing.
+    /// The pipeline has ended by force, or a write of it by a fault: nothing vouches for all of them.
     Dropped,
 }
 

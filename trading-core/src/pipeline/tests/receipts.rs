@@ -54,8 +54,12 @@ async fn a_receipt_of_nothing_is_that_of_what_was_sent_before() {
 async fn a_receipt_that_is_asked_for_last_of_all_is_honoured_before_the_pipeline_ends() {
     let store = ScriptedStore::new(10);
     let bench = start(&store, Vec::new());
+    let probe = bench.probe.clone();
     let mut receipt = bench.send_tracked(0..7).await;
     assert_eq!(bench.end().await.stored, 7);
+    let end = probe.read();
+    assert_eq!((end.buffered, end.writers_busy, end.channel.used), (0, 0, 0));
+    assert_eq!(end.held_for, Duration::ZERO);
     assert_eq!(receipt.outcome().now_or_never(), Some(Outcome::Stored));
 }
 
@@ -87,7 +91,14 @@ async fn what_a_source_sends_to_a_store_that_is_away_is_spooled() {
     waiting.until_empty_is(true).await;
     let mut after = bench.send_tracked(1_000..1_500).await;
     assert_eq!(after.outcome().await, Outcome::Stored);
+    let probe = bench.probe.clone();
     assert_eq!(bench.end().await.stored, 1_500);
+    drop(waiting);
+    // The next process has the same slot, though the probe is kept.
+    let slots = || std::fs::read_dir(folder.path()).unwrap().count();
+    let before = slots();
+    let next = Spool::<Tick>::open(folder.path().to_owned(), 1 << 30, "x".to_owned()).await;
+    assert_eq!((slots(), next.is_ok(), probe.read().spool.ticks), (before, true, 0));
 }
 
 /// What one source does.

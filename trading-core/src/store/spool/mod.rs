@@ -240,6 +240,12 @@ impl<R: Spooled> Spool<R> {
         *self.backlog.borrow()
     }
 
+    /// What waits, for whoever reads it later: it does not keep the spool open.
+    #[must_use]
+    pub fn watch(&self) -> watch::Receiver<Backlog> {
+        self.backlog.subscribe()
+    }
+
     /// What could not be read since it was opened, and what was left alone.
     #[must_use]
     pub fn losses(&self) -> Losses {
