@@ -206,8 +206,7 @@ impl Split<'_> {
     }
 }
 
-/// The one part of a gap in time of which the history, which begins with the newest trade whatever its age, shows no
-/// trade again and again: none was made. `None`: it has to be asked again first.
+/// The one part of a gap in time of which a history that covers it shows no trade again and again: none was made. `None`: it has to be asked again first.
 pub(super) fn of_nothing(gap: &OpenGap) -> Option<Vec<GapPart>> {
     (gap.attempts >= NOTHING_ATTEMPTS).then(|| {
         let OpenGap { times, attempts, .. } = *gap;

@@ -18,7 +18,7 @@ use super::verdict::{self, HistoryRead, KnownIds};
 use super::{RANGES_MAX, RepairContext, RepairVenue, WORKERS};
 use crate::domain::{DAY, GapStatus, IdRange, IdSet, OpenGap, Tick, TimeRange};
 use crate::exchange::IdRule;
-use crate::exchange::history::{Pages, Reach, Span};
+use crate::exchange::history::{Depth, Pages, Reach, Span};
 use crate::pipeline::{ChannelClosed, Outcome, Receipt};
 use crate::rest::RestError;
 use crate::store::postgres::audit::look_again;
@@ -390,6 +390,7 @@ impl Worker {
 
     async fn fill_time(&self, gap: &OpenGap) -> Result<(), Setback> {
         let started = Instant::now();
+        let depth = self.venue.exchange.history().rules().depth;
         let mut sent = Sent::default();
         let mut read: Vec<TimeRange> = Vec::new();
         let mut is_complete = self.read_time(gap, &mut sent, &mut read).await?;
@@ -399,7 +400,14 @@ impl Worker {
         if is_complete && !reaches_end(&read) {
             self.pause(gap, HISTORY_DELAY).await?;
             is_complete = self.read_time(gap, &mut sent, &mut read).await?;
-            if is_complete && let Some(last) = read.last_mut() {
+            let last = read.last_mut().filter(|_| is_complete);
+            if let Some(last) = last {
+                // One that begins with the newest trade, and does not show what was traded since, is an old one.
+                let is_behind = last.to.second() < gap.times.to.second() && depth != Depth::Whole;
+                if is_behind && self.has_traded_since(gap).await? {
+                    let is_old = "the exchange's history does not show what was traded since";
+                    return Err(Setback::Passing(is_old.to_owned()));
+                }
                 last.to = last.to.max(gap.times.to);
             }
         }
@@ -408,7 +416,11 @@ impl Worker {
             let shows_nothing = "the exchange's history shows nothing";
             // A history that does not show what was traded since shows less than there is.
             let has_traded = self.has_traded_since(gap).await?;
-            let of_nothing = verdict::of_nothing(gap).filter(|_| !has_traded);
+            let is_covered = match depth {
+                Depth::Last(past) => gap.times.from + past > self.context.clock.now(),
+                Depth::Whole | Depth::Newest => true,
+            };
+            let of_nothing = verdict::of_nothing(gap).filter(|_| is_covered && !has_traded);
             of_nothing.ok_or_else(|| Setback::Passing(shows_nothing.to_owned()))?
         } else {
             verdict::of_time(gap, &read, is_complete)

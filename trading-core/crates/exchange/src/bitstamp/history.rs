@@ -10,7 +10,6 @@ use std::num::NonZeroU32;
 use std::str::FromStr;
 use std::time::Duration;
 
-use rust_decimal::Decimal;
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, SeqAccess, Visitor};
 
@@ -24,10 +23,10 @@ use super::super::history::{
 use super::Bitstamp;
 use domain::{DAY, IdRange, Instrument, Side, Source, Tick, TimeRange, Timestamp, TradeId};
 
-/// What an answer with the trades of a day is sure to hold: a minute less, as one of the two clocks may be off.
-const DAY_AT_LEAST: Duration = Duration::from_mins(24 * 60 - 1);
-/// A day with fewer trades is taken for whole from its beginning on; one with more reaches back by its trades.
-const QUIET: usize = 1_000;
+/// What an answer with the trades of an hour holds.
+const HOUR: Duration = Duration::from_hours(1);
+/// What an answer with the trades of a day is taken to hold: five minutes less, as one of the two clocks may be off.
+const DAY_AT_LEAST: Duration = Duration::from_mins(24 * 60 - 5);
 /// Candles in one answer at most.
 const CANDLES: i64 = 1_000;
 /// The pair whose ticker tells the time.
@@ -52,7 +51,6 @@ impl History for Bitstamp {
             trades: format!("{base}/api/v2/transactions/{pair}/"),
             next: Some(Window::Hour),
             reading: Reading::new(Span { times, ..span }),
-            day_begins: None,
             hour: None,
         })
     }
@@ -100,10 +98,9 @@ impl History for Bitstamp {
         format!("{base}/api/v2/ticker/{}/", encoded(venue_symbol))
     }
 
-    /// A ticker has no status, and an unknown pair has no ticker: one that was traded within its day is traded.
+    /// A ticker has no status, and an unknown pair has no ticker: one that has a ticker is traded, if not in this hour.
     fn decode_symbol(&self, body: &str) -> Result<bool, HistoryError> {
-        let ticker: Ticker<'_> = serde_json::from_str(body)?;
-        Ok(amount("volume", &ticker.volume)? > Decimal::ZERO)
+        Ok(serde_json::from_str::<Ticker<'_>>(body).map(|_ticker| true)?)
     }
 
     fn listing_urls(&self, base: &str) -> Vec<String> {
@@ -135,8 +132,6 @@ struct BitstampPages {
     reading: Reading,
     /// The ids of the hour, which are in the day too; they grow with time.
     hour: Option<IdRange>,
-    /// When the day that was read began, at the latest.
-    day_begins: Option<Timestamp>,
 }
 
 /// What is kept of an answer while it is read.
@@ -146,8 +141,7 @@ struct Page {
     /// The ids of the answer before this one.
     hour: Option<IdRange>,
     wanted: Vec<Tick>,
-    /// Trades in it.
-    number: usize,
+    oldest_at: Option<Timestamp>,
     newest: Option<u64>,
     ids: Option<IdRange>,
     /// Whether it has a trade before the span.
@@ -162,7 +156,7 @@ impl Page {
             reading,
             hour,
             wanted: Vec::new(),
-            number: 0,
+            oldest_at: None,
             newest: None,
             ids: None,
             is_reached: false,
@@ -171,7 +165,7 @@ impl Page {
     }
 
     fn take(&mut self, id: u64, tick: Tick) {
-        self.number += 1;
+        self.oldest_at = self.oldest_at.into_iter().chain([tick.exchange_at]).min();
         self.newest.get_or_insert(id);
         let own = IdRange::one(id);
         self.ids = Some(self.ids.map_or(own, |ids| ids.hull(own)));
@@ -212,34 +206,26 @@ impl Pages for BitstampPages {
             let newest = page.newest.map_or_else(String::new, |id| id.to_string());
             return Err(HistoryError::Elsewhere(newest));
         }
-        let Page { reading, wanted, number, ids, is_reached, .. } = page;
+        let Page { reading, wanted, oldest_at, ids, is_reached, .. } = page;
         self.reading = reading;
         self.hour = ids;
         ticks.extend(wanted);
-        let is_quiet = number < QUIET;
         self.next = match window {
             Window::Hour if !is_reached => Some(Window::Day),
             Window::Hour => None,
             Window::Day => {
-                let begins = received_at - DAY_AT_LEAST;
-                if is_quiet {
-                    self.reading.reaches_from(begins);
+                // An answer that shows nothing older than an hour may be that of the hour.
+                if oldest_at.is_some_and(|oldest| oldest < received_at - HOUR) {
+                    self.reading.reaches_from(received_at - DAY_AT_LEAST);
                 }
-                self.day_begins = Some(begins);
                 None
             }
         };
         Ok(())
     }
 
-    /// A day without a trade says nothing of what was traded before it.
     fn reach(&self) -> Option<Reach> {
-        let is_too_late = |begins: &Timestamp| *begins > self.reading.span.times.from;
-        let empty = || {
-            let begins = self.day_begins.filter(is_too_late)?;
-            Some(Reach { ids: None, times: TimeRange::at(begins) })
-        };
-        self.reading.reach().or_else(empty)
+        self.reading.reach()
     }
 }
 
@@ -358,9 +344,6 @@ struct Row<'a> {
 struct Ticker<'a> {
     #[serde(borrow)]
     timestamp: Text<'a>,
-    /// Of the last 24 hours.
-    #[serde(borrow)]
-    volume: Text<'a>,
 }
 
 #[derive(Deserialize)]
@@ -448,13 +431,15 @@ mod tests {
     }
 
     #[test]
-    fn a_quiet_day_reaches_as_far_as_it_is_long() {
+    fn a_day_reaches_as_far_as_it_is_long_once_it_is_seen_to_be_more_than_an_hour() {
         let now = testing::received_at();
-        let newest = write(&[(30, now.as_millis())]);
-        assert_eq!(read_from(20, &newest), Some(now - DAY_AT_LEAST));
-        assert_eq!(read_from(30, &newest), Some(now - DAY_AT_LEAST));
-        assert_eq!(read_from(20, "[]"), None, "nothing was traded, or the answer is a wrong one");
-        assert_eq!(read_from(30, "[]"), Some(now - DAY_AT_LEAST), "what was before is not known");
+        let at = |minutes| write(&[(30, (now - Duration::from_mins(minutes)).as_millis())]);
+        for hours in [20, 30] {
+            assert_eq!(read_from(hours, &at(61)), Some(now - DAY_AT_LEAST));
+            let newer = (now - Duration::from_mins(59)).second();
+            assert_eq!(read_from(hours, &at(59)), Some(newer), "it may be the hour's answer");
+            assert_eq!(read_from(hours, "[]"), None, "nothing was traded, or the answer is wrong");
+        }
     }
 
     #[test]
@@ -478,10 +463,9 @@ mod tests {
     }
 
     #[test]
-    fn a_symbol_is_traded_or_not() {
+    fn a_symbol_that_has_a_ticker_is_traded_however_quiet_it_is() {
         assert!(Bitstamp.decode_symbol(TICKER).unwrap());
-        let quiet = TICKER.replace("3563.13819902", "0.00000000");
-        assert!(!Bitstamp.decode_symbol(&quiet).unwrap());
+        assert!(Bitstamp.decode_symbol(r#"{"status":"error","reason":"Not found."}"#).is_err());
     }
 
     #[test]
