@@ -63,29 +63,29 @@ struct Auditor {
 
 impl Auditor {
     async fn round(&self, venues: &[RepairVenue], now: Timestamp) {
-        for venue in venues.iter().filter(|venue| venue.exchange.ids() == IdRule::Unique) {
-            if let Some(apart) = venue.exchange.history().rules().times_apart
-                && let Err(error) = self.remove_late_doubles(venue, apart).await
-            {
-                debug!(error = %said(&error), "Doubles of {} are looked for later", venue.exchange.name());
-                return;
-            }
-        }
-        for venue in venues.iter().filter(|venue| venue.exchange.ids() == IdRule::Consecutive) {
+        for venue in venues {
+            let (ids, rules) = (venue.exchange.ids(), venue.exchange.history().rules());
             // Of an exchange's symbols what is missing is said together.
             self.says.tell();
-            let times_apart = venue.exchange.history().rules().times_apart;
             for instrument in &venue.instruments {
-                if let Err(error) = self.look_through(*instrument, times_apart, now).await {
-                    // A database that is away is told of by who writes to it.
-                    if remedy(&error) == Remedy::Retry {
-                        debug!(error = %said(&error), "The stored ids of {instrument} are looked through later");
-                    } else {
-                        warn!(error = %said(&error), "The stored ids of {instrument} could not be looked through");
+                let done = match (ids, rules.times_apart) {
+                    (IdRule::Consecutive, apart) => {
+                        self.look_through(*instrument, apart, now).await
                     }
-                    // Whatever it is, it is not this symbol's alone.
+                    (IdRule::Unique, Some(apart)) => {
+                        self.remove_late_doubles(*instrument, apart).await
+                    }
+                    (IdRule::Unique, None) => Ok(()),
+                };
+                let Err(error) = done else { continue };
+                // A database that is away is told of by who writes to it.
+                if remedy(&error) == Remedy::Retry {
+                    debug!(error = %said(&error), "The stored ids of {instrument} are looked through later");
                     return;
                 }
+                warn!(error = %said(&error), "The stored ids of {instrument} could not be looked through");
+                // It is hardly this symbol's alone; other exchanges may be asked other things.
+                break;
             }
         }
     }
@@ -94,14 +94,13 @@ impl Auditor {
     /// another recorder.
     async fn remove_late_doubles(
         &self,
-        venue: &RepairVenue,
+        instrument: Instrument,
         apart: Duration,
     ) -> Result<(), sqlx::Error> {
         let pool = &self.context.pool;
-        for instrument in &venue.instruments {
-            for times in repaired_lately(pool, *instrument).await? {
-                remove_doubles(pool, *instrument, times, apart).await?;
-            }
+        for times in repaired_lately(pool, instrument).await? {
+            self.admission.wait(&self.context.sender).await;
+            remove_doubles(pool, instrument, times, apart).await?;
         }
         Ok(())
     }
