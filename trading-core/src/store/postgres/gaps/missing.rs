@@ -128,11 +128,14 @@ impl Gaps {
         ids: &[String],
         times: TimeRange,
     ) -> Result<Vec<String>, sqlx::Error> {
-        sqlx::query_scalar(
+        sqlx::query_scalar(concat!(
             "SELECT id FROM unnest($3::text[]) AS wanted (id) \
              EXCEPT SELECT trade_id FROM tick_data \
-                 WHERE exchange = $1 AND symbol = $2 AND time BETWEEN $4 AND $5",
-        )
+                 WHERE exchange = $1 AND symbol = $2 AND time BETWEEN $4 AND $5 \
+             EXCEPT SELECT trade_id FROM rejected_ticks \
+                 WHERE exchange = $1 AND symbol = $2 AND time BETWEEN $4 AND $5 AND NOT ",
+            only_time!(),
+        ))
         .bind(instrument.exchange())
         .bind(instrument.symbol().as_str())
         .bind(ids)
@@ -292,6 +295,7 @@ pub async fn remove_doubles(
          WHERE exchange = $1 AND symbol = $2 AND time BETWEEN $3 AND $4 AND source = 'backfill' \
              AND EXISTS (SELECT FROM tick_data AS other \
                  WHERE other.exchange = $1 AND other.symbol = $2 AND other.trade_id = it.trade_id \
+                     AND other.time BETWEEN $3 - $5 AND $4 + $5 \
                      AND other.time BETWEEN it.time - $5 AND it.time + $5 \
                      AND other.source <> 'backfill')",
     )
