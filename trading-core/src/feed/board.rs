@@ -1,7 +1,7 @@
 //! What the feeds are doing, where it can be asked: health, metrics and pages read it, and no feed waits for them.
 //!
-//! Each feed writes its own entry: an atomic store per frame and per symbol that traded, a lock only when a connection
-//! changes its state.
+//! Each feed writes its own entry: an atomic store for a frame, a look-up and two stores for a tick (twice for a new one),
+//! and a lock only when a connection changes its state.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
@@ -13,7 +13,7 @@ use rustc_hash::FxHashMap;
 use super::counters::{ExchangeCounters, ExchangeCounts};
 use crate::domain::{Instrument, Stamp, Timestamp, lock};
 
-/// Stands for a time that has not come.
+/// In place of a time: nothing has happened yet.
 const NEVER: i64 = i64::MIN;
 
 /// All feeds of this process, and what came from each exchange. Clones share it.

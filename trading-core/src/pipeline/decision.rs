@@ -10,6 +10,9 @@
 //!                └─Spooled─▶ Done
 //! ```
 //!
+//! Three events are not drawn: `DaysLeft` leads to `AskCircuit` where another write goes on and retries are left, else to
+//! `Spool`; `Abandoned` leads to `Spool`; `BatcherFull`, which ends `WaitForRetry`, to `GiveUp`.
+//!
 //! A batch ends stored or spooled, in no other way. Without a spool, `WaitForStore` takes the place of `Spool`.
 
 use super::receipt::Outcome;
@@ -17,7 +20,7 @@ use super::receipt::Outcome;
 /// What stays the same for every batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Rules {
-    /// Failed attempts after which the batch gives up its turn at the store, less one.
+    /// Retries after the first attempt.
     pub(super) retries_max: u32,
     /// Whether there is another place than the store.
     pub(super) has_spool: bool,

@@ -78,7 +78,7 @@ impl Auditor {
                     (IdRule::Unique, None) => Ok(()),
                 };
                 let Err(error) = done else { continue };
-                // A database that is away is told of by who writes to it.
+                // That the database is away is logged by the writers.
                 if remedy(&error) == Remedy::Retry {
                     debug!(error = %said(&error), "The stored ids of {instrument} are looked through later");
                     return;

@@ -1,7 +1,7 @@
 //! Bitstamp spot over REST: the trades of the last hour or of the last day, newest first, in one answer.
 //!
 //! There is no cursor. The hour is asked for first; where it does not reach back to the beginning of the span, the day.
-//! A trade's time is told in whole seconds, cut: see [`HistoryRules::times_apart`].
+//! A trade's time has whole seconds, its fraction is cut off: see [`HistoryRules::times_apart`].
 //!
 //! Protocol: <https://www.bitstamp.net/api/#tag/Transactions-public/operation/GetTransactions>, September 2026.
 
@@ -418,7 +418,7 @@ mod tests {
         assert_eq!(pages.next(), None);
     }
 
-    /// How far back a span is read that began so many hours ago, where both answers hold no more than these trades.
+    /// How far back a span is read that began `hours` ago, where both answers hold only the trades of `body`.
     fn read_from(hours: u64, body: &str) -> Option<Timestamp> {
         let now = testing::received_at();
         let from = now - Duration::from_hours(hours);
